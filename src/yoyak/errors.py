@@ -1,0 +1,26 @@
+"""What a user is told when something they can mend is wrong."""
+
+import functools
+import sys
+from collections.abc import Callable
+from typing import ParamSpec
+
+P = ParamSpec("P")
+
+
+class UserError(Exception):
+    """A fault of input, parameters or machine, told in one line: where it is, what it is, what to do."""
+
+
+def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
+    """Turn a `UserError` of a program's `main` into one line on stderr and exit code 1; bugs keep their traceback."""
+
+    @functools.wraps(main)
+    def program(*args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            main(*args, **kwargs)
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+
+    return program

@@ -1,0 +1,86 @@
+"""What this machine is, and whether it has room."""
+
+import os
+import platform
+import shutil
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from yoyak.errors import UserError
+from yoyak.parameters import Section
+
+GIB = 2**30
+
+
+class LimitsParams(Section):
+    """Bounds past which a stage stops instead of going on."""
+
+    disk_gb: float | None = None
+    """Most that may be in use on the disk, in GB (10^9 bytes); none where the key is empty."""
+    free_gb: float = 5
+    """Least that must stay free on the disk, in GB."""
+    shortened_percent: float = 5
+    """Most prompts, in percent, that may lose turns to fit a model's token budget."""
+    empty_percent: float = 0
+    """Most summaries, in percent, that a model may leave empty."""
+
+
+def repository_root() -> Path:
+    """The repository that holds scratch and cache, also from within a DVC experiment's temporary copy.
+
+    DVC sets `DVC_ROOT` to the original repository in `repro`, `exp run`, `--temp` and the queue alike.
+    """
+    return Path(os.environ.get("DVC_ROOT", Path.cwd()))
+
+
+def cache_folder() -> Path:
+    """Git-ignored: packages, converted weights, and training's scratch."""
+    return repository_root() / ".cache"
+
+
+def check_disk(limits: LimitsParams, writes_gb: float, purpose: str) -> None:
+    """Stop before `purpose` writes `writes_gb` GB that the disk has no room for."""
+    disk = shutil.disk_usage(repository_root())
+    free = disk.free / 1e9 - writes_gb
+    used = disk.used / 1e9 + writes_gb
+    if free < limits.free_gb:
+        raise UserError(
+            f"{purpose} needs {writes_gb:.1f} GB and would leave {free:.1f} GB free on {repository_root()}; "
+            f"limits.free_gb is {limits.free_gb:g}: free some disk (`dvc gc -w` drops old outputs) or lower it"
+        )
+    if limits.disk_gb is not None and used > limits.disk_gb:
+        raise UserError(
+            f"{purpose} needs {writes_gb:.1f} GB and would bring the disk to {used:.1f} GB in use; "
+            f"limits.disk_gb is {limits.disk_gb:g}: free some disk (`dvc gc -w` drops old outputs) or raise it"
+        )
+
+
+def device() -> str:
+    """`cuda` where there is a GPU, else `cpu`."""
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def describe() -> dict[str, Any]:
+    """Device and versions, to stand beside each figure."""
+    import torch
+
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "device": gpu or f"{platform.machine()} CPU, {os.cpu_count()} cores",
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes")},
+    }
+
+
+def peak_memory_gib() -> float:
+    """Most memory in use so far, in GiB: of the GPU where there is one, else of this process."""
+    import resource
+
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB

@@ -1,0 +1,234 @@
+"""From a model's name to its weights, tokenizer, quantisation and dtype: the same code for training and inference."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from yoyak import weights as weights_of
+from yoyak.machine import device
+from yoyak.parameters import Section
+from yoyak.prompts import Encoder, PromptForm
+
+DType = Literal["bf16", "fp16", "fp32"]
+
+
+class LoraParams(Section):
+    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
+
+    r: int = Field(ge=1)
+    """Rank."""
+    alpha: float = Field(gt=0)
+    """Scale: the adapter's output is multiplied by alpha / r."""
+    dropout: float = Field(ge=0, lt=1)
+    """Share of the adapter's inputs set to zero in training."""
+    bias: Literal["none", "all", "lora_only"]
+    """Which biases are trained."""
+    target_modules: str | list[str]
+    """`all-linear` (every linear layer but the output head), or names of layers."""
+
+
+class QuantizationParams(Section):
+    """4-bit base weights while adapters train (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
+
+    load_in_4bit: bool
+    """Off: LoRA over weights in the model's dtype."""
+    type: Literal["nf4", "fp4"]
+    """Number format of a weight."""
+    double: bool
+    """Quantise the quantisation constants too: 0.4 bits a weight less."""
+
+
+class ModelSpec(Section):
+    """What makes a model, as one entry of `models` and the sections it inherits say it."""
+
+    weights: str
+    """A hub name (`Qwen/Qwen3-4B-Instruct-2507`), a local folder (`/…` or `./…`), `package:NAME==VERSION`, or
+    `scratch`: random weights of `architecture` and a tokenizer learned from the training data."""
+    pin: str | None = None
+    """Revision or sha256 of the weights, found by the preflight."""
+    architecture: dict[str, Any] | None = None
+    """For `scratch` alone: the arguments of the transformers configuration, `model_type` among them."""
+    method: Literal["lora", "full"]
+    """Train adapters (decoder-only models), or every weight (encoder-decoders)."""
+    dtype: DType
+    """Of weights, computation and, under quantisation, of the compute dtype: always one and the same."""
+    prompt: PromptForm
+    """`structured`, in the model's chat template where it has one; `dialogue`: the cleaned dialogue alone."""
+    max_prompt_tokens: int = Field(default=1024, ge=64)
+    """Longer dialogues lose whole turns from their middle."""
+    lora: LoraParams | None = None
+    quantization: QuantizationParams | None = None
+
+    @model_validator(mode="after")
+    def _sections_fit_the_method(self) -> "ModelSpec":
+        if (self.weights == "scratch") != (self.architecture is not None):
+            raise ValueError("weights: scratch and an architecture go together")
+        if self.method == "full" and (self.lora or self.quantization):
+            raise ValueError("method: full takes neither lora nor quantization")
+        if self.method == "lora" and not (self.lora and self.quantization):
+            raise ValueError("method: lora needs the sections lora and quantization")
+        return self
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory with all that is needed to talk to it."""
+
+    model: Any
+    tokenizer: Any
+    encoder: Encoder
+
+
+def load_for_training(spec: ModelSpec, texts: list[str]) -> Loaded:
+    """Weights ready to train, in `spec.dtype`, under 4 bits where the spec says so; adapters are the trainer's to add.
+
+    `texts` are what a tokenizer is learned from, for a model from scratch.
+    """
+    if spec.weights == "scratch":
+        return _from_scratch(spec, texts)
+    folder = weights_of.fetch(spec.weights, spec.pin)
+    tokenizer = _tokenizer(folder)
+    if spec.method == "full":
+        # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
+        model = _model_class(folder).from_pretrained(folder, dtype="float32")
+    else:
+        model = _quantised(spec, folder)
+    return _loaded(spec, model, tokenizer)
+
+
+def load_for_inference(spec: ModelSpec, trained: Path | None) -> Loaded:
+    """Weights in `spec.dtype`, with the adapter merged in, or the fully trained model; untuned where `trained` is None.
+
+    Adapters are merged into weights reloaded in `spec.dtype`: merging into 4-bit weights would round the adapter away.
+    """
+    if spec.method == "full":
+        folder = trained or weights_of.fetch(spec.weights, spec.pin)
+        model = _model_class(folder).from_pretrained(folder, dtype=torch_dtype(spec.dtype))
+    else:
+        from peft import PeftModel
+
+        folder = weights_of.fetch(spec.weights, spec.pin)
+        model = _model_class(folder).from_pretrained(folder, dtype=torch_dtype(spec.dtype))
+        if trained:
+            model = PeftModel.from_pretrained(model, trained, torch_dtype=torch_dtype(spec.dtype)).merge_and_unload()
+    model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
+    return _loaded(spec, model.to(device()).eval(), _tokenizer(trained or folder))
+
+
+def _with_fresh_strides(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The output head gets a slice of the hidden states, and for a strided input PyTorch copies the head's weights once
+    a row: 16 rows of gemma3_270m took 18.1 s to their first token on two CPU cores, 2.0 s this way."""
+    import torch
+
+    return (inputs[0].clone(memory_format=torch.contiguous_format), *inputs[1:])
+
+
+def torch_dtype(name: DType) -> Any:
+    import torch
+
+    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
+
+
+def _loaded(spec: ModelSpec, model: Any, tokenizer: Any) -> Loaded:
+    _use_safe_attention()
+    encoder = Encoder(tokenizer, spec.prompt, spec.max_prompt_tokens)
+    return Loaded(model, tokenizer, encoder)
+
+
+def _use_safe_attention() -> None:
+    """cuDNN's attention gives NaN gradients for Qwen2 in bf16 on padded batches (torch 2.11): never choose it."""
+    import torch
+
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def _model_class(folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.from_pretrained(folder)
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def _tokenizer(folder: Path) -> Any:
+    """The model's own tokenizer, its vocabulary never resized; the end token pads where there is no pad token.
+
+    Padding with the end token is harmless here: labels and attention masks are built by position, not from token ids.
+    """
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _quantised(spec: ModelSpec, folder: Path) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    quantization = spec.quantization
+    assert quantization is not None, "checked by ModelSpec"
+    dtype = torch_dtype(spec.dtype)
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=dtype,
+    )
+    model = _model_class(folder).from_pretrained(
+        folder,
+        dtype=dtype,
+        quantization_config=config if quantization.load_in_4bit else None,
+        device_map={"": 0} if device() == "cuda" else None,
+    )
+    _keep_cpu_weights_trainable(model)
+    return model
+
+
+def _keep_cpu_weights_trainable(model: Any) -> None:
+    """bitsandbytes 0.50 on CPUs with avx512_bf16 repacks 4-bit weights for good at the first forward without gradients:
+    what is trained after an evaluation would get wrong gradients."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _from_scratch(spec: ModelSpec, texts: list[str]) -> Loaded:
+    from transformers import AutoConfig, AutoModelForSeq2SeqLM
+
+    assert spec.architecture is not None, "checked by ModelSpec"
+    tokenizer = _learned_tokenizer(texts, spec.architecture["vocab_size"])
+    config = AutoConfig.for_model(
+        **spec.architecture,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        decoder_start_token_id=tokenizer.eos_token_id,
+        forced_eos_token_id=tokenizer.eos_token_id,
+    )
+    return _loaded(spec, AutoModelForSeq2SeqLM.from_config(config), tokenizer)
+
+
+def _learned_tokenizer(texts: list[str], vocab_size: int) -> Any:
+    """A byte-level BPE tokenizer of BART's kind, learned from the training data."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=special,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("<s>", "</s>")]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<s>", pad_token="<pad>", eos_token="</s>", unk_token="<unk>"
+    )

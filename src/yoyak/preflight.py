@@ -1,0 +1,150 @@
+"""The first stage's look at everything: every section of `params.yaml`, every model, every file, before any work."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, field_validator
+
+from yoyak import dialogues, weights
+from yoyak.dialogues import DataParams
+from yoyak.ensemble import EnsembleParams, members
+from yoyak.errors import UserError
+from yoyak.generation import GenerationJob, GenerationParams
+from yoyak.machine import LimitsParams, check_disk
+from yoyak.models import LoraParams, ModelSpec, QuantizationParams
+from yoyak.parameters import Section, check, read_yaml, write_yaml
+from yoyak.prompts import PromptParams, build
+from yoyak.records import Dialogue, write_json, write_records
+from yoyak.scoring import ScoringParams
+from yoyak.submission import SubmissionParams, read_sample
+from yoyak.training.settings import TrainingJob, TrainingParams
+
+NAME = re.compile(r"[a-z0-9_]+")
+INHERITED = ("lora", "quantization", "training", "generation")
+"""Top-level sections that an entry of `models` may override key by key."""
+
+
+class RunParams(Section):
+    """What a run consists of."""
+
+    models: list[str] = Field(min_length=1)
+    """Entries of `models` to train, score and ensemble."""
+    untuned: list[str] = Field(default=[])
+    """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference on dev each."""
+    seed: int = Field(ge=0)
+    """Of training and of sampling."""
+
+    @field_validator("models", "untuned")
+    @classmethod
+    def _no_name_twice(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a model is named twice")
+        return names
+
+
+class Params(Section):
+    """All of `params.yaml`."""
+
+    run: RunParams
+    data: DataParams
+    prompts: PromptParams
+    lora: LoraParams
+    quantization: QuantizationParams
+    training: TrainingParams
+    generation: GenerationParams
+    scoring: ScoringParams
+    ensemble: EnsembleParams
+    submission: SubmissionParams
+    limits: LimitsParams
+    models: dict[str, dict[str, Any]]
+
+
+class Jobs(Section):
+    """An entry of `models`, resolved: with what it inherits."""
+
+    training: TrainingJob
+    generation: GenerationJob
+
+
+def read_params(path: Path) -> Params:
+    """`params.yaml`, each section checked, and each entry of `models` too, whether the run has it or not."""
+    params = check(Params, read_yaml(path), f"{path}:")
+    for name in params.models:
+        if not NAME.fullmatch(name):
+            raise UserError(f"{path}: models.{name}: a name has small letters, digits and _ alone (a dot breaks -S)")
+    for key in ("models", "untuned"):
+        for name in getattr(params.run, key):
+            if name not in params.models:
+                raise UserError(f"{path}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
+    members(params.ensemble, params.run.models, dict.fromkeys(params.run.models, 1.0))
+    for name in params.models:
+        resolve(params, name, pin=None)
+    return params
+
+
+def resolve(params: Params, name: str, pin: str | None) -> Jobs:
+    """An entry of `models` with the defaults it does not override; `pin` is what its weights are, to the byte."""
+    entry = dict(params.models[name])
+    where = f"params.yaml: models.{name}"
+    sections = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
+    if entry.get("method") == "full":
+        _refuse_overrides(params.models[name], where)
+        del sections["lora"], sections["quantization"]
+    trained, generated = sections.pop("training"), sections.pop("generation")
+    model = check(ModelSpec, {**entry, **sections, "pin": pin}, where)
+    return Jobs(
+        training=TrainingJob(
+            model=model, training=check(TrainingParams, trained, f"{where}.training"), seed=params.run.seed
+        ),
+        generation=GenerationJob(
+            model=model, generation=check(GenerationParams, generated, f"{where}.generation"), seed=params.run.seed
+        ),
+    )
+
+
+def _merged(params: Params, key: str, overrides: object, where: str) -> dict[str, Any]:
+    if overrides is not None and not isinstance(overrides, dict):
+        raise UserError(f"{where}.{key}: a mapping is expected (got {overrides!r})")
+    return {**getattr(params, key).model_dump(), **(overrides or {})}
+
+
+def _refuse_overrides(entry: dict[str, Any], where: str) -> None:
+    for key in ("lora", "quantization"):
+        if key in entry:
+            raise UserError(f"{where}.{key}: method: full trains every weight and takes no {key}")
+
+
+def prepare(params: Params) -> None:
+    """Read the CSV files, pin each model's weights, and only then write prompts, resolved models and the report."""
+    splits = read_splits(params.data)
+    _check_submission(params.data, splits["test"])
+    check_disk(params.limits, 1, "prepare_prompts")
+    names = dict.fromkeys([*params.run.models, *params.run.untuned])
+    pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
+    for name, pin in pins.items():
+        jobs = resolve(params, name, pin)
+        for kind, job in (("training", jobs.training), ("generation", jobs.generation)):
+            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), job.model_dump(mode="json"))
+    for split, rows in splits.items():
+        prompts = [build(row, params.prompts, for_training=split == "train") for row in rows]
+        write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
+    write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
+
+
+def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:
+    return {
+        "train": dialogues.read_dialogues(data.dir / data.train, with_summary=True),
+        "dev": dialogues.read_dialogues(data.dir / data.dev, with_summary=True),
+        "test": dialogues.read_dialogues(data.dir / data.test, with_summary=False),
+    }
+
+
+def _check_submission(data: DataParams, test: list[Dialogue]) -> None:
+    path = data.dir / data.sample_submission
+    known = {row.fname for row in test}
+    for row, fname in enumerate(read_sample(path)["fname"], start=1):
+        if fname not in known:
+            raise UserError(f"{path}, row {row}, column 'fname': {fname} is not in {data.dir / data.test}")
+    if data.test_references is not None:
+        dialogues.read_references(data.dir / data.test_references, [row.fname for row in test])

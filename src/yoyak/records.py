@@ -1,0 +1,101 @@
+"""What passes from stage to stage: a JSON object a line, read and written here and nowhere else."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from yoyak.errors import UserError
+
+
+class Record(BaseModel):
+    """A frozen line of a JSONL file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    fname: str
+    """The row's name in the competition's CSV, such as `dev_17`."""
+
+
+class Dialogue(Record):
+    """A row of a CSV as it was read."""
+
+    dialogue: str
+    """Turns, one a line, each beginning with its speaker's tag: `#Person1#: …`."""
+    summaries: tuple[str, ...] = ()
+    """Reference summaries: none for a test row, one for train and dev, several where annotators were several."""
+    topic: str | None = None
+
+
+class Prompt(Record):
+    """A dialogue ready for any model: each model's tokenizer puts its own chat template round these parts."""
+
+    system: str
+    turns: tuple[str, ...]
+    question: str
+    summary: str | None = None
+    """The reference that training learns and dev loss is measured on."""
+
+
+class Candidate(BaseModel):
+    """One generated summary."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+
+    text: str
+    log_probability: float
+    """Mean natural log-probability of a generated token, the end token included."""
+
+
+class Prediction(Record):
+    """What a model, a baseline or the ensemble says of one dialogue."""
+
+    text: str
+    candidates: tuple[Candidate, ...] = ()
+    """Best first; `text` is the first one's. Empty for baselines."""
+
+
+AnyRecord = TypeVar("AnyRecord", bound=Record)
+
+
+def write_records(path: Path, records: Iterable[Record]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        file.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+
+
+def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
+    """All records of a file, in its order."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc checkout` if it was made before") from None
+    # Not `splitlines`: that would also cut at U+2028 and other characters a dialogue may hold.
+    lines = text.removesuffix("\n").split("\n") if text else []
+    return [_parse(path, number, line, kind) for number, line in enumerate(lines, start=1)]
+
+
+def _parse(path: Path, number: int, line: str, kind: type[AnyRecord]) -> AnyRecord:
+    try:
+        return kind.model_validate_json(line)
+    except ValidationError as error:
+        fault = error.errors()[0]
+        place = ".".join(map(str, fault["loc"])) or "the line"
+        raise UserError(f"{path}, line {number}: {place}: {fault['msg']}") from None
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write a metrics file, human-readable."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`") from None
+    except json.JSONDecodeError as error:
+        raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None

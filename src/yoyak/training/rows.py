@@ -1,0 +1,64 @@
+"""Prompts and summaries as rows of token ids and labels."""
+
+from dataclasses import dataclass
+
+from yoyak.errors import UserError
+from yoyak.machine import LimitsParams
+from yoyak.prompts import Encoder
+from yoyak.records import Prompt
+
+IGNORED = -100
+"""The label that PyTorch's cross-entropy leaves out."""
+
+Row = dict[str, list[int]]
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A split ready for a trainer."""
+
+    rows: list[Row]
+    shortened: int
+    """Rows whose dialogue lost turns to fit the token budget; no summary is ever cut."""
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row["input_ids"]) for row in self.rows)
+
+
+def causal_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
+    """Prompt and summary in one sequence; labels on the summary and its end token alone."""
+    encoded = [encoder.prompt(prompt) for prompt in prompts]
+    answers = [encoder.answer(_summary(prompt)) for prompt in prompts]
+    rows = [
+        {"input_ids": prompt.ids + answer, "labels": [IGNORED] * len(prompt.ids) + answer}
+        for prompt, answer in zip(encoded, answers, strict=True)
+    ]
+    return Rows(rows, sum(prompt.shortened for prompt in encoded))
+
+
+def seq2seq_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
+    """The dialogue for the encoder, the summary and its end token for the decoder."""
+    encoded = [encoder.prompt(prompt) for prompt in prompts]
+    rows = [
+        {"input_ids": dialogue.ids, "labels": encoder.answer(_summary(prompt))}
+        for dialogue, prompt in zip(encoded, prompts, strict=True)
+    ]
+    return Rows(rows, sum(dialogue.shortened for dialogue in encoded))
+
+
+def check_shortened(rows: Rows, limits: LimitsParams, model: str) -> None:
+    """Stop where more dialogues lose turns than the user allows."""
+    percent = 100 * rows.shortened / len(rows.rows)
+    if percent > limits.shortened_percent:
+        raise UserError(
+            f"{model}: {rows.shortened} of {len(rows.rows)} dialogues ({percent:.1f} %) lose turns to fit its "
+            f"max_prompt_tokens; raise models.{model}.max_prompt_tokens, or limits.shortened_percent "
+            f"({limits.shortened_percent:g})"
+        )
+
+
+def _summary(prompt: Prompt) -> str:
+    if prompt.summary is None:
+        raise UserError(f"{prompt.fname}: a training prompt without a summary; run `dvc repro prepare_prompts`")
+    return prompt.summary

@@ -1,0 +1,132 @@
+"""One training, from its job to the saved model and the record of what ran."""
+
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dvclive import Live
+from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers.integrations import DVCLiveCallback
+
+from yoyak import machine
+from yoyak.errors import UserError
+from yoyak.machine import LimitsParams
+from yoyak.models import Loaded, load_for_training
+from yoyak.records import Prompt, read_records
+from yoyak.training import checkpoints, memory, qlora, seq2seq
+from yoyak.training.memory import Plan
+from yoyak.training.rows import causal_rows, check_shortened, seq2seq_rows
+from yoyak.training.settings import TrainingJob
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where a training writes."""
+
+    model: Path
+    curves: Path
+
+
+def train(
+    name: str, job: TrainingJob, data: tuple[Path, Path], limits: LimitsParams, outputs: Outputs
+) -> dict[str, Any]:
+    """Train on the prompts in `data` (train, dev), save the best epoch, and return what ran and how it went."""
+    machine.check_disk(limits, 3 * _size_gb(job), f"training {name}")
+    prompts = tuple(read_records(path, Prompt) for path in data)
+    with checkpoints.scratch_folder(name, job, list(data)) as scratch:
+        first = memory.first_plan(job.training.effective_batch_size)
+        result, plan = memory.halving_on_oom(
+            first, lambda plan: _attempt(name, job, prompts, limits, outputs, plan, scratch)
+        )
+    return {
+        **result,
+        "micro_batch_size": plan.micro_batch_size,
+        "micro_batch_why": plan.why,
+        "gradient_checkpointing": plan.gradient_checkpointing,
+        "ran": machine.describe(),
+    }
+
+
+def _attempt(
+    name: str,
+    job: TrainingJob,
+    prompts: tuple[list[Prompt], ...],
+    limits: LimitsParams,
+    outputs: Outputs,
+    plan: Plan,
+    scratch: Path,
+) -> dict[str, Any]:
+    set_seed(job.seed)
+    loaded = load_for_training(job.model, _texts(prompts[0]))
+    room, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
+    train, dev = (to_rows(split, loaded.encoder) for split in prompts)
+    check_shortened(train, limits, name)
+    steps = math.ceil(len(train.rows) / job.training.effective_batch_size * job.training.epochs)
+    print(
+        f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps} steps of {job.training.effective_batch_size} "
+        f"rows, {plan.micro_batch_size} at once ({plan.why}), on {machine.describe()['device']}",
+        flush=True,
+    )
+    with Live(dir=str(outputs.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
+        trainer = room.trainer(job, loaded, train, dev, plan, scratch, steps, _callbacks(job, live))
+        started = time.perf_counter()
+        outcome = trainer.train(resume_from_checkpoint=checkpoints.last_checkpoint(scratch))
+        seconds = time.perf_counter() - started
+    _save(job, loaded, trainer.model, outputs.model)
+    return {
+        "train_loss": outcome.training_loss,
+        "best": {room.BEST["metric_for_best_model"]: trainer.state.best_metric},
+        "epochs": trainer.state.epoch,
+        "rows": len(train.rows),
+        "shortened_rows": train.shortened,
+        "seconds": round(seconds, 1),
+        "tokens_per_second": round(train.tokens * (trainer.state.epoch or 0) / seconds, 1),
+        "peak_memory_gib": round(machine.peak_memory_gib(), 2),
+    }
+
+
+def _callbacks(job: TrainingJob, live: Live) -> list[TrainerCallback]:
+    return [
+        Curves(live=live),
+        EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
+        StopOnNaN(),
+    ]
+
+
+class Curves(DVCLiveCallback):
+    """Loss, learning rate and dev figures for `dvc plots`; not the trainer's arguments, which name local paths."""
+
+    def setup(self, args: Any, state: Any, model: Any) -> None:
+        self._initialized = True
+
+
+class StopOnNaN(TrainerCallback):
+    """A loss that is no number ends the run at its first step, not after three epochs."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        loss = (logs or {}).get("loss", 0.0)
+        if not math.isfinite(float(loss)):
+            raise UserError(
+                f"the training loss is {loss} at step {state.global_step}; lower training.learning_rate, or train in "
+                "bf16 or fp32 instead of fp16"
+            )
+
+
+def _save(job: TrainingJob, loaded: Loaded, model: Any, folder: Path) -> None:
+    if job.model.method == "lora":
+        # The base is named as the user named it: this machine's cache path would change the adapter's hash.
+        model.peft_config["default"].base_model_name_or_path = job.model.weights
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+    loaded.tokenizer.save_pretrained(folder)
+
+
+def _texts(prompts: list[Prompt]) -> list[str]:
+    return [text for prompt in prompts for text in ("\n".join(prompt.turns), prompt.summary or "")]
+
+
+def _size_gb(job: TrainingJob) -> float:
+    """A generous guess of one saved model with its optimiser state, in GB: adapters are small, whole models are not."""
+    return 0.5 if job.model.method == "lora" else 3.0

@@ -1,0 +1,93 @@
+"""Every weight of an encoder-decoder, on transformers' `Seq2SeqTrainer`."""
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from torch.nn.functional import cross_entropy
+from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+
+from yoyak import rouge
+from yoyak.models import Loaded
+from yoyak.training.memory import Plan
+from yoyak.training.rows import IGNORED, Rows
+from yoyak.training.settings import TrainingJob, trainer_arguments
+
+BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
+
+
+class TokenMeanTrainer(Seq2SeqTrainer):
+    """`Seq2SeqTrainer` whose loss is the mean over all summary tokens of an optimiser step, whatever the micro-batch.
+
+    transformers 5.23 takes BART and T5, whose loss is already a mean of the micro-batch, for models that divide by the
+    step's token count, and so sums the gradients of micro-batches: twice as large with half the micro-batch.
+    """
+
+    def compute_loss(
+        self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        labels = inputs.pop("labels")
+        outputs = model(**inputs)
+        total = cross_entropy(
+            outputs.logits.flatten(0, 1).float(),
+            labels.flatten(),
+            ignore_index=IGNORED,
+            label_smoothing=self.args.label_smoothing_factor,
+            reduction="sum",
+        )
+        loss = total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+
+def trainer(
+    job: TrainingJob,
+    loaded: Loaded,
+    train: Rows,
+    dev: Rows,
+    plan: Plan,
+    scratch: Path,
+    steps: int,
+    callbacks: list[TrainerCallback],
+) -> TokenMeanTrainer:
+    """A trainer that keeps the epoch with the best dev ROUGE of greedy summaries."""
+    longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
+    arguments = Seq2SeqTrainingArguments(
+        **trainer_arguments(job, scratch, steps, plan.accumulation(job.training.effective_batch_size)),
+        **BEST,
+        per_device_train_batch_size=plan.micro_batch_size,
+        per_device_eval_batch_size=plan.micro_batch_size,
+        gradient_checkpointing=plan.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        label_smoothing_factor=job.training.label_smoothing,
+        predict_with_generate=True,
+        generation_max_length=longest + 1,
+        generation_num_beams=1,
+        train_sampling_strategy="group_by_length",
+    )
+    return TokenMeanTrainer(
+        model=loaded.model,
+        args=arguments,
+        train_dataset=Dataset.from_list(train.rows),
+        eval_dataset=Dataset.from_list(dev.rows),
+        data_collator=DataCollatorForSeq2Seq(loaded.tokenizer, model=loaded.model, label_pad_token_id=IGNORED),
+        processing_class=loaded.tokenizer,
+        compute_metrics=_rouge_of(loaded.tokenizer),
+        callbacks=callbacks,
+    )
+
+
+def _rouge_of(tokenizer: Any) -> Callable[[Any], dict[str, float]]:
+    """The mean of ROUGE-1/2/L in percent, against the dev summaries."""
+
+    def compute(prediction: Any) -> dict[str, float]:
+        texts, references = (
+            tokenizer.batch_decode(np.where(ids == IGNORED, tokenizer.pad_token_id, ids), skip_special_tokens=True)
+            for ids in (prediction.predictions, prediction.label_ids)
+        )
+        scores = rouge.score(texts, [(reference,) for reference in references], "mean")
+        return {"rouge_mean": 100 * fmean(row.mean for row in scores)}
+
+    return compute

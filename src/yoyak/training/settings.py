@@ -1,0 +1,75 @@
+"""The hyper-parameters of training. Hardware is not among them: see `memory`."""
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from yoyak.machine import device
+from yoyak.models import DType, ModelSpec
+from yoyak.parameters import Section
+
+
+class TrainingParams(Section):
+    """Defaults of the top-level section `training`, which each model may override."""
+
+    epochs: float = Field(gt=0)
+    """Passes over the training rows."""
+    effective_batch_size: int = Field(ge=1)
+    """Rows an optimiser step learns from, on every machine."""
+    learning_rate: float = Field(gt=0, lt=1)
+    """Peak of the schedule."""
+    schedule: Literal["cosine", "linear", "constant_with_warmup"]
+    warmup_ratio: float = Field(ge=0, lt=1)
+    """Share of all steps in which the learning rate rises."""
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    """Gradients longer than this are scaled down to it."""
+    label_smoothing: float = Field(default=0, ge=0, lt=1)
+    """For `method: full` alone."""
+    early_stopping_patience: int = Field(ge=1)
+    """Epochs without a better dev figure after which training ends; the best epoch is kept."""
+
+
+class TrainingJob(Section):
+    """All that decides a trained model but the data: the content of `data/resolved/<model>/training.yaml`."""
+
+    model: ModelSpec
+    training: TrainingParams
+    seed: int
+
+
+def trainer_arguments(job: TrainingJob, scratch: Path, steps: int, accumulation: int) -> dict[str, Any]:
+    """The arguments that both trainers share. `steps`: optimiser steps in all."""
+    params = job.training
+    return {
+        "output_dir": str(scratch),
+        "num_train_epochs": params.epochs,
+        "gradient_accumulation_steps": accumulation,
+        "learning_rate": params.learning_rate,
+        "lr_scheduler_type": params.schedule,
+        "warmup_steps": round(params.warmup_ratio * steps),
+        "weight_decay": params.weight_decay,
+        "max_grad_norm": params.max_grad_norm,
+        "eval_strategy": "epoch",
+        "save_strategy": "epoch",
+        "save_total_limit": 1,
+        "load_best_model_at_end": True,
+        "logging_steps": 1,
+        # A loss that is not a number must be seen, not averaged away.
+        "logging_nan_inf_filter": False,
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "report_to": [],
+        "use_cpu": device() == "cpu",
+        "dataloader_pin_memory": False,
+        **precision(job.model.dtype),
+    }
+
+
+def precision(dtype: DType) -> dict[str, bool | None]:
+    """Mixed precision in the model's dtype; TF32 where the card has it."""
+    import torch
+
+    tf32 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
+    return {"bf16": dtype == "bf16", "fp16": dtype == "fp16", "tf32": tf32 or None}

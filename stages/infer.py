@@ -1,0 +1,46 @@
+"""Stage `infer@<model>`: a trained model and the dev and test prompts in; predictions out.
+
+`infer.py <model> untuned` is the stage `infer_untuned@<model>`: the same with the base weights, on dev alone.
+"""
+
+import sys
+import time
+from pathlib import Path
+
+from yoyak import machine
+from yoyak.errors import exits_with_one_line
+from yoyak.generation import GenerationJob, check_empty, generate
+from yoyak.machine import LimitsParams
+from yoyak.models import load_for_inference
+from yoyak.parameters import check, read_yaml
+from yoyak.records import Prompt, read_records, write_json, write_records
+
+
+@exits_with_one_line
+def main() -> None:
+    name, untuned = sys.argv[1], sys.argv[2:] == ["untuned"]
+    resolved = Path(f"data/resolved/{name}/generation.yaml")
+    job = check(GenerationJob, read_yaml(resolved), f"{resolved}:")
+    limits = check(LimitsParams, read_yaml(Path("params.yaml"))["limits"], "params.yaml: limits")
+    loaded = load_for_inference(job.model, None if untuned else Path(f"models/{name}"))
+    title = f"untuned_{name}" if untuned else name
+    metrics = {}
+    for split in ("dev",) if untuned else ("dev", "test"):
+        prompts = read_records(Path(f"data/prompts/{split}.jsonl"), Prompt)
+        started = time.perf_counter()
+        predictions = generate(loaded, prompts, job, f"{title} {split}")
+        seconds = time.perf_counter() - started
+        write_records(Path(f"predictions/{'baseline/' if untuned else ''}{title}/{split}.jsonl"), predictions)
+        metrics[split] = {
+            "rows": len(predictions),
+            "empty": 0 if untuned else check_empty(predictions, limits, name),
+            "shortened_prompts": sum(loaded.encoder.prompt(prompt).shortened for prompt in prompts),
+            "seconds": round(seconds, 1),
+            "dialogues_per_second": round(len(predictions) / seconds, 2),
+        }
+    peak = round(machine.peak_memory_gib(), 2)
+    write_json(Path(f"metrics/infer/{title}.json"), {**metrics, "peak_memory_gib": peak, "ran": machine.describe()})
+
+
+if __name__ == "__main__":
+    main()

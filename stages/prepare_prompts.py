@@ -1,0 +1,15 @@
+"""Stage `prepare_prompts`: CSVs and params.yaml in; prompts and one resolved file a model out."""
+
+from pathlib import Path
+
+from yoyak.errors import exits_with_one_line
+from yoyak.preflight import prepare, read_params
+
+
+@exits_with_one_line
+def main() -> None:
+    prepare(read_params(Path("params.yaml")))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,44 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import Project, new_project
+from twins import llama3, save_twin
+
+FEW_ROWS = {"train": 8, "dev": 4, "test": 4}
+
+
+def shrink(params: Any) -> None:
+    """A LoRA model and a full fine-tune, seconds each."""
+    params["run"]["models"] = ["llama32_3b", "bart_mini"]
+    params["run"]["untuned"] = []
+    params["training"]["epochs"] = 1
+    params["generation"]["max_new_tokens"] = 12
+    params["limits"].update(free_gb=0.1, empty_percent=100)
+    params["models"]["llama32_3b"].update(weights="./twins/llama32_3b", dtype="fp32")
+    params["models"]["bart_mini"]["training"]["epochs"] = 1
+    params["models"]["bart_mini"]["generation"]["max_new_tokens"] = 12
+    params["models"]["bart_mini"]["architecture"].update(vocab_size=600, d_model=32, encoder_ffn_dim=64)
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Project:
+    """The shrunk project, nothing run yet."""
+    return _shrunk(tmp_path / "project")
+
+
+@pytest.fixture(scope="session")
+def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The shrunk project after `dvc repro` and a commit. Shared: `copy` it before changing anything."""
+    project = _shrunk(tmp_path_factory.mktemp("reproduced") / "project")
+    project.run("dvc", "repro")
+    project.commit("the first run")
+    return project
+
+
+def _shrunk(root: Path) -> Project:
+    project = new_project(root, FEW_ROWS)
+    save_twin(llama3, root / "twins/llama32_3b")
+    project.edit(shrink)
+    project.commit("shrunk")
+    return project

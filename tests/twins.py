@@ -1,0 +1,204 @@
+"""Tiny twins of the eight models: the same classes, the same kind of tokenizer, that family's chat template.
+
+A twin is a folder as `save_pretrained` leaves it, with random weights; an entry of `models` names it as its `weights`.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import trl
+from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    BartConfig,
+    Gemma3TextConfig,
+    LlamaConfig,
+    PretrainedConfig,
+    PreTrainedTokenizerFast,
+    Qwen2Config,
+    Qwen3Config,
+    T5Config,
+)
+
+from yoyak.dialogues import read_dialogues
+
+SAMPLE = Path(__file__).parent.parent / "data/sample"
+TEMPLATES = Path(trl.__file__).parent / "chat_templates"
+VOCABULARY = 800
+TINY = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+}
+
+
+def byte_level(special: list[str], begin: str | None = None, end: str | None = None) -> Tokenizer:
+    """Llama-3's, Qwen's and BART's kind: BPE over bytes."""
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=VOCABULARY, special_tokens=special, initial_alphabet=pre_tokenizers.ByteLevel.alphabet()
+    )
+    return _learn(tokenizer, trainer, begin, end)
+
+
+def byte_fallback(special: list[str], begin: str) -> Tokenizer:
+    """Gemma's kind: BPE over characters, blanks as `▁`, bytes for what the vocabulary lacks."""
+    tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    tokenizer.normalizer = normalizers.Replace(" ", "▁")
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?=▁)"), "isolated")
+    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
+    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
+    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY + 256, special_tokens=[*special, *bytes_])
+    return _learn(tokenizer, trainer, begin, None)
+
+
+def unigram(special: list[str], end: str) -> Tokenizer:
+    """T5's kind: a unigram model over pieces that begin with `▁`."""
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.decoder = decoders.Metaspace()
+    trainer = trainers.UnigramTrainer(vocab_size=VOCABULARY, special_tokens=special, unk_token="<unk>")
+    return _learn(tokenizer, trainer, None, end)
+
+
+def _learn(tokenizer: Tokenizer, trainer: Any, begin: str | None, end: str | None) -> Tokenizer:
+    rows = read_dialogues(SAMPLE / "train.csv", with_summary=True)
+    tokenizer.train_from_iterator([text for row in rows for text in (row.dialogue, *row.summaries)], trainer)
+    around = [token for token in (begin, end) if token]
+    if around:
+        template = " ".join(filter(None, [begin, "$A", end]))
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single=template, special_tokens=[(token, tokenizer.token_to_id(token)) for token in around]
+        )
+    return tokenizer
+
+
+def llama3() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    header = ["<|start_header_id|>", "<|end_header_id|>"]
+    special = ["<|begin_of_text|>", "<|end_of_text|>", *header, "<|eot_id|>"]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(special, begin="<|begin_of_text|>"),
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        chat_template=_template("llama3_2"),
+    )
+    return LlamaConfig(**TINY, **_ids(tokenizer), tie_word_embeddings=True), tokenizer
+
+
+def qwen25() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    tokenizer = _qwen_tokenizer("qwen2_5")
+    return Qwen2Config(**TINY, **_ids(tokenizer), tie_word_embeddings=True), tokenizer
+
+
+def qwen3() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    return Qwen3Config(**TINY, **_ids(tokenizer), tie_word_embeddings=True), tokenizer
+
+
+def _qwen_tokenizer(template: str) -> PreTrainedTokenizerFast:
+    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", "<think>", "</think>"]
+    return PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(special),
+        eos_token="<|im_end|>",
+        pad_token="<|endoftext|>",
+        chat_template=_template(template),
+    )
+
+
+def gemma3() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As google/gemma-3-*-it: with a chat template whose end of turn is not the tokenizer's end token."""
+    special = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_fallback(special, begin="<bos>"),
+        bos_token="<bos>",
+        eos_token="<eos>",
+        pad_token="<pad>",
+        unk_token="<unk>",
+        chat_template=_template("gemma3"),
+    )
+    return Gemma3TextConfig(**TINY, **_ids(tokenizer), sliding_window=64), tokenizer
+
+
+def gemma3_base() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As google/gemma-3-*: no chat template."""
+    config, tokenizer = gemma3()
+    tokenizer.chat_template = None
+    return config, tokenizer
+
+
+def bart() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=byte_level(["<s>", "</s>", "<unk>", "<pad>"], begin="<s>", end="</s>"),
+        bos_token="<s>",
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+    )
+    layers = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in _BART_LAYERS.items()}
+    start = tokenizer.eos_token_id
+    return BartConfig(**layers, **_ids(tokenizer), d_model=64, decoder_start_token_id=start), tokenizer
+
+
+_BART_LAYERS = {"layers": 2, "attention_heads": 4, "ffn_dim": 96}
+
+
+def t5() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=unigram(["<pad>", "</s>", "<unk>"], end="</s>"),
+        eos_token="</s>",
+        unk_token="<unk>",
+        pad_token="<pad>",
+    )
+    config = T5Config(
+        **_ids(tokenizer),
+        d_model=64,
+        d_kv=16,
+        d_ff=96,
+        num_layers=2,
+        num_heads=4,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+        decoder_start_token_id=tokenizer.pad_token_id,
+    )
+    return config, tokenizer
+
+
+FAMILIES: dict[str, Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFast]]] = {
+    "kobart": bart,
+    "kot5": t5,
+    "llama32_3b": llama3,
+    "llama32_3b_fp16": llama3,
+    "qwen3_4b": qwen3,
+    "qwen25_3b": qwen25,
+    "qwen25_7b": qwen25,
+    "llama3_8b": llama3,
+    "gemma3_270m": gemma3_base,
+}
+"""The twin of each entry of `params.yaml` that has pretrained weights."""
+
+
+def save_twin(family: Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFast]], folder: Path) -> Path:
+    """Write a twin with seeded random weights."""
+    config, tokenizer = family()
+    torch.manual_seed(0)
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    names = ("bos", "eos", "pad")
+    return {"vocab_size": len(tokenizer)} | {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
+
+
+def _template(name: str) -> str:
+    return (TEMPLATES / f"{name}.jinja").read_text()
