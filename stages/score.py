@@ -8,13 +8,14 @@ from yoyak.errors import exits_with_one_line
 from yoyak.parameters import check, read_yaml
 from yoyak.records import Prediction, Prompt, read_records, write_json
 from yoyak.report import draw_leaderboard
-from yoyak.scoring import ScoringParams, leaderboard, sheet
+from yoyak.scoring import ScoringParams, leaderboard, put_away_leftovers, sheet
 
 
 @exits_with_one_line
 def main() -> None:
     params = read_yaml(Path("params.yaml"))
     names = [*params["run"]["models"], *(f"baseline/untuned_{name}" for name in params["run"]["untuned"])]
+    put_away_leftovers(Path("predictions"), names)
     predictions = {name: read_records(Path(f"predictions/{name}/dev.jsonl"), Prediction) for name in names}
     prompts = read_records(Path("data/prompts/dev.jsonl"), Prompt)
     said = sheet(prompts, predictions)

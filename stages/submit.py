@@ -16,10 +16,11 @@ def main() -> None:
     params = read_yaml(Path("params.yaml"))
     data = check(DataParams, params["data"], "params.yaml: data")
     sample = submission.read_sample(data.dir / data.sample_submission)
-    path = Path("submission/submission.csv")
-    submission.write(submission.fill(sample, read_records(Path("ensemble/test.jsonl"), Prediction)), path)
+    # What fails a check never bears the name of a submission.
+    draft = Path("submission/draft.csv")
+    submission.write(submission.fill(sample, read_records(Path("ensemble/test.jsonl"), Prediction)), draft)
     checks = submission.checklist(
-        path, sample, check(SubmissionParams, params["submission"], "params.yaml: submission")
+        draft, sample, check(SubmissionParams, params["submission"], "params.yaml: submission")
     )
     Path("submission/checklist.md").write_text(submission.to_markdown(checks), encoding="utf-8")
     write_json(
@@ -27,6 +28,7 @@ def main() -> None:
         {"rows": len(sample), "checks": {check.name: len(check.faults) for check in checks}},
     )
     submission.require(checks)
+    path = draft.replace("submission/submission.csv")
     # DVC deletes this stage's outputs before each run: the last good submission has a copy it does not know of.
     shutil.copyfile(path, path.with_name("last_good.csv"))
 

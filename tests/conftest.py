@@ -2,8 +2,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from project import Project, new_project
-from twins import llama3, save_twin
+from twins import llama32, save_twin
+
+# The same examples in every run, however slow the machine.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile("repeatable")
 
 FEW_ROWS = {"train": 8, "dev": 4, "test": 4}
 
@@ -38,7 +43,7 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
 
 def _shrunk(root: Path) -> Project:
     project = new_project(root, FEW_ROWS)
-    save_twin(llama3, root / "twins/llama32_3b")
+    save_twin(llama32, root / "twins/llama32_3b")
     project.edit(shrink)
     project.commit("shrunk")
     return project

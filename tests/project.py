@@ -12,8 +12,18 @@ import pandas as pd
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
-PARTS = ("src", "stages", "data/sample", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".gitignore",
-         ".dvc/config", ".dvc/.gitignore")
+PARTS = (
+    "src",
+    "stages",
+    "data/sample",
+    "dvc.yaml",
+    "params.yaml",
+    "weights.lock.yaml",
+    ".dvcignore",
+    ".gitignore",
+    ".dvc/config",
+    ".dvc/.gitignore",
+)
 
 
 class Project:
@@ -25,8 +35,13 @@ class Project:
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run as a user would in the activated environment; the output is in `.stdout`, stderr with it."""
         done = subprocess.run(
-            command, cwd=self.root, env=_environment(self.root), text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT, check=False,
+            command,
+            cwd=self.root,
+            env=_environment(self.root),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done
@@ -46,6 +61,11 @@ class Project:
     def commit(self, message: str = "a step") -> None:
         self.run("git", "add", "--all")
         self.run("git", "commit", "--quiet", "--message", message)
+
+    def clone(self, root: Path) -> "Project":
+        """What `git clone` brings: nothing of DVC's cache."""
+        self.run("git", "clone", "--quiet", str(self.root), str(root))
+        return Project(root)
 
     def copy(self, root: Path) -> "Project":
         """A copy of everything, DVC's cache included: cheaper than running the pipeline again."""
@@ -70,8 +90,13 @@ def new_project(root: Path, rows: dict[str, int]) -> Project:
 
 
 def _shrink_data(folder: Path, rows: dict[str, int]) -> None:
-    files = {"train.csv": "train", "dev.csv": "dev", "test.csv": "test", "test_references.csv": "test",
-             "sample_submission.csv": "test"}
+    files = {
+        "train.csv": "train",
+        "dev.csv": "dev",
+        "test.csv": "test",
+        "test_references.csv": "test",
+        "sample_submission.csv": "test",
+    }
     for name, split in files.items():
         table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
         header = ["" if column.startswith("Unnamed:") else column for column in table.columns]
@@ -87,6 +112,11 @@ def _environment(root: Path) -> dict[str, str]:
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(root.parent / f".{root.name}-site-cache"),
         "HF_HUB_OFFLINE": "1",
-        **{f"GIT_{who}_{what}": value for who in ("AUTHOR", "COMMITTER")
-           for what, value in (("NAME", "Tester"), ("EMAIL", "tester@localhost"))},
+        # Models this small lose more by waiting for a second thread than it computes for them.
+        "OMP_NUM_THREADS": "1",
+        **{
+            f"GIT_{who}_{what}": value
+            for who in ("AUTHOR", "COMMITTER")
+            for what, value in (("NAME", "Tester"), ("EMAIL", "tester@localhost"))
+        },
     }

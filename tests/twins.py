@@ -3,6 +3,7 @@
 A twin is a folder as `save_pretrained` leaves it, with random weights; an entry of `models` names it as its `weights`.
 """
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ from yoyak.dialogues import read_dialogues
 
 SAMPLE = Path(__file__).parent.parent / "data/sample"
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
-VOCABULARY = 800
+VOCABULARY = 2000
+SPARE_EMBEDDINGS = 16
 TINY = {
     "hidden_size": 64,
     "intermediate_size": 96,
@@ -39,7 +41,7 @@ TINY = {
 
 
 def byte_level(special: list[str], begin: str | None = None, end: str | None = None) -> Tokenizer:
-    """Llama-3's, Qwen's and BART's kind: BPE over bytes."""
+    """Llama-3's, Qwen's and pko-t5's kind: BPE over bytes."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -55,18 +57,20 @@ def byte_fallback(special: list[str], begin: str) -> Tokenizer:
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("(?=▁)"), "isolated")
     tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    bytes_ = [f"<0x{byte:02X}>" for byte in range(256)]
-    trainer = trainers.BpeTrainer(vocab_size=VOCABULARY + 256, special_tokens=[*special, *bytes_])
-    return _learn(tokenizer, trainer, begin, None)
+    learned = _learn(tokenizer, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special), begin, None)
+    # Bytes are no special tokens: decoding keeps them.
+    content = json.loads(learned.to_str())
+    vocabulary = content["model"]["vocab"]
+    vocabulary |= {f"<0x{byte:02X}>": len(vocabulary) + byte for byte in range(256)}
+    return Tokenizer.from_str(json.dumps(content))
 
 
-def unigram(special: list[str], end: str) -> Tokenizer:
-    """T5's kind: a unigram model over pieces that begin with `▁`."""
-    tokenizer = Tokenizer(models.Unigram())
+def characters(special: list[str]) -> Tokenizer:
+    """koBART's kind: BPE over characters, pieces that begin with `▁`, nothing put round a text."""
+    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     tokenizer.decoder = decoders.Metaspace()
-    trainer = trainers.UnigramTrainer(vocab_size=VOCABULARY, special_tokens=special, unk_token="<unk>")
-    return _learn(tokenizer, trainer, None, end)
+    return _learn(tokenizer, trainers.BpeTrainer(vocab_size=VOCABULARY, special_tokens=special), None, None)
 
 
 def _learn(tokenizer: Tokenizer, trainer: Any, begin: str | None, end: str | None) -> Tokenizer:
@@ -81,16 +85,27 @@ def _learn(tokenizer: Tokenizer, trainer: Any, begin: str | None, end: str | Non
     return tokenizer
 
 
+def llama32() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    tokenizer = _llama_tokenizer("llama3_2", end="<|eot_id|>")
+    return LlamaConfig(**TINY, **_ids(tokenizer), tie_word_embeddings=True), tokenizer
+
+
 def llama3() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """Llama 3's first 8 B: its own output head, and an end token that is not the template's end of turn."""
+    tokenizer = _llama_tokenizer("llama3", end="<|end_of_text|>")
+    return LlamaConfig(**TINY, **_ids(tokenizer), tie_word_embeddings=False), tokenizer
+
+
+def _llama_tokenizer(template: str, end: str) -> PreTrainedTokenizerFast:
+    """No pad token, as the real one."""
     header = ["<|start_header_id|>", "<|end_header_id|>"]
     special = ["<|begin_of_text|>", "<|end_of_text|>", *header, "<|eot_id|>"]
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=byte_level(special, begin="<|begin_of_text|>"),
         bos_token="<|begin_of_text|>",
-        eos_token="<|eot_id|>",
-        chat_template=_template("llama3_2"),
+        eos_token=end,
+        chat_template=_template(template),
     )
-    return LlamaConfig(**TINY, **_ids(tokenizer), tie_word_embeddings=True), tokenizer
 
 
 def qwen25() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
@@ -100,6 +115,12 @@ def qwen25() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
 
 def qwen3() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
     tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    return Qwen3Config(**TINY, **_ids(tokenizer), tie_word_embeddings=True), tokenizer
+
+
+def qwen3_thinking() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As Qwen/Qwen3-4B: a template that lets the model think unless told otherwise."""
+    tokenizer = _qwen_tokenizer("qwen3")
     return Qwen3Config(**TINY, **_ids(tokenizer), tie_word_embeddings=True), tokenizer
 
 
@@ -124,7 +145,8 @@ def gemma3() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
         unk_token="<unk>",
         chat_template=_template("gemma3"),
     )
-    return Gemma3TextConfig(**TINY, **_ids(tokenizer), sliding_window=64), tokenizer
+    layers = ["sliding_attention", "full_attention"]
+    return Gemma3TextConfig(**TINY, **_ids(tokenizer), sliding_window=64, layer_types=layers), tokenizer
 
 
 def gemma3_base() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
@@ -136,7 +158,7 @@ def gemma3_base() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
 
 def bart() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
     tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=byte_level(["<s>", "</s>", "<unk>", "<pad>"], begin="<s>", end="</s>"),
+        tokenizer_object=characters(["<s>", "</s>", "<unk>", "<pad>"]),
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
@@ -150,9 +172,13 @@ def bart() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
 _BART_LAYERS = {"layers": 2, "attention_heads": 4, "ffn_dim": 96}
 
 
+class T5TokenizerFast(PreTrainedTokenizerFast):
+    """As paust/pko-t5-base names its own: T5's class, which holds unigram models, round a BPE over bytes."""
+
+
 def t5() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=unigram(["<pad>", "</s>", "<unk>"], end="</s>"),
+    tokenizer = T5TokenizerFast(
+        tokenizer_object=byte_level(["<pad>", "</s>", "<unk>"], end="</s>"),
         eos_token="</s>",
         unk_token="<unk>",
         pad_token="<pad>",
@@ -171,11 +197,13 @@ def t5() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
     return config, tokenizer
 
 
-FAMILIES: dict[str, Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFast]]] = {
+Family = Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFast]]
+
+FAMILIES: dict[str, Family] = {
     "kobart": bart,
     "kot5": t5,
-    "llama32_3b": llama3,
-    "llama32_3b_fp16": llama3,
+    "llama32_3b": llama32,
+    "llama32_3b_fp16": llama32,
     "qwen3_4b": qwen3,
     "qwen25_3b": qwen25,
     "qwen25_7b": qwen25,
@@ -185,7 +213,7 @@ FAMILIES: dict[str, Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFast
 """The twin of each entry of `params.yaml` that has pretrained weights."""
 
 
-def save_twin(family: Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFast]], folder: Path) -> Path:
+def save_twin(family: Family, folder: Path) -> Path:
     """Write a twin with seeded random weights."""
     config, tokenizer = family()
     torch.manual_seed(0)
@@ -196,8 +224,10 @@ def save_twin(family: Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFa
 
 
 def _ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """More embeddings than tokens, as Qwen and T5 have them."""
     names = ("bos", "eos", "pad")
-    return {"vocab_size": len(tokenizer)} | {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
+    ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
+    return {"vocab_size": len(tokenizer) + SPARE_EMBEDDINGS} | ids
 
 
 def _template(name: str) -> str:

@@ -1,5 +1,7 @@
 """Reading the competition's CSV files, cleaning dialogues, and reporting what was found."""
 
+import csv
+import io
 import re
 import statistics
 import unicodedata
@@ -14,7 +16,8 @@ from yoyak.errors import UserError
 from yoyak.parameters import Section
 from yoyak.records import Dialogue
 
-SPEAKER = re.compile(r"#Person\d+#(?=\s*:)")
+SPEAKER = re.compile(r"(#Person\d+#)\s*:")
+BREAK = re.compile(r"(?:<br\s*)+/?>", re.IGNORECASE)
 
 
 class DataParams(Section):
@@ -36,28 +39,72 @@ class DataParams(Section):
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV file as text, with at least `columns`; `fname` unique and filled in each row."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig", index_col=False)
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; set data.dir to the folder of your CSV files") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a CSV file") from None
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{path}: not UTF-8 (byte {error.start}); a CSV saved by Excel is cp949: `iconv -f cp949 -t utf-8`"
-        ) from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, ValueError) as error:
-        raise UserError(f"{path}: not a CSV file: {' '.join(str(error).split())}") from None
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise UserError(f"{path}: column '{missing[0]}' is missing; it has {', '.join(map(repr, table.columns))}")
+    header, *rows = _rows(path, _text(path)) or [[]]
+    for column in columns:
+        if column not in header:
+            raise UserError(f"{path}: column '{column}' is missing; {_what_it_has(header)}")
+    for column, count in Counter(header).items():
+        if count > 1:
+            raise UserError(f"{path}: column '{column}' stands {count} times in the header; keep one")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}; put double quotes round a "
+                "field that holds commas or line breaks"
+            )
+    table = pd.DataFrame(rows, columns=header, dtype=object)
     _check_names(path, table)
     return table
 
 
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; set data.dir to the folder of your CSV files") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a CSV file; name the file inside it") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: UTF-16, not UTF-8; convert it: `iconv -f utf-16 -t utf-8`")
+    if b"\0" in content:
+        raise UserError(f"{path}: not a CSV file (byte {content.index(0)} is NUL); export the table as CSV in UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 (byte {error.start}); a CSV saved by Excel is cp949: "
+            "`iconv -f cp949 -t utf-8`"
+        ) from None
+
+
+def _rows(path: Path, text: str) -> list[list[str]]:
+    """Header and rows. Not by pandas: it fills a short row up, cuts a long one, and lets a lone quote swallow rows."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str]] = []
+    try:
+        rows.extend(row for row in reader if row)
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, row {len(rows)}, up to line {reader.line_num}: {error}; close each double quote, and double "
+            "those inside a field"
+        ) from None
+    return rows
+
+
+def _what_it_has(header: Sequence[str]) -> str:
+    if not header:
+        return "the file is empty"
+    names = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in header[:8]]
+    return f"it has {', '.join(names)}" + (", …" if len(header) > 8 else "")
+
+
 def _check_names(path: Path, table: pd.DataFrame) -> None:
     if table.empty:
-        raise UserError(f"{path}: no rows under the header")
+        raise UserError(f"{path}: no rows under the header; fill them in")
     rows: dict[str, int] = {}
     for row, fname in enumerate(table["fname"], start=1):
         if not fname.strip():
@@ -73,7 +120,7 @@ def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
     table = read_table(path, columns)
     for column in columns[1:]:
         for row, text in enumerate(table[column], start=1):
-            if not text.strip():
+            if not (turns(text) if column == "dialogue" else text.strip()):
                 fname = table["fname"].iloc[row - 1]
                 raise UserError(f"{path}, row {row} ({fname}), column '{column}': empty; fill it in or drop the row")
     return [
@@ -99,7 +146,9 @@ def read_references(path: Path, fnames: Sequence[str]) -> list[tuple[str, ...]]:
     }
     for fname in fnames:
         if not by_name.get(fname):
-            raise UserError(f"{path}: no reference summary for {fname}")
+            raise UserError(
+                f"{path}: no reference summary for {fname}; add its row, or leave data.test_references empty"
+            )
     return [by_name[fname] for fname in fnames]
 
 
@@ -107,11 +156,10 @@ def turns(dialogue: str) -> list[str]:
     """The cleaned turns of a dialogue, each beginning with its speaker's tag.
 
     Repairs what the competition's rows carry: line ends written out as `\\n` or `<br>`, a speaker's tag in the middle
-    of a line, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay.
+    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay.
     """
     text = unicodedata.normalize("NFC", dialogue).replace("\\n", "\n")
-    text = re.sub(r"<br\s*/?>", "\n", text)
-    text = SPEAKER.sub(lambda tag: "\n" + tag.group(), text)
+    text = SPEAKER.sub(r"\n\1:", BREAK.sub("\n", text))
     lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in re.split(r"[\r\n]+", text)]
     return _joined([line for line in lines if line])
 

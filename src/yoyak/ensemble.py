@@ -1,5 +1,6 @@
 """One summary a row from the candidates of several models."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -47,10 +48,13 @@ def combine(members: Sequence[Member]) -> list[Prediction]:
 
 
 def consensus(rows: Sequence[Prediction], weights: Sequence[float]) -> Prediction:
-    """Minimum Bayes risk (Kumar & Byrne 2004): the candidate with the highest expected ROUGE against all others.
+    """Minimum Bayes risk (Kumar & Byrne 2004): the candidate with the highest expected ROUGE against all candidates.
 
-    A member's weight is shared evenly among its candidates. The best-ranked candidate wins a tie.
+    Itself among them: else, of two members with one candidate each, the lighter one's would win. A member's weight is
+    shared evenly among its candidates. The best-ranked candidate wins a tie.
     """
+    if len(names := {row.fname for row in rows}) > 1:
+        raise UserError(f"the members' predictions are of different rows ({', '.join(sorted(names))}); run `dvc repro`")
     pool = [
         (candidate, weight / len(row.candidates))
         for row, weight in zip(rows, weights, strict=True)
@@ -67,4 +71,5 @@ def consensus(rows: Sequence[Prediction], weights: Sequence[float]) -> Predictio
 
 def _expected_score(candidate: Candidate, pool: Sequence[tuple[Candidate, float]]) -> float:
     scores = rouge.score([candidate.text] * len(pool), [(other.text,) for other, _ in pool], "mean")
-    return sum(weight * score.mean for score, (_, weight) in zip(scores, pool, strict=True))
+    # Not `sum`: its rounding depends on the order, and of two equal candidates the later one might win.
+    return math.fsum(weight * score.mean for score, (_, weight) in zip(scores, pool, strict=True))

@@ -20,7 +20,8 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
         try:
             main(*args, **kwargs)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            # What a file says is quoted in it: even a name with a line break in it must not make it two lines.
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(1)
 
     return program

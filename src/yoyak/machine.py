@@ -7,6 +7,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from yoyak.errors import UserError
 from yoyak.parameters import Section
 
@@ -16,13 +18,13 @@ GIB = 2**30
 class LimitsParams(Section):
     """Bounds past which a stage stops instead of going on."""
 
-    disk_gb: float | None = None
+    disk_gb: float | None = Field(default=None, gt=0)
     """Most that may be in use on the disk, in GB (10^9 bytes); none where the key is empty."""
-    free_gb: float = 5
+    free_gb: float = Field(default=5, ge=0)
     """Least that must stay free on the disk, in GB."""
-    shortened_percent: float = 5
+    shortened_percent: float = Field(default=5, ge=0, le=100)
     """Most prompts, in percent, that may lose turns to fit a model's token budget."""
-    empty_percent: float = 0
+    empty_percent: float = Field(default=0, ge=0, le=100)
     """Most summaries, in percent, that a model may leave empty."""
 
 

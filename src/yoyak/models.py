@@ -2,16 +2,21 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from yoyak import weights as weights_of
+from yoyak.errors import UserError
 from yoyak.machine import device
-from yoyak.parameters import Section
+from yoyak.parameters import Section, refuse_unknown
 from yoyak.prompts import Encoder, PromptForm
 
 DType = Literal["bf16", "fp16", "fp32"]
+SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
+"""Of a tokenizer that is learned from the training data."""
+SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
+"""Of such a tokenizer: each byte is a token."""
 
 
 class LoraParams(Section):
@@ -25,7 +30,7 @@ class LoraParams(Section):
     """Share of the adapter's inputs set to zero in training."""
     bias: Literal["none", "all", "lora_only"]
     """Which biases are trained."""
-    target_modules: str | list[str]
+    target_modules: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
     """`all-linear` (every linear layer but the output head), or names of layers."""
 
 
@@ -43,7 +48,7 @@ class QuantizationParams(Section):
 class ModelSpec(Section):
     """What makes a model, as one entry of `models` and the sections it inherits say it."""
 
-    weights: str
+    weights: str = Field(min_length=1)
     """A hub name (`Qwen/Qwen3-4B-Instruct-2507`), a local folder (`/…` or `./…`), `package:NAME==VERSION`, or
     `scratch`: random weights of `architecture` and a tokenizer learned from the training data."""
     pin: str | None = None
@@ -61,10 +66,27 @@ class ModelSpec(Section):
     lora: LoraParams | None = None
     quantization: QuantizationParams | None = None
 
+    @field_validator("weights")
+    @classmethod
+    def _package_has_a_version(cls, weights: str) -> str:
+        if weights.startswith("package:") and not weights_of.PACKAGE.fullmatch(weights):
+            raise ValueError("a package is written package:NAME==VERSION")
+        return weights
+
+    @field_validator("architecture")
+    @classmethod
+    def _architecture_holds_every_byte(cls, architecture: dict[str, Any] | None) -> dict[str, Any] | None:
+        size = SMALLEST_VOCABULARY if architecture is None else architecture.get("vocab_size")
+        if not isinstance(size, int) or size < SMALLEST_VOCABULARY:
+            raise ValueError(f"vocab_size must be an integer of at least {SMALLEST_VOCABULARY} (got {size!r})")
+        return architecture
+
     @model_validator(mode="after")
     def _sections_fit_the_method(self) -> "ModelSpec":
         if (self.weights == "scratch") != (self.architecture is not None):
             raise ValueError("weights: scratch and an architecture go together")
+        if self.weights == "scratch" and self.method != "full":
+            raise ValueError("weights: scratch needs method: full")
         if self.method == "full" and (self.lora or self.quantization):
             raise ValueError("method: full takes neither lora nor quantization")
         if self.method == "lora" and not (self.lora and self.quantization):
@@ -156,9 +178,12 @@ def _tokenizer(folder: Path) -> Any:
 
     Padding with the end token is harmless here: labels and attention masks are built by position, not from token ids.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    # `tokenizer.json` is whole; the class that a configuration names would build its own kind from its vocabulary.
+    # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    tokenizer = kind.from_pretrained(folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -210,18 +235,37 @@ def _from_scratch(spec: ModelSpec, texts: list[str]) -> Loaded:
     return _loaded(spec, AutoModelForSeq2SeqLM.from_config(config), tokenizer)
 
 
+def check_architecture(architecture: dict[str, Any], where: str) -> None:
+    """Build the model without memory: transformers takes a misspelt key without a word, and the model is another."""
+    import torch
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSeq2SeqLM
+    from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES
+
+    kind = str(architecture.get("model_type"))
+    if kind not in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES:
+        raise UserError(f"{where}.model_type: {kind!r} is no encoder-decoder of transformers; bart and t5 are")
+    # The token ids are the learned tokenizer's.
+    known = [key for key in CONFIG_MAPPING[kind]().to_dict() if not key.endswith("_token_id")]
+    refuse_unknown(architecture, known, where)
+    try:
+        with torch.device("meta"):
+            AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**architecture))
+    except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
+        raise UserError(f"{where}: no {kind} can be built so: {error}") from None
+
+
 def _learned_tokenizer(texts: list[str], vocab_size: int) -> Any:
     """A byte-level BPE tokenizer of BART's kind, learned from the training data."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
-    special = ["<s>", "<pad>", "</s>", "<unk>"]
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=special,
+        special_tokens=list(SPECIAL_TOKENS),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -12,8 +12,8 @@ from yoyak.ensemble import EnsembleParams, members
 from yoyak.errors import UserError
 from yoyak.generation import GenerationJob, GenerationParams
 from yoyak.machine import LimitsParams, check_disk
-from yoyak.models import LoraParams, ModelSpec, QuantizationParams
-from yoyak.parameters import Section, check, read_yaml, write_yaml
+from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
+from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_yaml
 from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, write_json, write_records
 from yoyak.scoring import ScoringParams
@@ -21,6 +21,8 @@ from yoyak.submission import SubmissionParams, read_sample
 from yoyak.training.settings import TrainingJob, TrainingParams
 
 NAME = re.compile(r"[a-z0-9_]+")
+RESERVED = re.compile(r"baseline|ensemble|untuned_.*")
+"""Names under which a run writes other things than models."""
 INHERITED = ("lora", "quantization", "training", "generation")
 """Top-level sections that an entry of `models` may override key by key."""
 
@@ -32,7 +34,7 @@ class RunParams(Section):
     """Entries of `models` to train, score and ensemble."""
     untuned: list[str] = Field(default=[])
     """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference on dev each."""
-    seed: int = Field(ge=0)
+    seed: int = Field(ge=0, lt=2**32)
     """Of training and of sampling."""
 
     @field_validator("models", "untuned")
@@ -71,6 +73,8 @@ def read_params(path: Path) -> Params:
     """`params.yaml`, each section checked, and each entry of `models` too, whether the run has it or not."""
     params = check(Params, read_yaml(path), f"{path}:")
     for name in params.models:
+        if RESERVED.fullmatch(name):
+            raise UserError(f"{path}: models.{name}: this name is taken by what a run writes; choose another")
         if not NAME.fullmatch(name):
             raise UserError(f"{path}: models.{name}: a name has small letters, digits and _ alone (a dot breaks -S)")
     for key in ("models", "untuned"):
@@ -78,15 +82,24 @@ def read_params(path: Path) -> Params:
             if name not in params.models:
                 raise UserError(f"{path}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
     members(params.ensemble, params.run.models, dict.fromkeys(params.run.models, 1.0))
-    for name in params.models:
+    for name, entry in params.models.items():
         resolve(params, name, pin=None)
+        if entry["weights"] == "scratch":
+            _check_scratch(params, name)
     return params
+
+
+def _check_scratch(params: Params, name: str) -> None:
+    check_architecture(params.models[name]["architecture"], f"params.yaml: models.{name}.architecture")
+    if name in params.run.untuned:
+        raise UserError(f"params.yaml: run.untuned: {name} is a model from scratch, nothing untuned; take it out")
 
 
 def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     """An entry of `models` with the defaults it does not override; `pin` is what its weights are, to the byte."""
     entry = dict(params.models[name])
     where = f"params.yaml: models.{name}"
+    refuse_unknown(entry, [key for key in [*ModelSpec.model_fields, *INHERITED] if key != "pin"], where)
     sections = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
     if entry.get("method") == "full":
         _refuse_overrides(params.models[name], where)

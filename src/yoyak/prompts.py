@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import field_validator
+
 from yoyak.dialogues import turns
 from yoyak.parameters import Section
 from yoyak.records import Dialogue, Prompt
@@ -25,15 +27,22 @@ class PromptParams(Section):
     train_topic: bool = False
     """Name the topic in training prompts. Test rows have none, so dev prompts never name it."""
 
+    @field_validator("question_with_topic")
+    @classmethod
+    def _names_the_topic(cls, question: str) -> str:
+        if "{topic}" not in question:
+            raise ValueError("{topic} must stand in it")
+        return question
+
 
 def build(row: Dialogue, params: PromptParams, for_training: bool) -> Prompt:
     """The prompt of a row; dev prompts are built as test prompts are, so that dev scores can be repeated on test."""
-    with_topic = for_training and params.train_topic and row.topic is not None
+    topic = row.topic if for_training and params.train_topic else None
     return Prompt(
         fname=row.fname,
         system=params.system,
         turns=tuple(turns(row.dialogue)),
-        question=params.question_with_topic.format(topic=row.topic) if with_topic else params.question,
+        question=params.question_with_topic.replace("{topic}", topic) if topic else params.question,
         summary=row.summaries[0] if row.summaries else None,
     )
 

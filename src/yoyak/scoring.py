@@ -1,7 +1,9 @@
 """The leaderboard: scores with intervals, baselines, and which differences are more than noise."""
 
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +31,7 @@ class ScoringParams(Section):
     """A row's score over several references."""
     bootstrap_samples: int = Field(ge=100)
     """Resamples of the rows, for the 95 % intervals."""
-    seed: int
+    seed: int = Field(ge=0)
     """Of the resampling."""
 
 
@@ -49,6 +51,18 @@ def sheet(prompts: Sequence[Prompt], predictions: Mapping[str, Sequence[Predicti
     fnames = [prompt.fname for prompt in prompts]
     texts = {name: align(rows, fnames, name) for name, rows in predictions.items()}
     return Sheet(fnames, references, {**texts, **_lead_baselines(prompts)})
+
+
+def put_away_leftovers(predictions: Path, names: Collection[str]) -> None:
+    """Delete the predictions of models that have left the run: DVC's cache keeps them for when they come back.
+
+    DVC cannot list the predictions of `run.models` as dependencies, so that the stages depend on the whole folder: with
+    leftovers in it, `dvc.lock` would not fit a fresh clone.
+    """
+    for folder in [*predictions.glob("*/"), *predictions.glob("baseline/*/")]:
+        name = folder.relative_to(predictions).as_posix()
+        if name not in names and name != "baseline":
+            shutil.rmtree(folder)
 
 
 def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[str]:

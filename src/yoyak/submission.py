@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+from pydantic import Field
 
 from yoyak.dialogues import read_table
 from yoyak.errors import UserError
@@ -15,7 +16,7 @@ from yoyak.records import Prediction
 class SubmissionParams(Section):
     """What a submission must not be."""
 
-    max_characters: int
+    max_characters: int = Field(ge=1)
     """Longer summaries are flagged; the longest of the competition's references has 376 characters."""
 
 
@@ -53,14 +54,13 @@ def fill(sample: pd.DataFrame, predictions: Sequence[Prediction]) -> pd.DataFram
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(text.replace("\0", " ").split())
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """UTF-8, the index column's name left empty as in the sample."""
+    """UTF-8, one row a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    header = ["" if name.startswith("Unnamed:") else name for name in table.columns]
-    table.to_csv(path, index=False, header=header, encoding="utf-8", lineterminator="\n")
+    table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")
 
 
 def checklist(written: Path, sample: pd.DataFrame, params: SubmissionParams) -> list[Check]:
@@ -105,4 +105,7 @@ def require(checks: Sequence[Check]) -> None:
     """Stop at the first hard check that fails."""
     for check in checks:
         if check.hard and check.faults:
-            raise UserError(f"submission: not {check.name}: {check.faults[0]} (and {len(check.faults) - 1} more)")
+            raise UserError(
+                f"the submission fails the check '{check.name}': {check.faults[0]} (and {len(check.faults) - 1} more); "
+                "see submission/checklist.md, mend what wrote ensemble/test.jsonl and run again"
+            )

