@@ -15,7 +15,7 @@ import twins
 from project import ROOT, Project, new_project
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
-from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlattening
+from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlattening, set_seed
 from twins import FAMILIES, Family, save_twin
 
 from yoyak.errors import UserError
@@ -25,7 +25,8 @@ from yoyak.models import Loaded, LoraParams, ModelSpec, QuantizationParams, load
 from yoyak.parameters import read_yaml
 from yoyak.prompts import Encoder
 from yoyak.records import Prediction, Prompt, read_json, read_records
-from yoyak.training.memory import CPU_ROWS
+from yoyak.training import qlora
+from yoyak.training.memory import CPU_ROWS, Plan
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import IGNORED, Rows, causal_rows, check_shortened
 from yoyak.training.settings import TrainingJob
@@ -111,7 +112,7 @@ def test_a_twin_is_trained_as_its_entry_says(name: str, job: TrainingJob) -> Non
     entry = ENTRIES[name]
     assert (job.model.method, job.model.dtype, job.model.prompt) == (entry["method"], entry["dtype"], entry["prompt"])
     if job.model.method == "lora":
-        assert job.model.quantization == QuantizationParams(load_in_4bit=True, type="nf4", double=True)
+        assert job.quantization == QuantizationParams(load_in_4bit=True, type="nf4", double=True)
 
 
 def test_the_saved_folder_holds_no_pickle_and_no_checkpoint(name: str, job: TrainingJob) -> None:
@@ -193,7 +194,7 @@ def test_inference_loads_what_training_saved_in_the_entrys_dtype(name: str, job:
 def test_4_bit_weights_compute_in_the_models_dtype(name: str, job: TrainingJob) -> None:
     if job.model.method == "full":
         pytest.skip("not quantised")
-    model = load_for_training(job.model, []).model
+    model = load_for_training(job.model, job.quantization, []).model
     quantised = [module for module in model.modules() if hasattr(module, "compute_dtype")]
     assert {(module.compute_dtype, module.weight.quant_state.nested) for module in quantised} == {
         (DTYPES[job.model.dtype], True)
@@ -419,10 +420,8 @@ def quantised(prepared: Project) -> Loaded:
         method="lora",
         dtype="bf16",
         prompt="structured",
-        lora=LoraParams(r=4, alpha=8, dropout=0, bias="none", target_modules="all-linear"),
-        quantization=QuantizationParams(load_in_4bit=True, type="nf4", double=True),
     )
-    return load_for_training(spec, [])
+    return load_for_training(spec, QuantizationParams(load_in_4bit=True, type="nf4", double=True), [])
 
 
 def test_an_evaluation_leaves_the_gradients_of_4_bit_weights_as_they_were(quantised: Loaded) -> None:
@@ -441,3 +440,37 @@ def _gradient(model: Any, rows: Rows) -> Any:
     embeddings.grad = None
     _joined_loss(model, rows).backward()
     return embeddings.grad.clone()
+
+
+# Memory
+
+
+def test_gradient_checkpointing_trains_the_same(prepared: Project, tmp_path: Path) -> None:
+    losses = [_trained_loss(prepared, tmp_path / str(on), checkpointing=on) for on in (False, True)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
+def _trained_loss(project: Project, scratch: Path, checkpointing: bool) -> float:
+    """The dev loss after two steps of a run in fp32."""
+    model = {
+        "weights": str(project.root / "twins/llama32_3b"),
+        "method": "lora",
+        "dtype": "fp32",
+        "prompt": "structured",
+    }
+    lora = LoraParams(r=4, alpha=8, dropout=0, bias="none", target_modules="all-linear")
+    training = read_yaml(project.root / "params.yaml")["training"] | {
+        "epochs": 2,
+        "effective_batch_size": 4,
+        "learning_rate": 0.01,
+    }
+    job = TrainingJob.model_validate(
+        {"model": model, "lora": lora, "quantization": None, "training": training, "seed": 1}
+    )
+    set_seed(1)
+    loaded = load_for_training(job.model, QuantizationParams(load_in_4bit=False, type="nf4", double=True), [])
+    rows = causal_rows([PROMPT] * 4, loaded.encoder)
+    trainer = qlora.trainer(job, loaded, rows, rows, Plan(2, checkpointing, "test"), scratch, 2, [])
+    trainer.train()
+    assert trainer.model.is_gradient_checkpointing == checkpointing
+    return float(trainer.evaluate()["eval_loss"])

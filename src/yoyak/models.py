@@ -46,7 +46,7 @@ class QuantizationParams(Section):
 
 
 class ModelSpec(Section):
-    """What makes a model, as one entry of `models` and the sections it inherits say it."""
+    """What makes a model, trained or not, as its entry of `models` says it."""
 
     weights: str = Field(min_length=1)
     """A hub name (`Qwen/Qwen3-4B-Instruct-2507`), a local folder (`/…` or `./…`), `package:NAME==VERSION`, or
@@ -63,8 +63,6 @@ class ModelSpec(Section):
     """`structured`, in the model's chat template where it has one; `dialogue`: the cleaned dialogue alone."""
     max_prompt_tokens: int = Field(default=1024, ge=64)
     """Longer dialogues lose whole turns from their middle."""
-    lora: LoraParams | None = None
-    quantization: QuantizationParams | None = None
 
     @field_validator("weights")
     @classmethod
@@ -82,15 +80,11 @@ class ModelSpec(Section):
         return architecture
 
     @model_validator(mode="after")
-    def _sections_fit_the_method(self) -> "ModelSpec":
+    def _scratch_has_an_architecture(self) -> "ModelSpec":
         if (self.weights == "scratch") != (self.architecture is not None):
             raise ValueError("weights: scratch and an architecture go together")
         if self.weights == "scratch" and self.method != "full":
             raise ValueError("weights: scratch needs method: full")
-        if self.method == "full" and (self.lora or self.quantization):
-            raise ValueError("method: full takes neither lora nor quantization")
-        if self.method == "lora" and not (self.lora and self.quantization):
-            raise ValueError("method: lora needs the sections lora and quantization")
         return self
 
 
@@ -103,8 +97,8 @@ class Loaded:
     encoder: Encoder
 
 
-def load_for_training(spec: ModelSpec, texts: list[str]) -> Loaded:
-    """Weights ready to train, in `spec.dtype`, under 4 bits where the spec says so; adapters are the trainer's to add.
+def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, texts: list[str]) -> Loaded:
+    """Weights ready to train, in `spec.dtype` or, for adapters over them, 4 bits; adapters are the trainer's to add.
 
     `texts` are what a tokenizer is learned from, for a model from scratch.
     """
@@ -116,7 +110,7 @@ def load_for_training(spec: ModelSpec, texts: list[str]) -> Loaded:
         # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
         model = _model_class(folder).from_pretrained(folder, dtype="float32")
     else:
-        model = _quantised(spec, folder)
+        model = _quantised(spec, quantization, folder)
     return _loaded(spec, model, tokenizer)
 
 
@@ -189,11 +183,10 @@ def _tokenizer(folder: Path) -> Any:
     return tokenizer
 
 
-def _quantised(spec: ModelSpec, folder: Path) -> Any:
+def _quantised(spec: ModelSpec, quantization: QuantizationParams | None, folder: Path) -> Any:
     from transformers import BitsAndBytesConfig
 
-    quantization = spec.quantization
-    assert quantization is not None, "checked by ModelSpec"
+    assert quantization is not None, "the preflight gives it to each model with method: lora"
     dtype = torch_dtype(spec.dtype)
     config = BitsAndBytesConfig(
         load_in_4bit=True,

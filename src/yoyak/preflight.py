@@ -23,7 +23,12 @@ from yoyak.training.settings import TrainingJob, TrainingParams
 NAME = re.compile(r"[a-z0-9_]+")
 RESERVED = re.compile(r"baseline|ensemble|untuned_.*")
 """Names under which a run writes other things than models."""
-INHERITED = ("lora", "quantization", "training", "generation")
+INHERITED: dict[str, type[Section]] = {
+    "lora": LoraParams,
+    "quantization": QuantizationParams,
+    "training": TrainingParams,
+    "generation": GenerationParams,
+}
 """Top-level sections that an entry of `models` may override key by key."""
 
 
@@ -100,19 +105,20 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     entry = dict(params.models[name])
     where = f"params.yaml: models.{name}"
     refuse_unknown(entry, [key for key in [*ModelSpec.model_fields, *INHERITED] if key != "pin"], where)
-    sections = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
+    merged: dict[str, Any] = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
     if entry.get("method") == "full":
         _refuse_overrides(params.models[name], where)
-        del sections["lora"], sections["quantization"]
-    trained, generated = sections.pop("training"), sections.pop("generation")
-    model = check(ModelSpec, {**entry, **sections, "pin": pin}, where)
+        merged["lora"] = merged["quantization"] = None
+    sections = {
+        key: check(kind, merged[key], f"{where}.{key}") if merged[key] is not None else None
+        for key, kind in INHERITED.items()
+    }
+    model = check(ModelSpec, {**entry, "pin": pin}, where)
+    generation = sections.pop("generation")
+    seed = params.run.seed
     return Jobs(
-        training=TrainingJob(
-            model=model, training=check(TrainingParams, trained, f"{where}.training"), seed=params.run.seed
-        ),
-        generation=GenerationJob(
-            model=model, generation=check(GenerationParams, generated, f"{where}.generation"), seed=params.run.seed
-        ),
+        training=check(TrainingJob, {"model": model, **sections, "seed": seed}, where),
+        generation=check(GenerationJob, {"model": model, "generation": generation, "seed": seed}, where),
     )
 
 

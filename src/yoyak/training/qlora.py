@@ -50,8 +50,8 @@ def trainer(
     callbacks: list[TrainerCallback],
 ) -> SummaryLossTrainer:
     """A trainer that keeps the epoch with the lowest dev loss."""
-    lora = job.model.lora
-    assert lora is not None, "checked by ModelSpec"
+    lora = job.lora
+    assert lora is not None, "the preflight gives it to each model with method: lora"
     arguments = SFTConfig(
         **trainer_arguments(job, scratch, steps, plan.accumulation(job.training.effective_batch_size)),
         **BEST,

@@ -59,7 +59,7 @@ def _attempt(
     scratch: Path,
 ) -> dict[str, Any]:
     set_seed(job.seed)
-    loaded = load_for_training(job.model, _texts(prompts[0]))
+    loaded = load_for_training(job.model, job.quantization, _texts(prompts[0]))
     room, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
     train, dev = (to_rows(split, loaded.encoder) for split in prompts)
     check_shortened(train, limits, name)

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from yoyak.machine import device
-from yoyak.models import DType, ModelSpec
+from yoyak.models import DType, LoraParams, ModelSpec, QuantizationParams
 from yoyak.parameters import Section
 
 
@@ -35,6 +35,9 @@ class TrainingJob(Section):
     """All that decides a trained model but the data: the content of `data/resolved/<model>/training.yaml`."""
 
     model: ModelSpec
+    lora: LoraParams | None
+    """None under `method: full`, and so the next."""
+    quantization: QuantizationParams | None
     training: TrainingParams
     seed: int
 
