@@ -22,7 +22,7 @@ def main() -> None:
             Path(f"ensemble/{split}.jsonl"),
             combine(
                 [
-                    Member(name, weight, read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction))
+                    Member(weight, read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction))
                     for name, weight in weights.items()
                 ]
             ),

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from yoyak import machine
 from yoyak.errors import exits_with_one_line
-from yoyak.generation import GenerationJob, check_empty, generate
+from yoyak.generation import GenerationJob, check_generated, generate
 from yoyak.machine import LimitsParams
 from yoyak.models import load_for_inference
 from yoyak.parameters import check, read_yaml
@@ -28,18 +28,24 @@ def main() -> None:
     for split in ("dev",) if untuned else ("dev", "test"):
         prompts = read_records(Path(f"data/prompts/{split}.jsonl"), Prompt)
         started = time.perf_counter()
-        predictions = generate(loaded, prompts, job, f"{title} {split}")
+        generated = generate(loaded, prompts, job, f"{title} {split}")
         seconds = time.perf_counter() - started
-        write_records(Path(f"predictions/{'baseline/' if untuned else ''}{title}/{split}.jsonl"), predictions)
+        write_records(Path(f"predictions/{'baseline/' if untuned else ''}{title}/{split}.jsonl"), generated.predictions)
         metrics[split] = {
-            "rows": len(predictions),
-            "empty": 0 if untuned else check_empty(predictions, limits, name),
-            "shortened_prompts": sum(loaded.encoder.prompt(prompt).shortened for prompt in prompts),
+            "rows": len(prompts),
+            "empty": len(generated.empty),
+            "unfinished": len(generated.unfinished),
+            "shortened_prompts": generated.shortened_prompts,
             "seconds": round(seconds, 1),
-            "dialogues_per_second": round(len(predictions) / seconds, 2),
+            "dialogues_per_second": round(len(prompts) / seconds, 2),
         }
-    peak = round(machine.peak_memory_gib(), 2)
-    write_json(Path(f"metrics/infer/{title}.json"), {**metrics, "peak_memory_gib": peak, "ran": machine.describe()})
+        if not untuned:
+            check_generated(generated, limits, name)
+    ran = {"seed": job.seed, "commit": machine.commit(), "ran": machine.describe()}
+    write_json(
+        Path(f"metrics/infer/{title}.json"),
+        {**metrics, "peak_memory_gib": round(machine.peak_memory_gib(), 2), **ran},
+    )
 
 
 if __name__ == "__main__":

@@ -37,7 +37,7 @@ class Project:
         done = subprocess.run(
             command,
             cwd=self.root,
-            env=_environment(self.root),
+            env=self.environment(),
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -45,6 +45,24 @@ class Project:
         )
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done
+
+    def environment(self) -> dict[str, str]:
+        """The virtual environment's programs first; nothing of DVC's state outside the temporary folder."""
+        inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
+        return inherited | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(self.root / "src"),
+            "DVC_NO_ANALYTICS": "1",
+            "DVC_SITE_CACHE_DIR": str(self.root.parent / f".{self.root.name}-site-cache"),
+            "HF_HUB_OFFLINE": "1",
+            # Models this small lose more by waiting for a second thread than it computes for them.
+            "OMP_NUM_THREADS": "1",
+            **{
+                f"GIT_{who}_{what}": value
+                for who in ("AUTHOR", "COMMITTER")
+                for what, value in (("NAME", "Tester"), ("EMAIL", "tester@localhost"))
+            },
+        }
 
     def stage(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a stage's script without DVC."""
@@ -101,22 +119,3 @@ def _shrink_data(folder: Path, rows: dict[str, int]) -> None:
         table = pd.read_csv(folder / name, dtype=str, keep_default_na=False)
         header = ["" if column.startswith("Unnamed:") else column for column in table.columns]
         table.head(rows[split]).to_csv(folder / name, index=False, header=header)
-
-
-def _environment(root: Path) -> dict[str, str]:
-    """The virtual environment's programs first; nothing of DVC's state outside the temporary folder."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
-    return inherited | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(root / "src"),
-        "DVC_NO_ANALYTICS": "1",
-        "DVC_SITE_CACHE_DIR": str(root.parent / f".{root.name}-site-cache"),
-        "HF_HUB_OFFLINE": "1",
-        # Models this small lose more by waiting for a second thread than it computes for them.
-        "OMP_NUM_THREADS": "1",
-        **{
-            f"GIT_{who}_{what}": value
-            for who in ("AUTHOR", "COMMITTER")
-            for what, value in (("NAME", "Tester"), ("EMAIL", "tester@localhost"))
-        },
-    }

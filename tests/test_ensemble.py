@@ -21,7 +21,7 @@ ROW = st.lists(TEXT, max_size=3)
 
 
 def prediction(*texts: str, fname: str = "dev_0") -> Prediction:
-    candidates = tuple(Candidate(text=text, log_probability=-1.0) for text in texts)
+    candidates = tuple(Candidate(text=text, log_probability=-1.0, finished=True) for text in texts)
     return Prediction(fname=fname, text=texts[0] if texts else "", candidates=candidates)
 
 
@@ -85,14 +85,14 @@ def test_row_without_any_text_stays_empty(rows: list[Prediction]) -> None:
 
 def test_rows_are_combined_in_order() -> None:
     fnames = ("dev_7", "dev_1")
-    rain = Member("rain", 2, [prediction(RAIN, fname=fname) for fname in fnames])
-    bread = Member("bread", 1, [prediction(BREAD, fname=fname) for fname in fnames])
+    rain = Member(2, [prediction(RAIN, fname=fname) for fname in fnames])
+    bread = Member(1, [prediction(BREAD, fname=fname) for fname in fnames])
     assert [(row.fname, row.text) for row in combine([rain, bread])] == [("dev_7", RAIN), ("dev_1", RAIN)]
 
 
 def test_members_of_different_rows_are_refused() -> None:
     with pytest.raises(UserError, match=r"different rows \(dev_0, dev_1\)"):
-        combine([Member("a", 1, [prediction(RAIN)]), Member("b", 1, [prediction(RAIN, fname="dev_1")])])
+        combine([Member(1, [prediction(RAIN)]), Member(1, [prediction(RAIN, fname="dev_1")])])
 
 
 def test_members_are_all_models_or_those_named() -> None:

@@ -20,7 +20,7 @@ from twins import FAMILIES, Family, save_twin
 
 from yoyak.errors import UserError
 from yoyak.generation import _causal_log_probabilities
-from yoyak.machine import LimitsParams, describe
+from yoyak.machine import LimitsParams, check_shortened, describe
 from yoyak.models import Loaded, LoraParams, ModelSpec, QuantizationParams, load_for_inference, load_for_training
 from yoyak.parameters import read_yaml
 from yoyak.prompts import Encoder
@@ -28,7 +28,7 @@ from yoyak.records import Prediction, Prompt, read_json, read_records
 from yoyak.training import qlora
 from yoyak.training.memory import CPU_ROWS, Plan
 from yoyak.training.qlora import SummaryLossTrainer
-from yoyak.training.rows import IGNORED, Rows, causal_rows, check_shortened
+from yoyak.training.rows import IGNORED, Rows, causal_rows
 from yoyak.training.settings import TrainingJob
 from yoyak.weights import _convert_bin
 
@@ -339,9 +339,9 @@ def test_shortened_dialogues_are_counted_and_limited() -> None:
     rows = causal_rows([PROMPT, long, PROMPT, PROMPT], Encoder(tokenizer, "structured", 500))
     assert rows.shortened == 1
     assert rows.rows[1]["labels"][-1] == rows.rows[0]["labels"][-1]
-    check_shortened(rows, LimitsParams(shortened_percent=25), "llama32_3b")
+    check_shortened(rows.shortened, len(rows.rows), LimitsParams(shortened_percent=25), "llama32_3b")
     with pytest.raises(UserError, match=r"llama32_3b: 1 of 4 dialogues \(25.0 %\)"):
-        check_shortened(rows, LimitsParams(shortened_percent=24), "llama32_3b")
+        check_shortened(rows.shortened, len(rows.rows), LimitsParams(shortened_percent=24), "llama32_3b")
 
 
 # Rows joined to one sequence

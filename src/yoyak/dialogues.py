@@ -34,7 +34,8 @@ class DataParams(Section):
     sample_submission: str = "sample_submission.csv"
     """Gives `submission.csv` its rows, order and columns."""
     test_references: str | None = None
-    """CSV of `fname` and any number of columns `summary_…`, where the test rows' references are known."""
+    """CSV of `fname` and any number of columns `summary_…`, where the test rows' references are known. The
+    preflight checks it; scores are of dev."""
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:

@@ -24,7 +24,6 @@ class EnsembleParams(Section):
 class Member:
     """A model's vote."""
 
-    name: str
     weight: float
     """Its dev score: the better model's candidates count for more."""
     predictions: Sequence[Prediction]

@@ -1,13 +1,14 @@
 """Summaries of prompts: batched decoding into candidates with their log-probabilities."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from pydantic import Field, model_validator
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from yoyak.errors import UserError
-from yoyak.machine import LimitsParams, device
+from yoyak.machine import LimitsParams, check_shortened, device
 from yoyak.models import Loaded, ModelSpec
 from yoyak.parameters import Section
 from yoyak.records import Candidate, Prediction, Prompt
@@ -57,36 +58,58 @@ class GenerationJob(Section):
     seed: int
 
 
-def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str) -> list[Prediction]:
-    """A prediction for each prompt, in their order. Batches are of like length, so that little is padding."""
+@dataclass(frozen=True)
+class Generated:
+    """Predictions in the order of their prompts, and what happened on the way."""
+
+    predictions: list[Prediction]
+    shortened_prompts: int
+    """Prompts that lost turns to fit the token budget."""
+
+    @property
+    def empty(self) -> list[str]:
+        """The rows whose summary is empty."""
+        return [prediction.fname for prediction in self.predictions if not prediction.text]
+
+    @property
+    def unfinished(self) -> list[str]:
+        """The rows whose summary was cut off at `max_new_tokens`."""
+        return [prediction.fname for prediction in self.predictions if not prediction.candidates[0].finished]
+
+
+def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str) -> Generated:
+    """A prediction for each prompt. Batches are of like length, so that little is padding."""
     from transformers import set_seed
 
     set_seed(job.seed)
-    encoded = [loaded.encoder.prompt(prompt).ids for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda row: len(encoded[row]), reverse=True)
+    encoded = [loaded.encoder.prompt(prompt) for prompt in prompts]
+    order = sorted(range(len(prompts)), key=lambda row: len(encoded[row].ids), reverse=True)
     found: dict[int, list[Candidate]] = {}
     with _progress() as progress:
         for start in range(0, len(order), job.generation.batch_size):
             batch = order[start : start + job.generation.batch_size]
-            found.update(zip(batch, _decode(loaded, [encoded[row] for row in batch], job), strict=True))
+            decoded = _within_memory(loaded, [encoded[row].ids for row in batch], job)
+            found.update(zip(batch, decoded, strict=True))
             progress.update(progress.task_ids[0], description=title, completed=len(found), total=len(order))
-    return [
+    predictions = [
         Prediction(fname=prompt.fname, text=found[row][0].text, candidates=tuple(found[row]))
         for row, prompt in enumerate(prompts)
     ]
+    return Generated(predictions, sum(prompt.shortened for prompt in encoded))
 
 
-def check_empty(predictions: Sequence[Prediction], limits: LimitsParams, model: str) -> int:
-    """How many summaries are empty; stop where they are more than the user allows."""
-    empty = [prediction.fname for prediction in predictions if not prediction.text]
-    percent = 100 * len(empty) / len(predictions)
+def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:
+    """Stop where more summaries are empty, or more prompts shortened, than the user allows."""
+    rows = len(generated.predictions)
+    check_shortened(generated.shortened_prompts, rows, limits, model)
+    empty = generated.empty
+    percent = 100 * len(empty) / rows
     if percent > limits.empty_percent:
         raise UserError(
-            f"{model}: {len(empty)} of {len(predictions)} summaries are empty ({percent:.1f} %), the first {empty[0]}; "
+            f"{model}: {len(empty)} of {rows} summaries are empty ({percent:.1f} %), the first {empty[0]}; "
             f"limits.empty_percent is {limits.empty_percent:g}: train longer, change models.{model}.generation, or "
             "raise it"
         )
-    return len(empty)
 
 
 def _progress() -> Progress:
@@ -99,6 +122,25 @@ def _progress() -> Progress:
     )
     progress.add_task("")
     return progress
+
+
+def _within_memory(loaded: Loaded, prompts: list[list[int]], job: GenerationJob) -> list[list[Candidate]]:
+    """Decode a batch, in halves where the GPU runs out of memory."""
+    import torch
+
+    try:
+        return _decode(loaded, prompts, job)
+    except torch.cuda.OutOfMemoryError:
+        if len(prompts) == 1:
+            raise UserError(
+                "a single dialogue does not fit into the GPU's memory; lower generation.num_beams, "
+                "generation.max_new_tokens or the model's max_prompt_tokens"
+            ) from None
+    # Outside `except`, where the error no longer holds the tensors of the failed attempt.
+    torch.cuda.empty_cache()
+    half = len(prompts) // 2
+    print(f"out of GPU memory with {len(prompts)} dialogues: going on in halves", flush=True)
+    return [row for part in (prompts[:half], prompts[half:]) for row in _within_memory(loaded, part, job)]
 
 
 def _decode(loaded: Loaded, prompts: list[list[int]], job: GenerationJob) -> list[list[Candidate]]:
@@ -117,7 +159,11 @@ def _decode(loaded: Loaded, prompts: list[list[int]], job: GenerationJob) -> lis
         repeated = [prompt for prompt in prompts for _ in range(job.generation.candidates)]
         log_probabilities = _log_probabilities(loaded, job.model, repeated, answers)
     texts = [text.strip() for text in loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)]
-    candidates = [Candidate(text=text, log_probability=p) for text, p in zip(texts, log_probabilities, strict=True)]
+    finished = [answer[-1] in _end_ids(loaded) for answer in answers]
+    candidates = [
+        Candidate(text=text, log_probability=value, finished=ended)
+        for text, value, ended in zip(texts, log_probabilities, finished, strict=True)
+    ]
     width = job.generation.candidates
     groups = [candidates[start : start + width] for start in range(0, len(candidates), width)]
     if job.generation.search == "sample":

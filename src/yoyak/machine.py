@@ -3,6 +3,7 @@
 import os
 import platform
 import shutil
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from yoyak.errors import UserError
 from yoyak.parameters import Section
 
 GIB = 2**30
+HOW_TO_FREE = "`dvc gc -w` drops old outputs, .cache/checkpoints holds trainings that never ended"
 
 
 class LimitsParams(Section):
@@ -49,12 +51,22 @@ def check_disk(limits: LimitsParams, writes_gb: float, purpose: str) -> None:
     if free < limits.free_gb:
         raise UserError(
             f"{purpose} needs {writes_gb:.1f} GB and would leave {free:.1f} GB free on {repository_root()}; "
-            f"limits.free_gb is {limits.free_gb:g}: free some disk (`dvc gc -w` drops old outputs) or lower it"
+            f"limits.free_gb is {limits.free_gb:g}: {HOW_TO_FREE}, or lower it"
         )
     if limits.disk_gb is not None and used > limits.disk_gb:
         raise UserError(
             f"{purpose} needs {writes_gb:.1f} GB and would bring the disk to {used:.1f} GB in use; "
-            f"limits.disk_gb is {limits.disk_gb:g}: free some disk (`dvc gc -w` drops old outputs) or raise it"
+            f"limits.disk_gb is {limits.disk_gb:g}: {HOW_TO_FREE}, or raise it"
+        )
+
+
+def check_shortened(shortened: int, rows: int, limits: LimitsParams, model: str) -> None:
+    """Stop where more dialogues lose turns than the user allows."""
+    percent = 100 * shortened / rows
+    if percent > limits.shortened_percent:
+        raise UserError(
+            f"{model}: {shortened} of {rows} dialogues ({percent:.1f} %) lose turns to fit its max_prompt_tokens; "
+            f"raise models.{model}.max_prompt_tokens, or limits.shortened_percent ({limits.shortened_percent:g})"
         )
 
 
@@ -75,6 +87,20 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes")},
     }
+
+
+def commit() -> str:
+    """The commit that is checked out; what was changed since is in `dvc.lock`'s hashes."""
+    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "no commit"
+
+
+def reset_peak_memory() -> None:
+    """Forget the peak of a failed attempt on the GPU."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def peak_memory_gib() -> float:

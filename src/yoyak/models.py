@@ -128,7 +128,7 @@ def load_for_inference(spec: ModelSpec, trained: Path | None) -> Loaded:
         folder = weights_of.fetch(spec.weights, spec.pin)
         model = _model_class(folder).from_pretrained(folder, dtype=torch_dtype(spec.dtype))
         if trained:
-            model = PeftModel.from_pretrained(model, trained, torch_dtype=torch_dtype(spec.dtype)).merge_and_unload()
+            model = PeftModel.from_pretrained(model, trained).merge_and_unload()
     model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
     return _loaded(spec, model.to(device()).eval(), _tokenizer(trained or folder))
 

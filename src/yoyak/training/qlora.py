@@ -56,7 +56,8 @@ def trainer(
         **trainer_arguments(job, scratch, steps, plan.accumulation(job.training.effective_batch_size)),
         **BEST,
         per_device_train_batch_size=plan.micro_batch_size,
-        per_device_eval_batch_size=plan.micro_batch_size,
+        # One row: the trainer averages the losses of batches, and which epoch is best must not depend on free memory.
+        per_device_eval_batch_size=1,
         gradient_checkpointing=plan.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
         prediction_loss_only=True,

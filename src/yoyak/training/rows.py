@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from yoyak.errors import UserError
-from yoyak.machine import LimitsParams
 from yoyak.prompts import Encoder
 from yoyak.records import Prompt
 
@@ -45,17 +44,6 @@ def seq2seq_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
         for dialogue, prompt in zip(encoded, prompts, strict=True)
     ]
     return Rows(rows, sum(dialogue.shortened for dialogue in encoded))
-
-
-def check_shortened(rows: Rows, limits: LimitsParams, model: str) -> None:
-    """Stop where more dialogues lose turns than the user allows."""
-    percent = 100 * rows.shortened / len(rows.rows)
-    if percent > limits.shortened_percent:
-        raise UserError(
-            f"{model}: {rows.shortened} of {len(rows.rows)} dialogues ({percent:.1f} %) lose turns to fit its "
-            f"max_prompt_tokens; raise models.{model}.max_prompt_tokens, or limits.shortened_percent "
-            f"({limits.shortened_percent:g})"
-        )
 
 
 def _summary(prompt: Prompt) -> str:

@@ -17,7 +17,7 @@ from yoyak.models import Loaded, load_for_training
 from yoyak.records import Prompt, read_records
 from yoyak.training import checkpoints, memory, qlora, seq2seq
 from yoyak.training.memory import Plan
-from yoyak.training.rows import causal_rows, check_shortened, seq2seq_rows
+from yoyak.training.rows import causal_rows, seq2seq_rows
 from yoyak.training.settings import TrainingJob
 
 
@@ -37,7 +37,7 @@ def train(
     prompts = tuple(read_records(path, Prompt) for path in data)
     with checkpoints.scratch_folder(name, job, list(data)) as scratch:
         first = memory.first_plan(job.training.effective_batch_size)
-        result, plan = memory.halving_on_oom(
+        result, plan = memory.shrinking_on_oom(
             first, lambda plan: _attempt(name, job, prompts, limits, outputs, plan, scratch)
         )
     return {
@@ -45,6 +45,8 @@ def train(
         "micro_batch_size": plan.micro_batch_size,
         "micro_batch_why": plan.why,
         "gradient_checkpointing": plan.gradient_checkpointing,
+        "seed": job.seed,
+        "commit": machine.commit(),
         "ran": machine.describe(),
     }
 
@@ -59,11 +61,13 @@ def _attempt(
     scratch: Path,
 ) -> dict[str, Any]:
     set_seed(job.seed)
+    machine.reset_peak_memory()
     loaded = load_for_training(job.model, job.quantization, _texts(prompts[0]))
     room, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
     train, dev = (to_rows(split, loaded.encoder) for split in prompts)
-    check_shortened(train, limits, name)
-    steps = math.ceil(len(train.rows) / job.training.effective_batch_size * job.training.epochs)
+    for split in (train, dev):
+        machine.check_shortened(split.shortened, len(split.rows), limits, name)
+    steps = math.ceil(math.ceil(len(train.rows) / job.training.effective_batch_size) * job.training.epochs)
     print(
         f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps} steps of {job.training.effective_batch_size} "
         f"rows, {plan.micro_batch_size} at once ({plan.why}), on {machine.describe()['device']}",
@@ -71,18 +75,27 @@ def _attempt(
     )
     with Live(dir=str(outputs.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
         trainer = room.trainer(job, loaded, train, dev, plan, scratch, steps, _callbacks(job, live))
+        checkpoint = checkpoints.last_checkpoint(scratch)
         started = time.perf_counter()
-        outcome = trainer.train(resume_from_checkpoint=checkpoints.last_checkpoint(scratch))
+        outcome = trainer.train(resume_from_checkpoint=checkpoint)
         seconds = time.perf_counter() - started
+        resumed_at = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     _save(job, loaded, trainer.model, outputs.model)
     return {
         "train_loss": outcome.training_loss,
-        "best": {room.BEST["metric_for_best_model"]: trainer.state.best_metric},
+        "best": {
+            room.BEST["metric_for_best_model"]: trainer.state.best_metric,
+            "step": trainer.state.best_global_step,
+        },
         "epochs": trainer.state.epoch,
+        "steps": trainer.state.global_step,
+        "resumed_at_step": resumed_at,
         "rows": len(train.rows),
         "shortened_rows": train.shortened,
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(train.tokens * (trainer.state.epoch or 0) / seconds, 1),
+        "tokens_per_second": round(
+            train.tokens * (trainer.state.epoch or 0) * (1 - resumed_at / trainer.state.global_step) / seconds, 1
+        ),
         "peak_memory_gib": round(machine.peak_memory_gib(), 2),
     }
 

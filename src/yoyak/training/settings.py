@@ -58,6 +58,7 @@ def trainer_arguments(job: TrainingJob, scratch: Path, steps: int, accumulation:
         "save_strategy": "epoch",
         "save_total_limit": 1,
         "load_best_model_at_end": True,
+        "restore_callback_states_from_checkpoint": True,
         "logging_steps": 1,
         # A loss that is not a number must be seen, not averaged away.
         "logging_nan_inf_filter": False,
