@@ -18,6 +18,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlattening, set_seed
 from twins import FAMILIES, Family, save_twin
 
+from yoyak import weights
 from yoyak.errors import UserError
 from yoyak.generation import _causal_log_probabilities
 from yoyak.machine import LimitsParams, check_shortened, describe
@@ -210,8 +211,8 @@ def test_4_bit_weights_compute_in_the_models_dtype(name: str, job: TrainingJob) 
 @pytest.mark.parametrize("family", [twins.bart, twins.t5], ids=lambda family: family.__name__)
 def test_pickled_weights_become_safetensors_beside_the_same_tokenizer(family: Family, tmp_path: Path) -> None:
     hub, converted = save_twin(family, tmp_path / "hub"), tmp_path / "converted"
-    weights = load_file(hub / "model.safetensors")
-    torch.save(weights, hub / "pytorch_model.bin")
+    tensors = load_file(hub / "model.safetensors")
+    torch.save(tensors, hub / "pytorch_model.bin")
     (hub / "model.safetensors").unlink()
     converted.mkdir()
     _convert_bin(hub, converted)
@@ -219,8 +220,8 @@ def test_pickled_weights_become_safetensors_beside_the_same_tokenizer(family: Fa
     for name in ("tokenizer.json", "tokenizer_config.json"):
         assert (converted / name).read_bytes() == (hub / name).read_bytes()
     again = load_file(converted / "model.safetensors")
-    assert weights.keys() == again.keys()
-    assert all(torch.equal(again[key], tensor) for key, tensor in weights.items())
+    assert tensors.keys() == again.keys()
+    assert all(torch.equal(again[key], tensor) for key, tensor in tensors.items())
 
 
 # Prompts in each chat template
@@ -417,6 +418,7 @@ def _logits(model: Any, row: dict[str, list[int]]) -> Any:
 def quantised(prepared: Project) -> Loaded:
     spec = ModelSpec(
         weights=str(prepared.root / "twins/llama32_3b"),
+        pin=weights.pin(str(prepared.root / "twins/llama32_3b"), "the twin"),
         method="lora",
         dtype="bf16",
         prompt="structured",
@@ -452,8 +454,10 @@ def test_gradient_checkpointing_trains_the_same(prepared: Project, tmp_path: Pat
 
 def _trained_loss(project: Project, scratch: Path, checkpointing: bool) -> float:
     """The dev loss after two steps of a run in fp32."""
+    folder = str(project.root / "twins/llama32_3b")
     model = {
-        "weights": str(project.root / "twins/llama32_3b"),
+        "weights": folder,
+        "pin": weights.pin(folder, "the twin"),
         "method": "lora",
         "dtype": "fp32",
         "prompt": "structured",

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -18,7 +17,7 @@ def leaderboard_table(scores: Mapping[str, Any], ensemble: Mapping[str, Any] | N
         caption=f"{scoring['library']}, {scoring['tokenizer_version']}, {scoring['references']} over references. "
         "Brackets: 95 % bootstrap interval; behind: difference to the best model on the same rows.",
         caption_justify="left",
-        box=box.SIMPLE_HEAD,
+        box=None,
         padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
