@@ -17,37 +17,42 @@ from yoyak.training.memory import Plan, shrinking_on_oom
 @pytest.fixture
 def epochs(project: Project) -> Project:
     """The project with enough epochs to be killed in."""
+    project.edit(lambda params: params["training"].update(epochs=12, early_stopping_patience=12))
     project.edit(lambda params: params["models"]["bart_mini"]["training"].update(epochs=12, early_stopping_patience=12))
     project.stage("prepare_prompts")
     return project
 
 
-def test_a_killed_training_ends_as_if_it_had_not_been(epochs: Project, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "weights"), [("bart_mini", "model.safetensors"), ("llama32_3b", "adapter_model.safetensors")]
+)
+def test_a_killed_training_ends_as_if_it_had_not_been(
+    epochs: Project, tmp_path: Path, model: str, weights: str
+) -> None:
     undisturbed = epochs.copy(tmp_path / "undisturbed")
-    undisturbed.stage("train", "bart_mini")
+    undisturbed.stage("train", model)
 
-    _kill_after_a_checkpoint(epochs)
-    epochs.stage("train", "bart_mini")
+    _kill_after_a_checkpoint(epochs, model)
+    epochs.stage("train", model)
 
-    record = read_json(epochs.root / "metrics/train/bart_mini.json")
+    record = read_json(epochs.root / f"metrics/train/{model}.json")
     assert 0 < record["resumed_at_step"] < record["steps"] == 12
-    for name in ("model.safetensors", "tokenizer.json", "config.json"):
-        assert (epochs.root / "models/bart_mini" / name).read_bytes() == (
-            undisturbed.root / "models/bart_mini" / name
-        ).read_bytes()
+    folder = Path("models", model)
+    for name in (weights, "tokenizer.json"):
+        assert (epochs.root / folder / name).read_bytes() == (undisturbed.root / folder / name).read_bytes()
     assert not list((epochs.root / ".cache/checkpoints").glob("*/"))
 
 
 def test_changed_parameters_do_not_resume(epochs: Project) -> None:
-    _kill_after_a_checkpoint(epochs)
+    _kill_after_a_checkpoint(epochs, "bart_mini")
     epochs.edit(lambda params: params["models"]["bart_mini"]["training"].update(learning_rate=0.003))
     epochs.stage("prepare_prompts")
     epochs.stage("train", "bart_mini")
     assert read_json(epochs.root / "metrics/train/bart_mini.json")["resumed_at_step"] == 0
 
 
-def _kill_after_a_checkpoint(project: Project) -> None:
-    command = ["python", "stages/train.py", "bart_mini"]
+def _kill_after_a_checkpoint(project: Project, model: str) -> None:
+    command = ["python", "stages/train.py", model]
     training = subprocess.Popen(
         command, cwd=project.root, env=project.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
