@@ -11,7 +11,7 @@ from yoyak.machine import GIB, device
 Result = TypeVar("Result")
 
 # Attention over the rows of a micro-batch, joined to one sequence, grows with the square of its length: on two cores
-# four rows trained 222 tokens/s, sixteen 135 (gemma3_270m, NF4).
+# sixteen rows trained at six tenths of the rate of four (gemma3_270m, NF4; one probe).
 CPU_ROWS = 4
 # A first guess: 64 rows of a 3 B model under 4 bits, with checkpointing, took 19.4 GiB on an H100. Where that is
 # too much, for a larger model or longer rows, it costs a halving.
