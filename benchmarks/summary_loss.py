@@ -6,15 +6,13 @@ Needs `make weights`. Each side trains once, in a process of its own.
 """
 
 import json
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+import recording
 
 from yoyak import machine, weights
 from yoyak.models import load_for_training
@@ -26,21 +24,14 @@ from yoyak.training.rows import Rows, causal_rows
 
 MODEL = "gemma3_270m"
 ROWS = 16
-RESULT = Path("benchmarks/results/summary_loss.json")
 
 
 def main() -> None:
     if side := sys.argv[1:]:
         print(json.dumps(measure(side[0])))
         return
-    if subprocess.run(["git", "status", "--porcelain"], capture_output=True, check=True).stdout:
-        sys.exit("error: uncommitted changes; commit them, so that the figures belong to a commit")
-    report(in_a_process("ours"), in_a_process("trl"))
-
-
-def in_a_process(side: str) -> dict[str, float]:
-    done = subprocess.run([sys.executable, __file__, side], capture_output=True, text=True, check=True)
-    return dict(json.loads(done.stdout.splitlines()[-1]))
+    recording.require_clean_tree()
+    report(*(recording.in_a_process(__file__, side) for side in ("ours", "trl")))
 
 
 def measure(side: str) -> dict[str, float]:
@@ -75,27 +66,15 @@ def ours_or_trl(side: str, job: Any, loaded: Any, rows: Rows, scratch: Path) -> 
 
 
 def report(ours: dict[str, float], trl: dict[str, float]) -> None:
-    ratio = ours["tokens_per_second"] / trl["tokens_per_second"]
-    versions = machine.describe()
-    name = f"SFTTrainer's own loss, TRL {versions['trl']}"
-    table = Table("", "tokens/s", "loss", "peak GiB", title=f"{MODEL}, NF4, {ROWS} rows, {versions['device']}")
-    for label, run in (("SummaryLossTrainer", ours), (name, trl)):
-        table.add_row(label, f"{run['tokens_per_second']:.1f}", f"{run['loss']:.3f}", f"{run['peak_gib']:.2f}")
-    Console().print(table, f"ratio {ratio:.2f}")
-    row = {
-        "name": "summary_loss",
-        "device": versions["device"],
-        "unit": "real tokens/s",
-        "ours": round(ours["tokens_per_second"], 1),
-        "baseline": round(trl["tokens_per_second"], 1),
-        "baseline_name": name,
-        "ratio": round(ratio, 2),
-        "peak_gib": round(ours["peak_gib"], 2),
-        "commit": machine.commit(),
-        "command": "python benchmarks/summary_loss.py",
-    }
-    RESULT.parent.mkdir(parents=True, exist_ok=True)
-    RESULT.write_text(json.dumps([row], indent=2) + "\n")
+    if abs(ours["loss"] - trl["loss"]) > 0.01:
+        sys.exit(f"error: the losses differ: {ours['loss']} and {trl['loss']}")
+    name = f"SFTTrainer's own loss, TRL {machine.describe()['trl']}"
+    speeds = ours["tokens_per_second"], trl["tokens_per_second"]
+    command = "python benchmarks/summary_loss.py"
+    recording.record(
+        "summary_loss",
+        [recording.row("summary_loss", "real tokens/s", *speeds, name, ours["peak_gib"], command)],
+    )
 
 
 if __name__ == "__main__":

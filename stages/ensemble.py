@@ -2,38 +2,41 @@
 
 from pathlib import Path
 
-from yoyak.ensemble import EnsembleParams, Member, combine, members
+import pandas as pd
+
+from yoyak import ensemble, scoring, significance
+from yoyak.ensemble import EnsembleParams
 from yoyak.errors import exits_with_one_line
 from yoyak.parameters import check, read_yaml
-from yoyak.records import Prediction, Prompt, read_json, read_records, write_json, write_records
-from yoyak.scoring import ScoringParams, align, score, summarise
+from yoyak.records import Prediction, read_records, write_json, write_records
+from yoyak.scoring import ScoringParams
 
 
 @exits_with_one_line
 def main() -> None:
-    params = read_yaml(Path("params.yaml"))
-    ensemble = check(EnsembleParams, params["ensemble"], "params.yaml: ensemble")
-    scoring = check(ScoringParams, params["scoring"], "params.yaml: scoring")
-    scores = read_json(Path("metrics/scores.json"))
-    dev_scores = {name: scores["models"][name]["rouge_mean"] for name in params["run"]["models"]}
-    weights = members(ensemble, params["run"]["models"], dev_scores)
-    for split in ("dev", "test"):
-        write_records(
-            Path(f"ensemble/{split}.jsonl"),
-            combine(
-                [
-                    Member(weight, read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction))
-                    for name, weight in weights.items()
-                ]
-            ),
-        )
-    prompts = read_records(Path("data/prompts/dev.jsonl"), Prompt)
-    texts = align(read_records(Path("ensemble/dev.jsonl"), Prediction), [row.fname for row in prompts], "ensemble")
-    rows = score(texts, [(row.summary or "",) for row in prompts], scoring)
-    write_json(
-        Path("metrics/ensemble.json"),
-        {"scoring": scores["scoring"], "ensemble": summarise(rows, scoring), "weights": weights},
-    )
+    content = read_yaml(Path("params.yaml"))
+    params = check(EnsembleParams, content["ensemble"], "params.yaml: ensemble")
+    judging = check(ScoringParams, content["scoring"], "params.yaml: scoring")
+    models = content["run"]["models"]
+    rows = pd.read_csv("scores/rows.csv", dtype={"fname": str})
+    scores = {name: part["rouge_mean"].to_numpy() for name, part in rows[rows["split"] == "dev"].groupby("model")}
+    weights = ensemble.members(params, models, {name: scores[name].mean() for name in models})
+
+    predictions = {
+        split: {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in models}
+        for split in ("dev", "test")
+    }
+    combined = {split: ensemble.combine(said, weights) for split, said in predictions.items()}
+    for split, summaries in combined.items():
+        write_records(Path(f"ensemble/{split}.jsonl"), summaries)
+
+    fold = significance.folds(len(combined["dev"]), judging.seed)
+    judged = {
+        "dev": combined["dev"],
+        "cross_validated": ensemble.cross_validated(params, predictions["dev"], scores, fold),
+        "test": combined["test"],
+    }
+    write_json(Path("metrics/ensemble.json"), scoring.ensemble_report(judged, weights, judging))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Stage `infer@<model>`: a trained model and the dev and test prompts in; predictions out.
 
-`infer.py <model> untuned` is the stage `infer_untuned@<model>`: the same with the base weights, on dev alone.
+`infer.py <model> untuned` is the stage `infer_untuned@<model>`: the same with the base weights.
 """
 
 import sys
@@ -25,7 +25,7 @@ def main() -> None:
     loaded = load_for_inference(job.model, None if untuned else Path(f"models/{name}"))
     title = f"untuned_{name}" if untuned else name
     metrics = {}
-    for split in ("dev",) if untuned else ("dev", "test"):
+    for split in ("dev", "test"):
         prompts = read_records(Path(f"data/prompts/{split}.jsonl"), Prompt)
         started = time.perf_counter()
         generated = generate(loaded, prompts, job, f"{title} {split}")

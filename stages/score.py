@@ -1,36 +1,43 @@
-"""Stage `score`: the dev predictions of `run.models` in; leaderboard, per-row scores and picture out."""
+"""Stage `score`: the predictions of `run.models` in; leaderboard, per-row scores, breakdowns and pictures out."""
 
 from pathlib import Path
 
 import pandas as pd
 
+from yoyak import breakdowns, plots, scoring
 from yoyak.errors import exits_with_one_line
 from yoyak.parameters import check, read_yaml
-from yoyak.records import Prediction, Prompt, read_records, write_json
-from yoyak.report import draw_leaderboard
-from yoyak.scoring import ScoringParams, leaderboard, put_away_leftovers, sheet
+from yoyak.records import Prediction, read_records, write_json
+from yoyak.scoring import ScoringParams
 
 
 @exits_with_one_line
 def main() -> None:
-    params = read_yaml(Path("params.yaml"))
-    names = [*params["run"]["models"], *(f"baseline/untuned_{name}" for name in params["run"]["untuned"])]
-    put_away_leftovers(Path("predictions"), names)
-    predictions = {name: read_records(Path(f"predictions/{name}/dev.jsonl"), Prediction) for name in names}
-    prompts = read_records(Path("data/prompts/dev.jsonl"), Prompt)
-    said = sheet(prompts, predictions)
-    scores, rows = leaderboard(said, check(ScoringParams, params["scoring"], "params.yaml: scoring"))
+    content = read_yaml(Path("params.yaml"))
+    params = check(ScoringParams, content["scoring"], "params.yaml: scoring")
+    models = content["run"]["models"]
+    names = [*models, *(f"baseline/untuned_{name}" for name in content["run"]["untuned"])]
+    scoring.put_away_leftovers(Path("predictions"), names)
+    scoring.put_away_leftovers(Path("plots/training"), models)
+
+    boards = []
+    for split in scoring.known_splits():
+        predictions = {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in names}
+        boards.append(scoring.leaderboard(scoring.read_split(split), predictions, params))
+    dev, test = boards[0], boards[1] if len(boards) > 1 else None
+    scores = scoring.report(dev, test, params)
     write_json(Path("metrics/scores.json"), scores)
-    draw_leaderboard(scores, Path("plots/leaderboard.png"))
-    by_row = pd.concat(
-        {
-            name: pd.DataFrame(figures, index=said.fnames, columns=["rouge1", "rouge2", "rougeL"])
-            for name, figures in rows.items()
-        },
-        names=["model", "fname"],
-    )
+
+    rows = pd.concat([breakdowns.by_row(board) for board in boards])
+    groups = breakdowns.breakdowns(rows, params)
     Path("scores").mkdir(exist_ok=True)
-    by_row.round(4).to_csv("scores/rows.csv")
+    rows.round(4).to_csv("scores/rows.csv", index=False)
+    groups.round(2).to_csv("scores/breakdowns.csv", index=False)
+
+    plots.draw_leaderboard(scores, Path("plots/leaderboard.png"))
+    plots.draw_by_length(groups, Path("plots/score_by_length.png"))
+    curves = {name: pd.read_csv(f"plots/training/{name}/epochs.csv") for name in models}
+    plots.draw_learning_curves(curves, Path("plots/learning_curves.png"))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yoyak import rouge
-from yoyak.ensemble import EnsembleParams, Member, combine, consensus, members
+from yoyak.ensemble import EnsembleParams, combine, consensus, members
 from yoyak.errors import UserError
 from yoyak.records import Candidate, Prediction
 
@@ -43,7 +43,14 @@ def by_hand(rows: list[list[str]], weights: list[float]) -> str:
             terms = []
             for other_row, weight in zip(rows, weights, strict=True):
                 for other in other_row:
-                    terms.append(weight / len(other_row) * rouge.score([text], [[other]], "mean")[0].mean)
+                    terms.append(
+                        weight
+                        / len(other_row)
+                        * rouge.score(
+                            [text],
+                            [[other]],
+                        )[0].mean
+                    )
             if text and math.fsum(terms) > best_score:
                 best, best_score = text, math.fsum(terms)
     return best
@@ -85,14 +92,13 @@ def test_row_without_any_text_stays_empty(rows: list[Prediction]) -> None:
 
 def test_rows_are_combined_in_order() -> None:
     fnames = ("dev_7", "dev_1")
-    rain = Member(2, [prediction(RAIN, fname=fname) for fname in fnames])
-    bread = Member(1, [prediction(BREAD, fname=fname) for fname in fnames])
-    assert [(row.fname, row.text) for row in combine([rain, bread])] == [("dev_7", RAIN), ("dev_1", RAIN)]
+    said = {name: [prediction(text, fname=fname) for fname in fnames] for name, text in (("a", RAIN), ("b", BREAD))}
+    assert [(row.fname, row.text) for row in combine(said, {"a": 2, "b": 1})] == [("dev_7", RAIN), ("dev_1", RAIN)]
 
 
 def test_members_of_different_rows_are_refused() -> None:
     with pytest.raises(UserError, match=r"different rows \(dev_0, dev_1\)"):
-        combine([Member(1, [prediction(RAIN)]), Member(1, [prediction(RAIN, fname="dev_1")])])
+        combine({"a": [prediction(RAIN)], "b": [prediction(RAIN, fname="dev_1")]}, {"a": 1, "b": 1})
 
 
 def test_members_are_all_models_or_those_named() -> None:

@@ -18,8 +18,9 @@ from project import ROOT, Project
 from ruamel.yaml import YAML
 
 BEFORE_THE_SCORES = {f"{stage}@{model}" for stage in ("train", "infer") for model in ("llama32_3b", "bart_mini")}
+EXTRACTS = {f"baseline/{name}" for name in ("lead_1", "lead_2", "longest_turn")}
 AFTER_THEM = {"score", "ensemble", "submit"}
-NAMES_AND_SCORES = ("--drop", ".*", "--keep", r"Experiment|lora\.r$|run\.models|ensemble\.rouge_mean")
+NAMES_AND_SCORES = ("--drop", ".*", "--keep", r"Experiment|lora\.r$|run\.models|ensemble\.(rouge_mean|ci95)")
 """What a leaderboard of experiments needs of the hundred columns that `dvc exp show` has."""
 
 
@@ -59,7 +60,7 @@ def _json(project: Project, path: str) -> Any:
 
 
 def test_a_run_makes_models_predictions_scores_plots_and_submission(reproduced: Project) -> None:
-    assert models_in_scores(reproduced) == {"baseline/lead_2", "baseline/longest_turn", "bart_mini", "llama32_3b"}
+    assert models_in_scores(reproduced) == {"bart_mini", "llama32_3b"} | EXTRACTS
     assert set(_json(reproduced, "metrics/ensemble.json")["weights"]) == {"llama32_3b", "bart_mini"}
     made = [
         *(f"data/prompts/{split}.jsonl" for split in ("train", "dev", "test")),
@@ -79,10 +80,41 @@ def test_a_run_makes_models_predictions_scores_plots_and_submission(reproduced: 
         "models/llama32_3b/adapter_model.safetensors",
         "models/bart_mini/model.safetensors",
         "plots/leaderboard.png",
+        "plots/learning_curves.png",
+        "plots/score_by_length.png",
+        "scores/breakdowns.csv",
         "scores/rows.csv",
         "submission/checklist.md",
     ]
     assert [path for path in made if not (reproduced.root / path).is_file()] == []
+
+
+def test_test_rows_are_scored_against_all_their_references(reproduced: Project) -> None:
+    """Three a row in the sample, so that `mean` and `max` differ, and people can be scored against each other."""
+    scores = _json(reproduced, "metrics/scores.json")
+    assert set(scores["test"]["models"]) == {"bart_mini", "llama32_3b", "baseline/human"} | EXTRACTS
+    assert scores["test"]["best"]["model"] == scores["best"]["model"]
+    assert _json(reproduced, "metrics/ensemble.json")["test"]["rows"] == 4
+    rows = pd.read_csv(reproduced.root / "scores/rows.csv")
+    human = rows[rows["model"] == "baseline/human"]["rouge_mean"].mean()
+    assert human == pytest.approx(scores["test"]["models"]["baseline/human"]["rouge_mean"], abs=0.01)
+
+
+def test_without_references_test_is_not_scored_and_the_rule_changes_scores(reproduced: Project, tmp_path: Path) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    mean = _json(project, "metrics/scores.json")
+    project.edit(lambda params: params["scoring"].update(references="max"))
+    assert running(project.run("dvc", "repro").stdout) == {"prepare_prompts", "score", "ensemble"}
+    best = _json(project, "metrics/scores.json")
+    assert best["scoring"]["references"] == "max"
+    assert best["models"]["baseline/lead_2"] == mean["models"]["baseline/lead_2"]
+    for name in ("baseline/lead_2", "baseline/human"):
+        assert best["test"]["models"][name]["rouge_mean"] > mean["test"]["models"][name]["rouge_mean"] + 1
+    project.edit(lambda params: params["data"].update(test_references=None))
+    project.run("dvc", "repro")
+    assert "test" not in _json(project, "metrics/scores.json")
+    assert "test" not in _json(project, "metrics/ensemble.json")
+    assert "Leaderboard: ROUGE F1 on test" not in project.run("yoyak", "leaderboard").stdout
 
 
 def test_submission_has_the_rows_order_and_columns_of_the_sample(reproduced: Project) -> None:
@@ -161,7 +193,7 @@ def test_another_lora_rank_retrains_the_lora_model_alone(experiments: Experiment
 def test_a_model_taken_out_leaves_scores_and_ensemble(experiments: Experiments) -> None:
     assert running(experiments.alone) == {"prepare_prompts", *AFTER_THEM}
     metrics = {path: file["data"] for path, file in experiments.columns("alone")["metrics"].items()}
-    assert set(metrics["metrics/scores.json"]["models"]) == {"baseline/lead_2", "baseline/longest_turn", "bart_mini"}
+    assert set(metrics["metrics/scores.json"]["models"]) == {"bart_mini"} | EXTRACTS
     assert set(metrics["metrics/ensemble.json"]["weights"]) == {"bart_mini"}
 
 
@@ -170,6 +202,7 @@ def test_exp_show_compares_experiments(experiments: Experiments) -> None:
     (rank8,) = [line for line in table.splitlines() if "[rank8]" in line]
     (alone,) = [line for line in table.splitlines() if "[alone]" in line]
     assert "ensemble.rouge_mean" in table
+    assert "ensemble.ci95_low" in table
     assert rank8.split("|")[-2].strip() == "8"
     assert "['bart_mini']" in alone
     assert experiments.columns("rank8")["params"]["params.yaml"]["data"]["lora"]["r"] == 8
@@ -181,7 +214,8 @@ def test_metrics_diff_compares_the_run_with_the_commit_and_with_an_experiment(ex
     assert "metrics/train/bart_mini.json" not in since_commit
     scores = ("--targets", "metrics/scores.json", "metrics/ensemble.json")
     between = experiments.project.run("dvc", "metrics", "diff", "HEAD", "alone", *scores).stdout
-    assert re.search(r"metrics/scores.json +models.llama32_3b.rouge_mean +\S+ +-", between)
+    for figure in ("rouge_mean", "ci95_low", "ci95_high"):
+        assert re.search(rf"metrics/scores.json +models.llama32_3b.{figure} +\S+ +-", between)
 
 
 def test_plots_show_learning_curves_and_leaderboard(experiments: Experiments) -> None:

@@ -190,7 +190,7 @@ FILES: dict[str, tuple[str, bytes | None, list[str]]] = {
     "references are empty": (
         "test_references.csv",
         table(("fname", "summary_1", "summary_2"), ("test_0", SUMMARY, ""), ("test_1", "", " ")),
-        ["no reference summary for test_1"],
+        ["row 2 (test_1), column 'summary_1': empty"],
     ),
     "references have no column": (
         "test_references.csv",
@@ -441,7 +441,8 @@ BAD_VALUES = [
     ),
     ("prompts.question_with_topic", "요약?", "params.yaml: prompts.question_with_topic: {topic} must stand in it"),
     ("scoring.seed", -1, "params.yaml: scoring.seed: Input should be greater than or equal to 0"),
-    ("scoring.tokenizer", "okt", "params.yaml: scoring.tokenizer: Input should be 'mecab' (got 'okt')"),
+    ("scoring.tokenizer", "hannanum", "params.yaml: scoring.tokenizer: Input should be 'mecab', 'kiwi', 'okt', "),
+    ("scoring.references", "best", "params.yaml: scoring.references: Input should be 'mean' or 'max' (got 'best')"),
     ("submission.max_characters", 0, "params.yaml: submission.max_characters: Input should be greater than"),
     ("limits.free_gb", -1, "params.yaml: limits.free_gb: Input should be greater than or equal to 0"),
     ("limits.empty_percent", 101, "params.yaml: limits.empty_percent: Input should be less than or equal to 100"),

@@ -1,31 +1,19 @@
-"""Scores are the competition's: MeCab's morphemes, `rouge` 1.0.1, and intervals that can be repeated."""
+"""The leaderboard: ranked, with baselines, intervals, and what was chosen on dev marked as such."""
 
 import csv
 import json
-import random
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mecab import MeCab
 from project import ROOT
-from rouge import Rouge
 
-from yoyak import rouge, scoring
+from yoyak import baselines, breakdowns, scoring
 from yoyak.errors import UserError
-from yoyak.records import Prediction, Prompt
-from yoyak.rouge import RowScore, morphemes
-from yoyak.scoring import ScoringParams, align, interval, leaderboard, sheet
+from yoyak.records import Prediction
+from yoyak.scoring import Leaderboard, ScoringParams, Split, align, leaderboard, report
 
 PARAMS = ScoringParams(tokenizer="mecab", library="rouge", references="mean", bootstrap_samples=300, seed=0)
-
-WORDS = st.sampled_from(["가", "나", "비가", "온다", "우산", ".", "..", "…", "?", "#Person1#", "a.b", "3.5", "ㅋㅋ"])
-TEXT = st.lists(WORDS, max_size=12).map(" ".join) | st.lists(WORDS, max_size=12).map("".join) | st.text()
-ANYTHING = (
-    TEXT | st.text(st.characters(exclude_categories=())) | st.sampled_from(["", " ", ".", "\0", "\ud800", "\x1c"])
-)
-"""Lone surrogates included."""
+EXTRACTS = {"baseline/lead_1", "baseline/lead_2", "baseline/longest_turn"}
 
 
 def sample_summaries() -> list[str]:
@@ -33,171 +21,151 @@ def sample_summaries() -> list[str]:
         return [row["summary"] for row in csv.DictReader(file)]
 
 
-def one(text: str, *references: str, rule: rouge.ReferenceRule = "mean") -> RowScore:
-    (score,) = rouge.score([text], [references], rule)
-    return score
+def split(name: str, references: list[tuple[str, ...]]) -> Split:
+    return Split(
+        name,
+        [f"{name}_{row}" for row in range(len(references))],
+        [
+            (f"#Person1#: 물음 {row}", f"#Person2#: 대답은 조금 더 길다 {row}", "#Person1#: 응" + "응" * row)
+            for row in range(len(references))
+        ],
+        references,
+        ["날씨" if row % 2 else None for row in range(len(references))],
+    )
 
 
-# Morphemes and ROUGE
+def predictions(on: Split, **texts: list[str]) -> dict[str, list[Prediction]]:
+    """In any order: rows are found by their names."""
+    return {
+        name: [Prediction(fname=fname, text=text) for fname, text in reversed(list(zip(on.fnames, rows, strict=True)))]
+        for name, rows in texts.items()
+    }
 
 
-def test_morphemes_of_the_organisers_example() -> None:
-    text = "호킨스 의사는 매년 건강검진을 받는 것을 권장합니다."
-    assert " ".join(morphemes(text)) == "호킨스 의사 는 매년 건강 검진 을 받 는 것 을 권장 합니다 ."
+@pytest.fixture(scope="module")
+def dev() -> Leaderboard:
+    """Twelve rows: a good model, its twin, a bad one, and one that says nothing."""
+    summaries = sample_summaries()[:24]
+    rows = split("dev", [(summary,) for summary in summaries[:12]])
+    good = [text[:30] for text in summaries[:12]]
+    return leaderboard(rows, predictions(rows, bad=summaries[12:], good=good, twin=good, silent=[""] * 12), PARAMS)
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [("", ""), (" \n", ""), ("비가\0온다", "비 가 온다"), ("비가\ud800 온다", "비 가 온다"), ("\ud800", "")],
-)
-def test_morphemes_of_odd_text(text: str, expected: str) -> None:
-    assert " ".join(morphemes(text)) == expected
+@pytest.fixture(scope="module")
+def test_board() -> Leaderboard:
+    """Eight rows of three references each."""
+    texts = sample_summaries()[24:48]
+    rows = split("test", [tuple(texts[3 * row : 3 * row + 3]) for row in range(8)])
+    return leaderboard(rows, predictions(rows, bad=texts[:8], good=[row[0] for row in rows.references]), PARAMS)
 
 
-def test_equal_to_the_library_called_directly() -> None:
-    summaries = sample_summaries()
-    draw = random.Random(0)
-    pairs = [(draw.choice(summaries), draw.choice(summaries)) for _ in range(250)]
-    # Half of a summary against the whole: pairs that are much alike.
-    pairs += [(text[: len(text) // 2], text) for text in draw.sample(summaries, 50)]
-    mecab, library = MeCab(), Rouge()
-    ours = rouge.score([text for text, _ in pairs], [(reference,) for _, reference in pairs], "mean")
-    for (text, reference), score in zip(pairs, ours, strict=True):
-        (theirs,) = library.get_scores(" ".join(mecab.morphs(text)), " ".join(mecab.morphs(reference)))
-        expected = [theirs[name]["f"] for name in ("rouge-1", "rouge-2", "rouge-l")]
-        assert list(score) == pytest.approx(expected, abs=1e-9)
-    assert len({score.rouge1 for score in ours}) > 100
+def test_report_has_what_a_score_needs(dev: Leaderboard) -> None:
+    content = report(dev, None, PARAMS)
+    assert content == json.loads(json.dumps(content))
+    assert content["scoring"]["tokenizer"] == "mecab"
+    assert content["scoring"]["tokenizer_version"] == "python-mecab-ko 1.3.7"
+    assert content["scoring"]["dictionary"] == "python-mecab-ko-dic 2.1.1.post2"
+    assert content["scoring"]["library"] == "rouge 1.0.1"
+    assert content["scoring"]["references"] == "mean"
+    assert content["scoring"]["pairs_that_the_library_scored_too"] == 12
+    assert len(content["scoring"]["commit"]) == 40
+    assert set(content["models"]) == {"good", "twin", "bad", "silent"} | EXTRACTS
+    for name, entry in content["models"].items():
+        assert entry["rows"] == 12
+        low, high = entry["ci95"]
+        assert [low, high] == [entry["ci95_low"], entry["ci95_high"]]
+        assert 0 <= low <= entry["rouge_mean"] <= high <= 100
+        assert entry["rouge_sum"] == pytest.approx(3 * entry["rouge_mean"], abs=0.02)
+        assert entry["rouge_sum"] == pytest.approx(entry["rouge1"] + entry["rouge2"] + entry["rougeL"], abs=0.02)
+        assert dev.scores[name].shape == (12, 3)
+        assert dev.scores[name].mean() == pytest.approx(entry["rouge_mean"], abs=0.005)
 
 
-def test_figures_of_a_pair_by_hand() -> None:
-    """Three of 3 and 4 words, one of 2 and 3 pairs of words, and three in the same order."""
-    text, reference = "비 가 온다", "비 가 안 온다"
-    assert morphemes(text) == ("비", "가", "온다")
-    assert morphemes(reference) == ("비", "가", "안", "온다")
-    assert list(one(text, reference)) == pytest.approx([6 / 7, 2 / 5, 6 / 7], abs=1e-7)
+def test_report_is_the_same_twice(dev: Leaderboard) -> None:
+    assert report(dev, None, PARAMS) == report(dev, None, PARAMS)
+    other = report(dev, None, PARAMS.model_copy(update={"seed": 1}))
+    assert other["models"]["good"]["ci95"] != report(dev, None, PARAMS)["models"]["good"]["ci95"]
+    assert other["models"]["good"]["rouge_mean"] == report(dev, None, PARAMS)["models"]["good"]["rouge_mean"]
 
 
-@settings(max_examples=300)
-@given(ANYTHING, ANYTHING)
-def test_any_text_gets_a_number(text: str, reference: str) -> None:
-    for figure in one(text, reference):
-        assert 0 <= figure <= 1 + 1e-9
+def test_best_model_comes_first_and_is_no_baseline(dev: Leaderboard) -> None:
+    means = [scores.mean() for scores in dev.scores.values()]
+    assert means == sorted(means, reverse=True)
+    assert means[-1] == 0
+    assert dev.best == "good"
+    only_silent = Leaderboard(dev.split, {}, {"baseline/x": dev.scores["good"], "silent": dev.scores["silent"]})
+    assert only_silent.best == "silent"
 
 
-@settings(max_examples=300)
-@given(TEXT)
-def test_a_text_against_itself(text: str) -> None:
-    """`rouge` adds 1e-8 under the fraction, and a text of one word has no pair of words: ROUGE-2 is 0."""
-    words = " ".join(morphemes(text)).replace(".", " ").split()
-    score = one(text, text)
-    assert score.rouge1 == score.rougeL
-    assert (score.rouge1 >= 1 - 1e-8) == (len(words) >= 1)
-    if len(words) >= 2:
-        assert score.rouge2 >= 1 - 1e-8
+def test_which_differences_are_noise(dev: Leaderboard) -> None:
+    minus = report(dev, None, PARAMS)["best"]["minus"]
+    assert "good" not in minus
+    assert minus["twin"]["rouge_mean"] == 0
+    assert minus["twin"]["ci95"] == [0, 0]
+    assert minus["twin"]["p"] == 1
+    assert minus["twin"]["noise"]
+    assert minus["silent"]["ci95"][0] > 0
+    assert not minus["silent"]["noise"]
+    assert all(gap["p_holm"] >= gap["p"] for gap in minus.values())
 
 
-@pytest.mark.parametrize("empty", ["", " ", ".", ". . .", "\0", "\ud800", "\u3000"])
-def test_a_side_without_words_scores_zero(empty: str) -> None:
-    assert one(empty, "비가 온다") == one("비가 온다", empty) == one(empty, empty) == (0, 0, 0)
+def test_baselines_quote_the_dialogue(dev: Leaderboard) -> None:
+    assert dev.texts["baseline/lead_1"][3] == "#Person1#: 물음 3"
+    assert dev.texts["baseline/lead_2"][3] == "#Person1#: 물음 3\n#Person2#: 대답은 조금 더 길다 3"
+    assert dev.texts["baseline/longest_turn"][3] == "#Person2#: 대답은 조금 더 길다 3"
 
 
-@settings(max_examples=300)
-@given(TEXT, st.lists(TEXT, min_size=1, max_size=3), TEXT)
-def test_one_more_reference_never_lowers_the_maximum(text: str, references: list[str], more: str) -> None:
-    before, after = one(text, *references, rule="max"), one(text, *references, more, rule="max")
-    assert all(new >= old for old, new in zip(before, after, strict=True))
+def test_one_reference_has_no_ceiling_and_several_have(dev: Leaderboard, test_board: Leaderboard) -> None:
+    assert baselines.HUMAN not in dev.scores
+    ceiling = test_board.scores[baselines.HUMAN]
+    references = test_board.split.references
+    by_hand = [
+        np.mean([scoring.score([row[place]], [row[:place] + row[place + 1 :]], PARAMS.metric) for place in range(3)])
+        for row in references
+    ]
+    assert ceiling.mean(axis=1) == pytest.approx(by_hand)
 
 
-@given(TEXT, st.lists(TEXT, min_size=1, max_size=3))
-def test_mean_and_maximum_are_of_the_single_references(text: str, references: list[str]) -> None:
-    singles = np.array([one(text, reference) for reference in references])
-    assert one(text, *references, rule="mean") == pytest.approx(singles.mean(axis=0))
-    assert one(text, *references, rule="max") == pytest.approx(singles.max(axis=0))
-    assert one(text, *reversed(references)) == pytest.approx(one(text, *references))
+def test_the_model_that_test_is_compared_with_was_chosen_on_dev(dev: Leaderboard, test_board: Leaderboard) -> None:
+    content = report(dev, test_board, PARAMS)
+    assert content["best"]["chosen_on"] == "dev"
+    assert content["test"]["best"]["model"] == "good"
+    assert content["test"]["models"]["good"]["rows"] == 8
+    assert set(content["test"]["models"]) == {"good", "bad", baselines.HUMAN} | EXTRACTS
+    assert baselines.HUMAN in content["test"]["best"]["minus"]
+
+
+def test_choosing_by_luck_is_seen_through_by_cross_validation() -> None:
+    """Twenty models that differ by chance alone: the best of them owes its lead to the rows that chose it."""
+    rows = split("dev", [("요약",)] * 60)
+    flattery, honesty = [], []
+    for seed in range(40):
+        draw = np.random.default_rng(seed)
+        scores = {f"m{model}": np.repeat(draw.normal(40, 10, (60, 1)), 3, axis=1) for model in range(20)}
+        board = Leaderboard(rows, {}, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
+        honest = scoring.cross_validated_choice(board, PARAMS)
+        assert honest is not None
+        assert honest["folds"] == 5
+        flattery.append(board.scores[board.best].mean() - 40)
+        honesty.append(honest["rouge_mean"] - 40)
+    assert np.mean(flattery) > 2
+    assert abs(np.mean(honesty)) < 0.6
+
+
+def test_choosing_the_only_model_costs_nothing(dev: Leaderboard) -> None:
+    alone = Leaderboard(dev.split, {}, {"good": dev.scores["good"], "baseline/lead_2": dev.scores["baseline/lead_2"]})
+    honest = scoring.cross_validated_choice(alone, PARAMS)
+    assert honest is not None
+    assert honest["rouge_mean"] == pytest.approx(dev.scores["good"].mean(), abs=0.005)
 
 
 def test_order_of_rows_does_not_matter() -> None:
     summaries = sample_summaries()[:40]
     texts, references = summaries[:20], [(reference,) for reference in summaries[20:]]
-    order = random.Random(1).sample(range(20), 20)
-    scores = scoring.score(texts, references, PARAMS)
-    shuffled = scoring.score([texts[row] for row in order], [references[row] for row in order], PARAMS)
+    order = np.random.default_rng(1).permutation(20)
+    scores = scoring.score(texts, references, PARAMS.metric)
+    shuffled = scoring.score([texts[row] for row in order], [references[row] for row in order], PARAMS.metric)
     assert np.array_equal(scores[order], shuffled)
-    assert scoring.summarise(scores, PARAMS)["rouge_mean"] == scoring.summarise(shuffled, PARAMS)["rouge_mean"]
-
-
-def test_long_texts() -> None:
-    """`rouge` alone ends in a RecursionError: one frame a token of both sides."""
-    text, other = " ".join(["가"] * 1500), " ".join([*["나"] * 499, "가"])
-    assert (len(morphemes(text)), len(morphemes(other))) == (1500, 500)
-    assert list(one(text, other)) == pytest.approx([2 / 3, 0, 2 / 3])
-
-
-# The leaderboard
-
-
-def prompt(row: int, summary: str) -> Prompt:
-    turns = (f"#Person1#: 물음 {row}", f"#Person2#: 대답은 조금 더 길다 {row}", "#Person1#: 응")
-    return Prompt(fname=f"dev_{row}", system="", turns=turns, question="", summary=summary)
-
-
-@pytest.fixture(scope="module")
-def said() -> scoring.Sheet:
-    """Twelve rows: a good model, its twin, a bad one, and one that says nothing."""
-    summaries = sample_summaries()[:24]
-    prompts = [prompt(row, summary) for row, summary in enumerate(summaries[:12])]
-    texts = {
-        "bad": summaries[12:],
-        "good": [text[:30] for text in summaries[:12]],
-        "twin": [text[:30] for text in summaries[:12]],
-        "silent": [""] * 12,
-    }
-    predictions = {
-        # Rows in any order: they are found by their names.
-        name: [Prediction(fname=f"dev_{row}", text=text) for row, text in reversed(list(enumerate(rows)))]
-        for name, rows in texts.items()
-    }
-    return sheet(prompts, predictions)
-
-
-def test_leaderboard_has_what_a_score_needs(said: scoring.Sheet) -> None:
-    report, rows = leaderboard(said, PARAMS)
-    assert report == json.loads(json.dumps(report))
-    assert set(report["scoring"]) >= {"tokenizer", "tokenizer_version", "dictionary", "library", "references"}
-    assert report["scoring"]["library"] == "rouge 1.0.1"
-    assert set(report["models"]) == {"good", "twin", "bad", "silent", "baseline/lead_2", "baseline/longest_turn"}
-    for name, entry in report["models"].items():
-        assert list(entry) == ["rouge1", "rouge2", "rougeL", "rouge_mean", "rouge_sum", "ci95", "rows"]
-        assert entry["rows"] == 12
-        low, high = entry["ci95"]
-        assert 0 <= low <= entry["rouge_mean"] <= high <= 100
-        assert entry["rouge_sum"] == pytest.approx(3 * entry["rouge_mean"], abs=0.02)
-        assert rows[name].shape == (12, 3)
-        assert rows[name].mean() == pytest.approx(entry["rouge_mean"], abs=0.005)
-
-
-def test_leaderboard_is_ranked_and_best_is_no_baseline(said: scoring.Sheet) -> None:
-    report, _ = leaderboard(said, PARAMS)
-    means = [entry["rouge_mean"] for entry in report["models"].values()]
-    assert means == sorted(means, reverse=True)
-    assert means[-1] == 0
-    assert report["best"]["model"] == "good"
-    without = scoring.Sheet(
-        said.fnames, said.references, {"silent": said.texts["silent"], "baseline/x": said.texts["good"]}
-    )
-    assert leaderboard(without, PARAMS)[0]["best"]["model"] == "silent"
-
-
-def test_difference_from_a_twin_is_nothing(said: scoring.Sheet) -> None:
-    minus = leaderboard(said, PARAMS)[0]["best"]["minus"]
-    assert minus["twin"] == {"rouge_mean": 0, "ci95": [0, 0]}
-    assert "good" not in minus
-    assert minus["bad"]["ci95"][0] > 0
-
-
-def test_baselines_are_the_first_turns_and_the_longest(said: scoring.Sheet) -> None:
-    assert said.texts["baseline/lead_2"][3] == "#Person1#: 물음 3\n#Person2#: 대답은 조금 더 길다 3"
-    assert said.texts["baseline/longest_turn"][3] == "#Person2#: 대답은 조금 더 길다 3"
 
 
 def test_missing_prediction_is_named() -> None:
@@ -205,18 +173,38 @@ def test_missing_prediction_is_named() -> None:
         align([Prediction(fname="a", text="")], ["a", "b", "c"], "m")
 
 
-def test_interval_is_seeded_and_paired() -> None:
-    values = np.random.default_rng(3).normal(40, 10, 60)
-    first = interval(values, PARAMS)
-    assert first == interval(values, PARAMS)
-    assert first != interval(values, PARAMS.model_copy(update={"seed": 1}))
-    assert interval(values - values, PARAMS) == [0, 0]
-    # A constant lead stands fast whatever rows are drawn.
-    assert interval((values + 1) - values, PARAMS) == [1, 1]
+# Groups of rows
 
 
-def test_interval_is_as_wide_as_the_standard_error_says() -> None:
-    values = np.random.default_rng(4).normal(40, 10, 400)
-    low, high = interval(values, PARAMS.model_copy(update={"bootstrap_samples": 4000}))
-    assert (high - low) / 2 == pytest.approx(1.96 * values.std() / 20, rel=0.05)
-    assert (high + low) / 2 == pytest.approx(values.mean(), abs=0.1)
+def test_every_row_of_every_model_is_kept(dev: Leaderboard) -> None:
+    rows = breakdowns.by_row(dev)
+    assert len(rows) == 12 * 7
+    good = rows[rows["model"] == "good"].set_index("fname")
+    assert list(good.index) == dev.split.fnames
+    assert good["rouge_mean"].to_numpy() == pytest.approx(dev.scores["good"].mean(axis=1))
+    assert good["unfinished"].all()
+    assert rows[rows["model"] == "silent"]["empty"].all()
+    assert (rows["speakers"] == "2").all()
+    assert set(rows["topic"]) == {"날씨", "no topic"}
+    assert set(rows["register"]) <= {"니다", "다", "other"}
+    assert rows["dialogue_length"].nunique() == 4
+
+
+def test_groups_hold_all_rows_once(dev: Leaderboard) -> None:
+    rows = breakdowns.by_row(dev)
+    groups = breakdowns.breakdowns(rows, PARAMS)
+    assert set(groups["by"]) == {"dialogue_length", "speakers", "topic", "register", "summary_length"}
+    assert (groups.groupby(["by", "model"])["rows"].sum() == 12).all()
+    assert (groups["ci95_low"] <= groups["rouge_mean"] + 1e-9).all()
+    assert (groups["rouge_mean"] <= groups["ci95_high"] + 1e-9).all()
+    plain = groups[(groups["by"] == "topic") & (groups["model"] == "good") & (groups["group"] == "날씨")].iloc[0]
+    assert plain["rouge_mean"] == pytest.approx(dev.scores["good"][1::2].mean())
+
+
+@pytest.mark.parametrize("characters", [[5], [7, 7, 7], [1, 2], list(range(100)), [10, 10, 10, 90]])
+def test_quarters_of_any_lengths(characters: list[int]) -> None:
+    names = breakdowns._quarters(characters)
+    assert len(names) == len(characters)
+    for name, length in zip(names, characters, strict=True):
+        low, high = map(int, name.removesuffix(" characters").split(" to "))
+        assert low <= length <= high

@@ -1,22 +1,20 @@
-"""Reading the competition's CSV files, cleaning dialogues, and reporting what was found."""
+"""Reading the competition's files, cleaning dialogues, and reporting what was found."""
 
-import csv
-import io
 import re
 import statistics
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
-
-import pandas as pd
 
 from yoyak.errors import UserError
 from yoyak.parameters import Section
 from yoyak.records import Dialogue
+from yoyak.tables import read_table
 
 SPEAKER = re.compile(r"(#Person\d+#)\s*:")
+TAG = re.compile(r"#\w+#")
+"""A person tag or a mask: `#Person1#`, `#PhoneNumber#`."""
 BREAK = re.compile(r"(?:<br\s*)+/?>", re.IGNORECASE)
 
 
@@ -34,85 +32,8 @@ class DataParams(Section):
     sample_submission: str = "sample_submission.csv"
     """Gives `submission.csv` its rows, order and columns."""
     test_references: str | None = None
-    """CSV of `fname` and any number of columns `summary_…`, where the test rows' references are known. The
-    preflight checks it; scores are of dev."""
-
-
-def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV file as text, with at least `columns`; `fname` unique and filled in each row."""
-    header, *rows = _rows(path, _text(path)) or [[]]
-    for column in columns:
-        if column not in header:
-            raise UserError(f"{path}: column '{column}' is missing; {_what_it_has(header)}")
-    for column, count in Counter(header).items():
-        if count > 1:
-            raise UserError(f"{path}: column '{column}' stands {count} times in the header; keep one")
-    for number, row in enumerate(rows, start=1):
-        if len(row) != len(header):
-            raise UserError(
-                f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}; put double quotes round a "
-                "field that holds commas or line breaks"
-            )
-    table = pd.DataFrame(rows, columns=header, dtype=object)
-    _check_names(path, table)
-    return table
-
-
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; set data.dir to the folder of your CSV files") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a CSV file; name the file inside it") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path}: UTF-16, not UTF-8; convert it: `iconv -f utf-16 -t utf-8`")
-    if b"\0" in content:
-        raise UserError(f"{path}: not a CSV file (byte {content.index(0)} is NUL); export the table as CSV in UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not UTF-8 (byte {error.start}); a CSV saved by Excel is cp949: "
-            "`iconv -f cp949 -t utf-8`"
-        ) from None
-
-
-def _rows(path: Path, text: str) -> list[list[str]]:
-    """Header and rows. Not by pandas: it fills a short row up, cuts a long one, and lets a lone quote swallow rows."""
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
-    try:
-        rows.extend(row for row in reader if row)
-    except csv.Error as error:
-        raise UserError(
-            f"{path}, row {len(rows)}, up to line {reader.line_num}: {error}; close each double quote, and double "
-            "those inside a field"
-        ) from None
-    return rows
-
-
-def _what_it_has(header: Sequence[str]) -> str:
-    if not header:
-        return "the file is empty"
-    names = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in header[:8]]
-    return f"it has {', '.join(names)}" + (", …" if len(header) > 8 else "")
-
-
-def _check_names(path: Path, table: pd.DataFrame) -> None:
-    if table.empty:
-        raise UserError(f"{path}: no rows under the header; fill them in")
-    rows: dict[str, int] = {}
-    for row, fname in enumerate(table["fname"], start=1):
-        if not fname.strip():
-            raise UserError(f"{path}, row {row}, column 'fname': empty; name the row")
-        if fname in rows:
-            raise UserError(f"{path}, row {row}, column 'fname': {fname} stands in row {rows[fname]} too; drop one")
-        rows[fname] = row
+    """CSV of `fname` and any number of columns `summary_…`, where the test rows' references are known: then test is
+    scored, too."""
 
 
 def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
@@ -135,22 +56,20 @@ def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
     ]
 
 
-def read_references(path: Path, fnames: Sequence[str]) -> list[tuple[str, ...]]:
-    """The references of each of `fnames` from a CSV with one or more columns whose names begin with `summary`."""
+def read_references(path: Path) -> dict[str, tuple[str, ...]]:
+    """The references of each row, by `fname`, from the columns whose names begin with `summar`."""
     table = read_table(path, ["fname"])
-    columns = [column for column in table.columns if column.startswith("summary")]
+    columns = [column for column in table.columns if column.startswith("summar")]
     if not columns:
         raise UserError(f"{path}: no column begins with 'summary'; it has {', '.join(map(repr, table.columns))}")
-    by_name = {
+    references = {
         row["fname"]: tuple(row[column] for column in columns if row[column].strip())
         for row in table.to_dict("records")
     }
-    for fname in fnames:
-        if not by_name.get(fname):
-            raise UserError(
-                f"{path}: no reference summary for {fname}; add its row, or leave data.test_references empty"
-            )
-    return [by_name[fname] for fname in fnames]
+    for row, (fname, summaries) in enumerate(references.items(), start=1):
+        if not summaries:
+            raise UserError(f"{path}, row {row} ({fname}), column '{columns[0]}': empty; fill it in or drop the row")
+    return references
 
 
 def turns(dialogue: str) -> list[str]:

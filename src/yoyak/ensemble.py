@@ -2,13 +2,16 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
 
 from yoyak import rouge
 from yoyak.errors import UserError
 from yoyak.parameters import Section
 from yoyak.records import Candidate, Prediction
+from yoyak.significance import Floats
 
 
 class EnsembleParams(Section):
@@ -20,15 +23,6 @@ class EnsembleParams(Section):
     """Models of `run.models` that take part; all where the key is empty."""
 
 
-@dataclass(frozen=True)
-class Member:
-    """A model's vote."""
-
-    weight: float
-    """Its dev score: the better model's candidates count for more."""
-    predictions: Sequence[Prediction]
-
-
 def members(params: EnsembleParams, models: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
     """The weight of each model that takes part."""
     chosen = params.members or list(models)
@@ -38,12 +32,34 @@ def members(params: EnsembleParams, models: Sequence[str], weights: Mapping[str,
     return {name: weights[name] for name in chosen}
 
 
-def combine(members: Sequence[Member]) -> list[Prediction]:
-    """A prediction for each row of the members, which hold the same rows in the same order."""
-    return [
-        consensus(rows, [member.weight for member in members])
-        for rows in zip(*(member.predictions for member in members), strict=True)
-    ]
+def combine(predictions: Mapping[str, Sequence[Prediction]], weights: Mapping[str, float]) -> list[Prediction]:
+    """A prediction for each row of the members, which hold the same rows in the same order.
+
+    `weights` are the members' dev scores: the better model's candidates count for more.
+    """
+    votes = zip(*(predictions[name] for name in weights), strict=True)
+    return [consensus(rows, list(weights.values())) for rows in votes]
+
+
+def cross_validated(
+    params: EnsembleParams,
+    predictions: Mapping[str, Sequence[Prediction]],
+    row_scores: Mapping[str, Floats],
+    fold: NDArray[np.int64],
+) -> list[Prediction]:
+    """The dev rows combined by weights to which they themselves did not contribute: an honest estimate's summaries.
+
+    `row_scores` are each model's scores of the rows, shape (rows,); `fold` is the part each row belongs to.
+    """
+    result: dict[int, Prediction] = {}
+    for part in range(fold.max() + 1):
+        inside = np.flatnonzero(fold == part).tolist()
+        # A single row has no others to learn from.
+        outside = fold != part if len(fold) > 1 else fold == part
+        weights = members(params, list(predictions), {name: row_scores[name][outside].mean() for name in predictions})
+        rows = {name: [predictions[name][row] for row in inside] for name in weights}
+        result |= dict(zip(inside, combine(rows, weights), strict=True))
+    return [result[row] for row in range(len(fold))]
 
 
 def consensus(rows: Sequence[Prediction], weights: Sequence[float]) -> Prediction:
@@ -69,6 +85,6 @@ def consensus(rows: Sequence[Prediction], weights: Sequence[float]) -> Predictio
 
 
 def _expected_score(candidate: Candidate, pool: Sequence[tuple[Candidate, float]]) -> float:
-    scores = rouge.score([candidate.text] * len(pool), [(other.text,) for other, _ in pool], "mean")
+    scores = rouge.score([candidate.text] * len(pool), [(other.text,) for other, _ in pool])
     # Not `sum`: its rounding depends on the order, and of two equal candidates the later one might win.
     return math.fsum(weight * score.mean for score, (_, weight) in zip(scores, pool, strict=True))

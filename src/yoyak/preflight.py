@@ -1,12 +1,13 @@
 """The first stage's look at everything: every section of `params.yaml`, every model, every file, before any work."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
-from yoyak import dialogues, weights
+from yoyak import dialogues, morphemes, weights
 from yoyak.dialogues import DataParams
 from yoyak.ensemble import EnsembleParams, members
 from yoyak.errors import UserError
@@ -15,7 +16,7 @@ from yoyak.machine import LimitsParams, check_disk
 from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
 from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_yaml
 from yoyak.prompts import PromptParams, build
-from yoyak.records import Dialogue, write_json, write_records
+from yoyak.records import Dialogue, Reference, write_json, write_records
 from yoyak.scoring import ScoringParams
 from yoyak.submission import SubmissionParams, read_sample
 from yoyak.training.settings import TrainingJob, TrainingParams
@@ -38,7 +39,7 @@ class RunParams(Section):
     models: list[str] = Field(min_length=1)
     """Entries of `models` to train, score and ensemble."""
     untuned: list[str] = Field(default=[])
-    """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference on dev each."""
+    """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference each."""
     seed: int = Field(ge=0, lt=2**32)
     """Of training and of sampling."""
 
@@ -137,7 +138,9 @@ def _refuse_overrides(entry: dict[str, Any], where: str) -> None:
 def prepare(params: Params) -> None:
     """Read the CSV files, pin each model's weights, and only then write prompts, resolved models and the report."""
     splits = read_splits(params.data)
+    references = known_references(params.data, splits)
     _check_submission(params.data, splits["test"])
+    morphemes.require(params.scoring.tokenizer)
     check_disk(params.limits, 1, "prepare_prompts")
     names = dict.fromkeys([*params.run.models, *params.run.untuned])
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
@@ -148,6 +151,8 @@ def prepare(params: Params) -> None:
     for split, rows in splits.items():
         prompts = [build(row, params.prompts, for_training=split == "train") for row in rows]
         write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
+    for split, expected in references.items():
+        write_records(Path(f"data/references/{split}.jsonl"), expected)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
 
 
@@ -159,11 +164,25 @@ def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:
     }
 
 
+def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> dict[str, list[Reference]]:
+    """What dev, and test where a file says so, is scored against. No stage but `score` and `ensemble` reads it."""
+    known = {"dev": [Reference(fname=row.fname, summaries=row.summaries, topic=row.topic) for row in splits["dev"]]}
+    if data.test_references is None:
+        return known
+    path = data.dir / data.test_references
+    references = dialogues.read_references(path)
+    for row in splits["test"]:
+        if row.fname not in references:
+            raise UserError(
+                f"{path}: no reference summary for {row.fname}; add its row, or leave data.test_references empty"
+            )
+    test = [Reference(fname=row.fname, summaries=references[row.fname], topic=row.topic) for row in splits["test"]]
+    return {**known, "test": test}
+
+
 def _check_submission(data: DataParams, test: list[Dialogue]) -> None:
     path = data.dir / data.sample_submission
     known = {row.fname for row in test}
     for row, fname in enumerate(read_sample(path)["fname"], start=1):
         if fname not in known:
             raise UserError(f"{path}, row {row}, column 'fname': {fname} is not in {data.dir / data.test}")
-    if data.test_references is not None:
-        dialogues.read_references(data.dir / data.test_references, [row.fname for row in test])

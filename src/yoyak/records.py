@@ -39,6 +39,14 @@ class Prompt(Record):
     """The reference that training learns and dev loss is measured on."""
 
 
+class Reference(Record):
+    """What a dialogue's summary is compared with."""
+
+    summaries: tuple[str, ...]
+    """By one or more annotators."""
+    topic: str | None = None
+
+
 class Candidate(BaseModel):
     """One generated summary."""
 

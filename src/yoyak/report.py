@@ -1,4 +1,4 @@
-"""Tables and pictures of what the pipeline found."""
+"""Tables of what the pipeline found, for the terminal; each fits into 80 columns."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,32 +8,116 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from yoyak.baselines import is_baseline
+from yoyak.plots import what_was_counted
+from yoyak.records import read_json
 
-def leaderboard_table(scores: Mapping[str, Any], ensemble: Mapping[str, Any] | None) -> Table:
-    """Models by score, with intervals, and how far each lies behind the best; fits into 80 columns."""
-    scoring = scores["scoring"]
+FAULTS = {
+    "empty": "empty",
+    "copied": "copied",
+    "unfinished": "cut off",
+    "unknown_tags": "tags",
+    "foreign_script": "script",
+    "repeated": "repeats",
+    "length_ratio": "length",
+}
+
+
+def print_run(root: Path) -> None:
+    """What `make repro` ends with: the leaderboards, what ROUGE does not see, and where everything lies."""
+    console = Console()
+    scores = read_json(root / "metrics/scores.json")
+    ensemble = read_json(root / "metrics/ensemble.json") if (root / "metrics/ensemble.json").exists() else {}
+    console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
+    console.print(_what_dev_decided(scores["best"], ensemble))
+    if "test" in scores:
+        console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
+    console.print(faults_table(scores["diagnostics"]))
+    for name, path in (
+        ("submission", "submission/submission.csv"),
+        ("checklist", "submission/checklist.md"),
+        ("every row", "scores/rows.csv"),
+        ("groups of rows", "scores/breakdowns.csv"),
+        ("pictures", "plots/"),
+    ):
+        missing = "" if (root / path).exists() else "  (not made yet)"
+        console.print(f"{name:>16}: {path}{missing}", highlight=False)
+
+
+def leaderboard_table(
+    board: Mapping[str, Any], scoring: Mapping[str, Any], split: str, ensemble: Mapping[str, Any] | None
+) -> Table:
+    """Models by score, with intervals, and how far each lies behind the best."""
+    best = board["best"]
     table = Table(
-        title="Leaderboard: ROUGE F1 on dev, percent",
-        caption=f"{scoring['library']}, {scoring['tokenizer_version']}, {scoring['references']} over references. "
-        "Brackets: 95 % bootstrap interval; behind: difference to the best model on the same rows.",
+        title=f"Leaderboard: ROUGE F1 on {split}, percent",
+        caption=f"{what_was_counted(scoring)}. Brackets: 95 % bootstrap interval."
+        + (
+            f" Behind: difference to {best['model']} on the same rows; noise: Holm-corrected p above 0.05."
+            * bool(best["minus"])
+        ),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
-    for column in ("R-1", "R-2", "R-L", "mean", "", "behind", ""):
+    for column in ("R-1", "R-2", "R-L", "mean", "", *(("behind", "", "") if best["minus"] else ())):
         table.add_column(column, justify="right", no_wrap=True)
-    rows = dict(scores["models"]) | ({"ensemble": ensemble["ensemble"]} if ensemble else {})
+    rows = dict(board["models"]) | ({"ensemble": ensemble} if ensemble else {})
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["rouge_mean"]):
-        gap = scores["best"]["minus"].get(name)
+        gap = best["minus"].get(name)
         table.add_row(
             name.removeprefix("baseline/"),
             *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
             f"{row['rouge_mean']:.2f}",
             _interval(row["ci95"]),
-            *((f"{gap['rouge_mean']:.2f}", _interval(gap["ci95"])) if gap else ("", "")),
-            style="dim" if name.startswith("baseline/") else None,
+            *((f"{gap['rouge_mean']:.2f}", _interval(gap["ci95"]), "noise" * gap["noise"]) if gap else ()),
+            style="dim" if is_baseline(name) else None,
         )
+    return table
+
+
+def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
+    """What `yoyak score` prints of a file."""
+    board = {"models": {name: result["scores"]}, "best": {"model": name, "minus": {}}}
+    extra = result["rows_without_reference"]
+    note = f"{extra} further rows of {name} have no reference and were not scored.\n" if extra else ""
+    rows = f"{result['scores']['rows']} rows"
+    return [
+        leaderboard_table(board, result["scoring"], rows, None),
+        note,
+        faults_table({name: result["diagnostics"]}),
+    ]
+
+
+def _what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
+    """What was chosen on dev is worth less elsewhere."""
+    lines = ["Chosen on these rows: each model's epoch, the best model, the ensemble's weights."]
+    for what, estimate in (("best model", best["cross_validated"]), ("ensemble", ensemble.get("cross_validated"))):
+        if estimate:
+            lines.append(
+                f"By cross-validation the {what} scores {estimate['rouge_mean']:.2f} {_interval(estimate['ci95'])}."
+            )
+    return "\n".join([*lines, ""])
+
+
+def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
+    """Percent of each model's summaries with each fault."""
+    table = Table(
+        title="Beside ROUGE: percent of the summaries",
+        caption="copied: 80 % stands in the dialogue word for word; tags, script: what the dialogue has not; "
+        "repeats: three words in a row twice; length: characters, the references' being 1.",
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    shown = [fault for fault in FAULTS if any(fault in row for row in diagnostics.values())]
+    table.add_column("", no_wrap=True)
+    for fault in shown:
+        table.add_column(FAULTS[fault], justify="right", no_wrap=True)
+    for name, row in diagnostics.items():
+        percents = [f"{row[fault]:.2f}" if fault == "length_ratio" else f"{row[fault]:.0f}" for fault in shown]
+        table.add_row(name.removeprefix("baseline/"), *percents, style="dim" if is_baseline(name) else None)
     return table
 
 
@@ -41,48 +125,3 @@ def _interval(bounds: list[float]) -> str:
     low, high = bounds
     # Escaped: rich reads square brackets as markup.
     return escape(f"[{low:.1f}, {high:.1f}]")
-
-
-def print_run(root: Path) -> None:
-    """What `make repro` ends with: the leaderboard and where everything lies."""
-    from yoyak.records import read_json
-
-    console = Console()
-    ensemble = root / "metrics/ensemble.json"
-    console.print(
-        leaderboard_table(read_json(root / "metrics/scores.json"), read_json(ensemble) if ensemble.exists() else None)
-    )
-    for name, path in (
-        ("submission", "submission/submission.csv"),
-        ("checklist", "submission/checklist.md"),
-        ("plots", "plots/leaderboard.png"),
-        ("learning curves", "plots/training/"),
-    ):
-        console.print(f"{name:>16}: {path}" + ("" if (root / path).exists() else "  (not made yet)"))
-
-
-def draw_leaderboard(scores: Mapping[str, Any], path: Path) -> None:
-    """Mean ROUGE of each model with its 95 % interval, best on top; baselines in grey."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    models = dict(reversed(scores["models"].items()))
-    means = [row["rouge_mean"] for row in models.values()]
-    errors = [
-        [abs(row["rouge_mean"] - bound) for row in models.values() for bound in [row["ci95"][side]]] for side in (0, 1)
-    ]
-    colours = ["#9aa5b1" if name.startswith("baseline/") else "#2563a8" for name in models]
-    figure, axes = pyplot.subplots(figsize=(8, 1.2 + 0.45 * len(models)), layout="constrained")
-    bars = axes.barh(list(models), means, xerr=errors, color=colours, error_kw={"capsize": 4, "ecolor": "#333333"})
-    axes.bar_label(bars, labels=[f"{mean:.1f}" for mean in means], label_type="center", color="white", weight="bold")
-    scoring = scores["scoring"]
-    axes.set_xlabel(
-        "mean of ROUGE-1/2/L F1 on dev, percent, with 95 % bootstrap interval\n"
-        f"{scoring['library']} + {scoring['tokenizer_version']}, {scoring['references']} over references"
-    )
-    axes.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
-    pyplot.close(figure)

@@ -4,69 +4,107 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
-from yoyak import rouge
+from yoyak import baselines, machine, rouge, significance
+from yoyak.baselines import is_baseline
+from yoyak.diagnostics import Diagnosis, diagnose
 from yoyak.errors import UserError
+from yoyak.morphemes import Tokenizer
 from yoyak.parameters import Section
-from yoyak.records import Prediction, Prompt
-from yoyak.rouge import ReferenceRule, RowScore
+from yoyak.records import Prediction, Prompt, Reference, read_records
+from yoyak.rouge import Library, Metric, ReferenceRule
+from yoyak.significance import Floats
 
-Scores = NDArray[np.float64]
-"""Shape (rows, 3): ROUGE-1, -2 and -L F1 of each row, in percent."""
+NOISE = 0.05
+"""Differences whose corrected p-value is above it may be chance."""
 
 
 class ScoringParams(Section):
     """How summaries are judged. Training does not depend on it."""
 
-    tokenizer: Literal["mecab"]
-    """Morpheme analyser."""
-    library: Literal["rouge"]
-    """`rouge`: pltrdy's 1.0.1, which the competition's baseline pins."""
+    tokenizer: Tokenizer
+    """Morpheme analyser; `mecab` is the competition's. `kiwi` needs the extra `kiwi`; `okt`, `komoran` and `kkma` the
+    extra `konlpy` and Java."""
+    library: Library
+    """`rouge`: n-grams as sets, the competition's; `rouge_score`: Google's, which counts each occurrence."""
     references: ReferenceRule
     """A row's score over several references."""
     bootstrap_samples: int = Field(ge=100)
-    """Resamples of the rows, for the 95 % intervals."""
+    """Resamples of the rows, for the 95 % intervals and the p-values."""
     seed: int = Field(ge=0)
     """Of the resampling."""
 
+    @property
+    def metric(self) -> Metric:
+        return Metric(self.tokenizer, self.library, self.references)
+
 
 @dataclass(frozen=True)
-class Sheet:
-    """Who said what of the same rows, and what was expected."""
+class Split:
+    """What was asked and what was expected."""
 
+    name: str
     fnames: list[str]
-    references: Sequence[Sequence[str]]
+    dialogues: list[tuple[str, ...]]
+    """Turns."""
+    references: list[tuple[str, ...]]
+    topics: list[str | None]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """A split's rows scored."""
+
+    split: Split
     texts: dict[str, list[str]]
-    """Summaries of each model, in the order of `fnames`."""
+    """Summaries of each model and baseline, in the order of the split's rows."""
+    scores: dict[str, Floats]
+    """ROUGE-1, -2 and -L F1 in percent, shape (rows, 3), of each, best first; of `baseline/human` too."""
+
+    @property
+    def best(self) -> str:
+        """The best of the models; baselines do not count."""
+        return next(name for name in self.scores if not is_baseline(name))
 
 
-def sheet(prompts: Sequence[Prompt], predictions: Mapping[str, Sequence[Prediction]]) -> Sheet:
-    """The dev summaries of each model beside the baselines that cost nothing."""
-    references = [(prompt.summary,) for prompt in prompts if prompt.summary is not None]
-    fnames = [prompt.fname for prompt in prompts]
-    texts = {name: align(rows, fnames, name) for name, rows in predictions.items()}
-    return Sheet(fnames, references, {**texts, **_lead_baselines(prompts)})
+def known_splits() -> list[str]:
+    """The splits whose references are known: dev, and test where `data.test_references` names a file."""
+    return [split for split in ("dev", "test") if Path(f"data/references/{split}.jsonl").exists()]
 
 
-def put_away_leftovers(predictions: Path, names: Collection[str]) -> None:
-    """Delete the predictions of models that have left the run: DVC's cache keeps them for when they come back.
+def read_split(name: str) -> Split:
+    """A split as the stage `prepare_prompts` wrote it."""
+    prompts = read_records(Path(f"data/prompts/{name}.jsonl"), Prompt)
+    references = read_records(Path(f"data/references/{name}.jsonl"), Reference)
+    if (fnames := [row.fname for row in prompts]) != [row.fname for row in references]:
+        raise UserError(f"data/prompts and data/references of {name} are of different rows; run `dvc repro`")
+    return Split(
+        name,
+        fnames,
+        [row.turns for row in prompts],
+        [row.summaries for row in references],
+        [row.topic for row in references],
+    )
 
-    DVC cannot list the predictions of `run.models` as dependencies, so that the stages depend on the whole folder: with
+
+def put_away_leftovers(folder: Path, names: Collection[str]) -> None:
+    """Delete what models wrote that have left the run: DVC's cache keeps it for when they come back.
+
+    DVC cannot list the outputs of `run.models` as dependencies, so that the stages depend on the whole folder: with
     leftovers in it, `dvc.lock` would not fit a fresh clone.
     """
-    for folder in [*predictions.glob("*/"), *predictions.glob("baseline/*/")]:
-        name = folder.relative_to(predictions).as_posix()
+    for model in [*folder.glob("*/"), *folder.glob("baseline/*/")]:
+        name = model.relative_to(folder).as_posix()
         if name not in names and name != "baseline":
-            shutil.rmtree(folder)
+            shutil.rmtree(model)
 
 
 def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[str]:
-    """The texts of `rows` in the order of `fnames`, all of them and no others."""
+    """The texts of `rows` in the order of `fnames`, all of them."""
     by_name = {row.fname: row.text for row in rows}
     if missing := [fname for fname in fnames if fname not in by_name]:
         raise UserError(
@@ -75,67 +113,161 @@ def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[
     return [by_name[fname] for fname in fnames]
 
 
-def _lead_baselines(prompts: Sequence[Prompt]) -> dict[str, list[str]]:
+def leaderboard(split: Split, predictions: Mapping[str, Sequence[Prediction]], params: ScoringParams) -> Leaderboard:
+    """Every model of `predictions` and every baseline scored, best first."""
+    texts = {name: align(rows, split.fnames, name) for name, rows in predictions.items()}
+    texts |= baselines.extracts(split.dialogues)
+    scores = {name: score(rows, split.references, params.metric) for name, rows in texts.items()}
+    if (ceiling := baselines.human(split.references, params.metric)) is not None:
+        scores[baselines.HUMAN] = 100 * ceiling
+    return Leaderboard(split, texts, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
+
+
+def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Metric) -> Floats:
+    """Percent, shape (rows, 3)."""
+    return 100 * np.array(rouge.score(texts, references, metric), dtype=np.float64).reshape(-1, 3)
+
+
+def report(dev: Leaderboard, test: Leaderboard | None, params: ScoringParams) -> dict[str, Any]:
+    """`metrics/scores.json`. The model that test is compared with is the one chosen on dev."""
+    first = next(name for name in dev.texts if not is_baseline(name))
+    audited = rouge.audit(dev.texts[first], dev.split.references, params.metric)
+    content = {
+        "scoring": {**made_by(params), "pairs_that_the_library_scored_too": audited},
+        **_of_split(dev, dev.best, params),
+    }
+    content["best"] |= {"chosen_on": "dev", "cross_validated": cross_validated_choice(dev, params)}
+    return content if test is None else {**content, "test": _of_split(test, dev.best, params)}
+
+
+def made_by(params: ScoringParams) -> dict[str, Any]:
+    """What must stand beside every score."""
     return {
-        "baseline/lead_2": ["\n".join(prompt.turns[:2]) for prompt in prompts],
-        "baseline/longest_turn": [max(prompt.turns, key=len) for prompt in prompts],
+        **params.metric.describe(),
+        "bootstrap_samples": params.bootstrap_samples,
+        "seed": params.seed,
+        "commit": machine.commit(),
     }
 
 
-def score(texts: Sequence[str], references: Sequence[Sequence[str]], params: ScoringParams) -> Scores:
-    return to_percent(rouge.score(texts, references, params.references))
-
-
-def to_percent(scores: Sequence[RowScore]) -> Scores:
-    return 100 * np.array(scores, dtype=np.float64).reshape(-1, 3)
-
-
-def summarise(scores: Scores, params: ScoringParams) -> dict[str, Any]:
-    """A model's entry in `metrics/scores.json`, in percent; the interval is of `rouge_mean`."""
-    rouge1, rouge2, rouge_l = scores.mean(axis=0)
+def _of_split(board: Leaderboard, best: str, params: ScoringParams) -> dict[str, Any]:
     return {
-        "rouge1": round(rouge1, 2),
-        "rouge2": round(rouge2, 2),
-        "rougeL": round(rouge_l, 2),
-        "rouge_mean": round(scores.mean(), 2),
-        "rouge_sum": round(scores.mean(axis=0).sum(), 2),
-        "ci95": interval(scores.mean(axis=1), params),
-        "rows": len(scores),
-    }
-
-
-def interval(values: NDArray[np.float64], params: ScoringParams) -> list[float]:
-    """95 % percentile bootstrap interval (Efron 1979) of the mean of per-row values, seeded."""
-    draws = np.random.default_rng(params.seed).integers(len(values), size=(params.bootstrap_samples, len(values)))
-    low, high = np.percentile(values[draws].mean(axis=1), [2.5, 97.5])
-    return [round(float(low), 2), round(float(high), 2)]
-
-
-def leaderboard(sheet: Sheet, params: ScoringParams) -> tuple[dict[str, Any], dict[str, Scores]]:
-    """`metrics/scores.json`, best model first, and the per-row scores of each model."""
-    scores = {name: score(texts, sheet.references, params) for name, texts in sheet.texts.items()}
-    ranked = dict(sorted(scores.items(), key=lambda item: -item[1].mean()))
-    models = {name: summarise(rows, params) for name, rows in ranked.items()}
-    best = next(name for name in ranked if not name.startswith("baseline/"))
-    report = {
-        "scoring": {
-            **rouge.describe(params.references),
-            "split": "dev",
-            "bootstrap_samples": params.bootstrap_samples,
-            "seed": params.seed,
-        },
-        "models": models,
-        "best": {
-            "model": best,
-            # Paired: the same resampled rows on both sides, so that hard rows do not widen the interval.
-            "minus": {
-                name: {
-                    "rouge_mean": round(float((ranked[best] - rows).mean()), 2),
-                    "ci95": interval((ranked[best] - rows).mean(axis=1), params),
-                }
-                for name, rows in ranked.items()
-                if name != best
-            },
+        "models": dict(zip(board.scores, entries_of(list(board.scores.values()), params), strict=True)),
+        "best": {"model": best, "minus": differences(board.scores, best, params)},
+        "diagnostics": {
+            name: diagnosis_of(rows, board.split.references, board.split.dialogues)
+            for name, rows in board.texts.items()
         },
     }
-    return report, ranked
+
+
+def ensemble_report(
+    summaries: Mapping[str, Sequence[Prediction]], weights: Mapping[str, float], params: ScoringParams
+) -> dict[str, Any]:
+    """`metrics/ensemble.json`: `dev` under `ensemble`; `cross_validated` and, where its references are known, `test`.
+
+    The weights are dev scores, so that dev flatters; `cross_validated` are dev summaries by others' weights.
+    """
+    known = known_splits()
+    entries = {}
+    for name, rows in summaries.items():
+        if (split_name := "test" if name == "test" else "dev") in known:
+            split = read_split(split_name)
+            scores = score(align(rows, split.fnames, "ensemble"), split.references, params.metric)
+            (entries[name],) = entries_of([scores], params)
+    return {
+        "scoring": made_by(params),
+        "ensemble": entries.pop("dev"),
+        "weights": {name: _rounded(weight) for name, weight in weights.items()},
+        "weights_chosen_on": "dev",
+        **entries,
+    }
+
+
+def entries_of(scores: Sequence[Floats], params: ScoringParams) -> list[dict[str, Any]]:
+    """Each model's entry in `metrics/scores.json`, in percent; the interval is of `rouge_mean`."""
+    means = significance.resampled_means(np.column_stack([rows.mean(axis=1) for rows in scores]), *_draws(params))
+    return [
+        {
+            **dict(zip(("rouge1", "rouge2", "rougeL"), map(_rounded, rows.mean(axis=0)), strict=True)),
+            "rouge_mean": _rounded(rows.mean()),
+            "rouge_sum": _rounded(rows.mean(axis=0).sum()),
+            **_interval(bounds),
+            "rows": len(rows),
+        }
+        for rows, bounds in zip(scores, significance.interval(means), strict=True)
+    ]
+
+
+def differences(scores: Mapping[str, Floats], best: str, params: ScoringParams) -> dict[str, dict[str, Any]]:
+    """How far each other model lies behind `best` on the same rows, and whether that may be chance.
+
+    Paired: hard rows, which are hard for both, do not widen the interval. P-values are corrected for their number.
+    """
+    names = [name for name in scores if name != best]
+    behind = np.column_stack([(scores[best] - scores[name]).mean(axis=1) for name in names])
+    intervals = significance.interval(significance.resampled_means(behind, *_draws(params)))
+    p_values = significance.paired_p_values(behind, *_draws(params))
+    return {
+        name: {
+            "rouge_mean": _rounded(behind[:, column].mean()),
+            **_interval(intervals[column]),
+            "p": round(float(p_values[column]), 4),
+            "p_holm": round(float(corrected), 4),
+            "noise": bool(corrected > NOISE),
+        }
+        for column, (name, corrected) in enumerate(zip(names, significance.holm(p_values), strict=True))
+    }
+
+
+def cross_validated_choice(board: Leaderboard, params: ScoringParams) -> dict[str, Any] | None:
+    """What choosing the best model on dev is worth on rows that did not choose; none where dev has one row.
+
+    The best of several models on some rows is partly the luckiest on them. Here each fold of the rows is judged with
+    the model that is best on the others.
+    """
+    means = np.column_stack([rows.mean(axis=1) for name, rows in board.scores.items() if not is_baseline(name)])
+    if len(means) < 2:
+        return None
+    fold = significance.folds(len(means), params.seed)
+    chosen = [int(means[fold != part].mean(axis=0).argmax()) for part in fold]
+    judged = means[np.arange(len(means)), chosen]
+    bounds = significance.interval(significance.resampled_means(judged[:, None], *_draws(params)))[0]
+    return {"rouge_mean": _rounded(judged.mean()), **_interval(bounds), "folds": int(fold.max()) + 1}
+
+
+def diagnosis_of(
+    texts: Sequence[str], references: Sequence[Sequence[str]], dialogues: Sequence[Sequence[str]] | None
+) -> dict[str, float]:
+    """Percent of the summaries with each fault; characters of a summary over its references', the rows' mean.
+
+    Without dialogues, no fault that takes one to see.
+    """
+    diagnoses = diagnose_rows(texts, dialogues)
+    faults = [fault for fault in Diagnosis._fields if getattr(diagnoses[0], fault) is not None]
+    percent = {fault: _rounded(100 * np.mean([getattr(row, fault) for row in diagnoses])) for fault in faults}
+    return {**percent, "length_ratio": round(float(np.mean(length_ratios(texts, references))), 2)}
+
+
+def diagnose_rows(texts: Sequence[str], dialogues: Sequence[Sequence[str]] | None) -> list[Diagnosis]:
+    sources = [None] * len(texts) if dialogues is None else ["\n".join(turns) for turns in dialogues]
+    return [diagnose(text, source) for text, source in zip(texts, sources, strict=True)]
+
+
+def length_ratios(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Characters of each summary over the mean characters of its references."""
+    return [len(text) * len(row) / sum(map(len, row)) for text, row in zip(texts, references, strict=True)]
+
+
+def _draws(params: ScoringParams) -> tuple[int, int]:
+    return params.bootstrap_samples, params.seed
+
+
+def _interval(bounds: Floats) -> dict[str, Any]:
+    """Twice: DVC shows numbers, and no lists."""
+    low, high = map(_rounded, bounds)
+    return {"ci95": [low, high], "ci95_low": low, "ci95_high": high}
+
+
+def _rounded(value: float | np.floating[Any]) -> float:
+    return round(float(value), 2)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
-from yoyak.dialogues import read_table
 from yoyak.errors import UserError
 from yoyak.parameters import Section
 from yoyak.records import Prediction
+from yoyak.tables import read_table
 
 
 class SubmissionParams(Section):

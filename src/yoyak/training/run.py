@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from dvclive import Live
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from transformers.integrations import DVCLiveCallback
@@ -81,6 +82,7 @@ def _attempt(
         seconds = time.perf_counter() - started
         resumed_at = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
     _save(job, loaded, trainer.model, outputs.model)
+    epochs(trainer.state.log_history).to_csv(outputs.curves / "epochs.csv", index=False)
     return {
         "train_loss": outcome.training_loss,
         "best": {
@@ -109,10 +111,26 @@ def _callbacks(job: TrainingJob, live: Live) -> list[TrainerCallback]:
 
 
 class Curves(DVCLiveCallback):
-    """Loss, learning rate and dev figures for `dvc plots`; not the trainer's arguments, which name local paths."""
+    """Loss, learning rate and dev figures for `dvc plots`, as they come.
+
+    Not the trainer's arguments, which name local paths, and not how long each evaluation took.
+    """
 
     def setup(self, args: Any, state: Any, model: Any) -> None:
         self._initialized = True
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        told = {
+            key: value for key, value in (logs or {}).items() if not key.endswith(("runtime", "_per_second", "flos"))
+        }
+        super().on_log(args, state, control, logs=told, **kwargs)
+
+
+def epochs(log: list[dict[str, Any]]) -> pd.DataFrame:
+    """A line an epoch: `epoch`, `step`, `loss` and what else was measured on dev; those before a restart, too."""
+    kept = ("epoch", "step", "eval_loss", "eval_rouge_mean")
+    lines = [{key: entry[key] for key in kept if key in entry} for entry in log if "eval_loss" in entry]
+    return pd.DataFrame(lines).rename(columns=lambda key: key.removeprefix("eval_"))
 
 
 class StopOnNaN(TrainerCallback):
@@ -130,7 +148,10 @@ class StopOnNaN(TrainerCallback):
 def _save(job: TrainingJob, loaded: Loaded, model: Any, folder: Path) -> None:
     if job.model.method == "lora":
         # The base is named as the user named it: this machine's cache path would change the adapter's hash.
-        model.peft_config["default"].base_model_name_or_path = job.model.weights
+        config = model.peft_config["default"]
+        config.base_model_name_or_path = job.model.weights
+        # A set would be written in another order by each run, and change the hash, too.
+        config.target_modules = sorted(config.target_modules)
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     loaded.tokenizer.save_pretrained(folder)

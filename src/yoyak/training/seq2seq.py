@@ -87,7 +87,7 @@ def _rouge_of(tokenizer: Any) -> Callable[[Any], dict[str, float]]:
             tokenizer.batch_decode(np.where(ids == IGNORED, tokenizer.pad_token_id, ids), skip_special_tokens=True)
             for ids in (prediction.predictions, prediction.label_ids)
         )
-        scores = rouge.score(texts, [(reference,) for reference in references], "mean")
+        scores = rouge.score(texts, [(reference,) for reference in references])
         return {"rouge_mean": 100 * fmean(row.mean for row in scores)}
 
     return compute

@@ -1,0 +1,44 @@
+"""Files of summaries that came from elsewhere, scored like our own."""
+
+from pathlib import Path
+from typing import Any
+
+from yoyak import scoring
+from yoyak.dialogues import read_references, turns
+from yoyak.errors import UserError
+from yoyak.scoring import ScoringParams
+from yoyak.tables import read_table
+
+
+def score_files(predictions: Path, references: Path, params: ScoringParams) -> dict[str, Any]:
+    """Score, interval and faults of the summaries in `predictions`; both files are CSV or JSONL.
+
+    Every row of `references` must have its summary. Faults that take the dialogue to see are looked for where
+    `references` has a column `dialogue`.
+    """
+    expected = read_references(references)
+    said = _read_summaries(predictions)
+    for fname in expected:
+        if fname not in said:
+            raise UserError(f"{predictions}: no summary for {fname}, which {references} has; add its row")
+    texts, targets = [said[fname] for fname in expected], list(expected.values())
+    (entry,) = scoring.entries_of([scoring.score(texts, targets, params.metric)], params)
+    return {
+        "scoring": {**scoring.made_by(params), "references_a_row": sorted({len(row) for row in targets})},
+        "scores": entry,
+        "diagnostics": scoring.diagnosis_of(texts, targets, _read_dialogues(references)),
+        "rows_without_reference": len(said) - len(expected),
+    }
+
+
+def _read_summaries(path: Path) -> dict[str, str]:
+    table = read_table(path, ["fname"])
+    column = next((name for name in ("summary", "text") if name in table.columns), None)
+    if column is None:
+        raise UserError(f"{path}: column 'summary' is missing; it has {', '.join(map(repr, table.columns))}")
+    return dict(zip(table["fname"], table[column], strict=True))
+
+
+def _read_dialogues(path: Path) -> list[list[str]] | None:
+    table = read_table(path, ["fname"])
+    return [turns(dialogue) for dialogue in table["dialogue"]] if "dialogue" in table.columns else None

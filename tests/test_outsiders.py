@@ -1,0 +1,98 @@
+"""`yoyak score`: any team's file, scored as ours."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from project import ROOT
+from typer.testing import CliRunner
+
+from yoyak import cli
+from yoyak.errors import UserError
+
+SAMPLE = ROOT / "data/sample"
+TEST_REFERENCES = SAMPLE / "test_references.csv"
+
+
+def run(*arguments: object) -> Any:
+    done = CliRunner().invoke(cli.app, ["score", *map(str, arguments)], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return done.output
+
+
+def as_json(*arguments: object) -> dict[str, Any]:
+    return dict(json.loads(run(*arguments, "--json")))
+
+
+def write(path: Path, rows: list[dict[str, Any]]) -> Path:
+    if path.suffix == ".jsonl":
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    else:
+        pd.DataFrame(rows).to_csv(path, index=False)
+    return path
+
+
+def test_lead_2_of_the_sample_is_what_the_pipeline_says(tmp_path: Path) -> None:
+    """The same figures, to the last digit, as `metrics/scores.json` of the repository has them."""
+    dev = pd.read_csv(SAMPLE / "dev.csv")
+    committed = json.loads((ROOT / "metrics/scores.json").read_text())
+    from yoyak.dialogues import turns
+
+    rows = [{"fname": row.fname, "summary": "\n".join(turns(row.dialogue)[:2])} for row in dev.itertuples()]
+    result = as_json(write(tmp_path / "lead.csv", rows), SAMPLE / "dev.csv")
+    assert result["scores"] == committed["models"]["baseline/lead_2"]
+    assert result["diagnostics"] == committed["diagnostics"]["baseline/lead_2"]
+    assert result["scoring"]["dictionary"] == "python-mecab-ko-dic 2.1.1.post2"
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
+def test_csv_and_jsonl_alike(tmp_path: Path, suffix: str) -> None:
+    references = pd.read_csv(TEST_REFERENCES)
+    rows = [{"fname": row.fname, "summary": row.summary_1} for row in references.itertuples()]
+    said = write(tmp_path / f"said{suffix}", rows[::-1])
+    lists = [{"fname": row.fname, "summaries": list(row[2:5])} for row in references.itertuples()]
+    expected = write(tmp_path / "expected.jsonl", lists) if suffix == ".jsonl" else TEST_REFERENCES
+    mean, best = as_json(said, expected), as_json(said, expected, "--references", "max")
+    assert best["scores"]["rouge_mean"] == 100
+    assert 30 < mean["scores"]["rouge_mean"] < 90
+    assert mean["scoring"]["references_a_row"] == [3]
+    assert "copied" not in mean["diagnostics"]
+
+
+def test_predictions_of_the_pipeline(tmp_path: Path) -> None:
+    rows = [
+        {"fname": row.fname, "text": row.summary, "candidates": []}
+        for row in pd.read_csv(SAMPLE / "dev.csv").itertuples()
+    ]
+    result = as_json(write(tmp_path / "dev.jsonl", rows), SAMPLE / "dev.csv", "--library", "rouge_score")
+    assert result["scores"]["rouge_mean"] == 100
+    assert result["scoring"]["library"] == "rouge_score 0.1.2"
+    assert result["diagnostics"]["length_ratio"] == 1
+
+
+def test_a_table_for_people(tmp_path: Path) -> None:
+    rows = [{"fname": row.fname, "summary": row.summary[:20]} for row in pd.read_csv(SAMPLE / "dev.csv").itertuples()]
+    rows.append({"fname": "dev_999999", "summary": "남는 줄"})
+    printed = run(write(tmp_path / "short.csv", rows), SAMPLE / "dev.csv", "--tokenizer", "char")
+    assert "short.csv" in printed
+    assert "1 further rows" in printed
+    assert "rouge 1.0.1, char, mean over references" in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_faults_are_named(tmp_path: Path) -> None:
+    said = write(tmp_path / "said.csv", [{"fname": "dev_0", "summary": "요약."}])
+    with pytest.raises(UserError, match=r"said.csv: no summary for dev_1, which .*dev.csv has"):
+        run(said, SAMPLE / "dev.csv")
+    with pytest.raises(UserError, match=r"said.csv: column 'summary' is missing; it has 'fname', 'answer'"):
+        run(write(tmp_path / "said.csv", [{"fname": "dev_0", "answer": "요약."}]), SAMPLE / "dev.csv")
+    (tmp_path / "broken.jsonl").write_text('{"fname": "a", "summary": "b"}\n{"fname": \n')
+    with pytest.raises(UserError, match=r"broken.jsonl, line 2: not valid JSON"):
+        run(said, tmp_path / "broken.jsonl")
+    (tmp_path / "list.jsonl").write_text("[1]\n")
+    with pytest.raises(UserError, match=r"list.jsonl, line 1: a JSON object is expected"):
+        run(said, tmp_path / "list.jsonl")
+    with pytest.raises(UserError, match="no such file"):
+        run(said, tmp_path / "absent.csv")
