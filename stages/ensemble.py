@@ -18,14 +18,16 @@ def main() -> None:
     params = check(EnsembleParams, content["ensemble"], "params.yaml: ensemble")
     judging = check(ScoringParams, content["scoring"], "params.yaml: scoring")
     models = content["run"]["models"]
-    rows = pd.read_csv("scores/rows.csv", dtype={"fname": str})
-    scores = {name: part["rouge_mean"].to_numpy() for name, part in rows[rows["split"] == "dev"].groupby("model")}
-    weights = ensemble.members(params, models, {name: scores[name].mean() for name in models})
-
     predictions = {
         split: {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in models}
         for split in ("dev", "test")
     }
+    rows = pd.read_csv("scores/rows.csv", keep_default_na=False, dtype={"fname": str, "model": str})
+    by_fname = rows[rows["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
+    scores = {
+        name: by_fname[name].loc[[row.fname for row in said]].to_numpy() for name, said in predictions["dev"].items()
+    }
+    weights = ensemble.members(params, models, {name: scores[name].mean() for name in models})
     combined = {split: ensemble.combine(said, weights) for split, said in predictions.items()}
     for split, summaries in combined.items():
         write_records(Path(f"ensemble/{split}.jsonl"), summaries)
@@ -36,7 +38,8 @@ def main() -> None:
         "cross_validated": ensemble.cross_validated(params, predictions["dev"], scores, fold),
         "test": combined["test"],
     }
-    write_json(Path("metrics/ensemble.json"), scoring.ensemble_report(judged, weights, judging))
+    best = predictions["dev"][max(weights, key=weights.__getitem__)]
+    write_json(Path("metrics/ensemble.json"), scoring.ensemble_report(judged, weights, best, judging))
 
 
 if __name__ == "__main__":

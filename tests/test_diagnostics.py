@@ -5,7 +5,7 @@ import csv
 import pytest
 from project import ROOT
 
-from yoyak.diagnostics import copied_share, diagnose, scripts
+from yoyak.diagnostics import copied_share, diagnose
 
 DIALOGUE = """#Person1#: 내일 아침 아홉 시에 강남역 앞에서 만나기로 한 것 잊지 않았지?
 #Person2#: 물론이지. Jimmy도 온대. 전화는 #PhoneNumber#로 해.
@@ -24,7 +24,15 @@ DIALOGUE = """#Person1#: 내일 아침 아홉 시에 강남역 앞에서 만나�
         ("#Person1#은 내일 아침 아홉 시에 강남역 앞에서", {"unfinished"}),
         ("#Person3#은 내일 온다.", {"unknown_tags"}),
         ("#Email#로 연락한다.", {"unknown_tags"}),
-        ("두 사람은 especialmente 만난다.", set()),
+        ("두 사람은 especialmente 만난다.", {"foreign_script"}),
+        ("두 사람은 ＪＩＭＭＹ를 만난다.", set()),
+        ("Person1과 #Person2#는 내일 만난다.", {"unknown_tags"}),
+        ("#Person1 은 내일 만난다.", {"unknown_tags"}),
+        ("# Person1 #은 내일 만난다.", {"unknown_tags"}),
+        ("#Person1#은 #Person1#은 #Person1#은 만난다.", {"repeated"}),
+        ("내일 본다 내일 본다.", set()),
+        ("내일 본다. 내일 본다.", {"repeated"}),
+        (".", set()),
         ("두 사람은 明日 만난다.", {"foreign_script"}),
         ("두 사람은 あした 만난다.", {"foreign_script"}),
         ("두 사람은 завтра 만난다.", {"foreign_script"}),
@@ -50,17 +58,18 @@ def test_without_a_dialogue_only_what_needs_none() -> None:
     assert (diagnosis.copied, diagnosis.unknown_tags, diagnosis.foreign_script) == (None, None, None)
 
 
-def test_scripts() -> None:
-    assert scripts("가나 ㅋㅋ 12 #Person1# ！？") == {"HANGUL"}
-    assert scripts("ＵＦＯ") == {"LATIN"}
-    assert scripts("漢字とカナ") == {"CJK", "HIRAGANA", "KATAKANA"}
+def test_an_empty_dialogue_is_not_known() -> None:
+    assert diagnose("#Person9#은 온다.", " ").unknown_tags is None
 
 
 def test_copied_share() -> None:
     turn = "내일 아침 아홉 시에 강남역 앞에서 만나기로 한 것 잊지 않았지?"
     assert copied_share(turn, DIALOGUE) == 1
     assert copied_share("전혀 다른 이야기를 길게 늘어놓는 문장입니다.", DIALOGUE) == 0
-    assert 0 < copied_share(f"{turn} 이것은 대화에 없는 이야기입니다.", DIALOGUE) < 1
+    half = f"{turn} 이것은 대화에 없는 이야기로서 새로 지어낸 것이며 길기도 합니다."
+    assert 0.4 < copied_share(half, DIALOGUE) < 0.7
+    assert not diagnose(half, DIALOGUE).copied
+    assert diagnose(f"{turn} 그렇습니다.", DIALOGUE).copied
     assert copied_share("", DIALOGUE) == copied_share(".", "") == 0
 
 

@@ -1,6 +1,8 @@
 """`yoyak score`: any team's file, scored as ours."""
 
 import json
+import re
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,47 @@ def test_a_table_for_people(tmp_path: Path) -> None:
     assert "short.csv" in printed
     assert "1 further rows" in printed
     assert "rouge 1.0.1, char, mean over references" in printed
-    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
+    rows = [{"fname": row.fname, "summary": row.summary} for row in pd.read_csv(SAMPLE / "dev.csv").itertuples()]
+    assert "[bold]x.csv" in run(write(tmp_path / "[bold]x.csv", rows), SAMPLE / "dev.csv")
+    long = run(write(tmp_path / f"{'long' * 30}.csv", rows), SAMPLE / "dev.csv")
+    assert "100.00" in long
+
+
+def test_only_summary_columns_are_references(tmp_path: Path) -> None:
+    rows = [{"fname": "a", "summary": "비가 온다.", "summary_id": "17", "summarizer": "kim"}]
+    result = as_json(write(tmp_path / "said.csv", rows), write(tmp_path / "expected.csv", rows))
+    assert result["scoring"]["references_a_row"] == [1]
+    assert result["scores"]["rouge1"] == 100
+
+
+def test_hangul_in_parts_is_hangul(tmp_path: Path) -> None:
+    """As macOS writes it."""
+    whole, parted = "비가 온다.", unicodedata.normalize("NFD", "비가 온다.")
+    assert whole != parted
+    expected = write(tmp_path / "expected.jsonl", [{"fname": "a", "summary": whole}])
+    assert (
+        as_json(write(tmp_path / "said.jsonl", [{"fname": "a", "summary": parted}]), expected)["scores"]["rouge1"]
+        == 100
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('{"fname": "a", "summary": {"t": "x"}}', "line 1, column 'summary': text is expected"),
+        ('{"fname": "a", "summary": ["x", 1]}', "line 1, column 'summary': text is expected"),
+        ('{"fname": "a", "summary": NaN}', "line 1, column 'summary': text is expected"),
+        ('{"fname": "a", "summary": "x", "summary": "y"}', "line 1: not valid JSON: the key 'summary' stands 2 times"),
+        ('{"fname": "a", "n": ' + "9" * 5000 + "}", "line 1: not valid JSON"),
+    ],
+)
+def test_bad_json_lines(tmp_path: Path, line: str, says: str) -> None:
+    (tmp_path / "said.jsonl").write_text(line + "\n")
+    with pytest.raises(UserError, match=re.escape(says)):
+        run(tmp_path / "said.jsonl", SAMPLE / "dev.csv")
 
 
 def test_faults_are_named(tmp_path: Path) -> None:

@@ -6,12 +6,14 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
 from project import Project
 
 from yoyak.errors import UserError
+from yoyak.machine import LimitsParams
 from yoyak.records import read_json
-from yoyak.training.memory import Plan, shrinking_on_oom
+from yoyak.training import checkpoints
+from yoyak.training.run import RoomToSave
+from yoyak.training.settings import TrainingJob
 
 
 @pytest.fixture
@@ -63,23 +65,27 @@ def _kill_after_a_checkpoint(project: Project, model: str) -> None:
     training.wait()
 
 
-def test_out_of_memory_recomputes_activations_then_halves_the_rows() -> None:
-    tried = []
+def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """But not one that runs, nor another model's."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    job = TrainingJob.model_construct()
+    with checkpoints.scratch_folder("kobart", job, []) as folder:
+        (folder / "checkpoint-1").mkdir()
+        (tmp_path / "data").write_text("other rows")
+        with checkpoints.scratch_folder("kobart", job, [tmp_path / "data"]):
+            assert folder.exists(), "it runs"
+        with checkpoints.scratch_folder("kobart_f0", job, []):
+            pass
+        stale = folder.with_name(folder.name[:-1] + "x")
+        stale.mkdir()
+        another = folder.with_name("kobart_f0-" + "0" * 16)
+        another.mkdir()
+        with checkpoints.scratch_folder("kobart", job, [tmp_path / "data"]):
+            assert not stale.exists()
+            assert another.exists()
 
-    def attempt(plan: Plan) -> str:
-        tried.append((plan.micro_batch_size, plan.gradient_checkpointing))
-        if plan.micro_batch_size > 2:
-            raise torch.cuda.OutOfMemoryError
-        return "trained"
 
-    result, plan = shrinking_on_oom(Plan(8, False, "test"), attempt)
-    assert (result, plan.micro_batch_size, plan.accumulation(8)) == ("trained", 2, 4)
-    assert tried == [(8, False), (8, True), (4, True), (2, True)]
-
-
-def test_a_row_that_does_not_fit_is_told_in_one_line() -> None:
-    def attempt(plan: Plan) -> None:
-        raise torch.cuda.OutOfMemoryError
-
-    with pytest.raises(UserError, match="max_prompt_tokens"):
-        shrinking_on_oom(Plan(1, True, "test"), attempt)
+def test_a_full_disk_stops_before_a_checkpoint() -> None:
+    limits = LimitsParams(free_gb=1e9)
+    with pytest.raises(UserError, match=r"the next checkpoint needs 0.5 GB and would leave"):
+        RoomToSave(limits, 0.5).on_epoch_end(None, None, None)

@@ -67,7 +67,7 @@ def test_report_has_what_a_score_needs(dev: Leaderboard) -> None:
     assert content["scoring"]["dictionary"] == "python-mecab-ko-dic 2.1.1.post2"
     assert content["scoring"]["library"] == "rouge 1.0.1"
     assert content["scoring"]["references"] == "mean"
-    assert content["scoring"]["pairs_that_the_library_scored_too"] == 12
+    assert content["scoring"]["pairs_that_the_library_scored_too"] == 72, "all but the silent model's"
     assert len(content["scoring"]["commit"]) == 40
     assert set(content["models"]) == {"good", "twin", "bad", "silent"} | EXTRACTS
     for name, entry in content["models"].items():
@@ -106,7 +106,17 @@ def test_which_differences_are_noise(dev: Leaderboard) -> None:
     assert minus["twin"]["noise"]
     assert minus["silent"]["ci95"][0] > 0
     assert not minus["silent"]["noise"]
-    assert all(gap["p_holm"] >= gap["p"] for gap in minus.values())
+    assert minus["silent"]["p_holm"] == pytest.approx(21 * minus["silent"]["p"]), "of 7 models' pairs, the smallest"
+
+
+def test_what_looks_like_a_difference_alone_may_be_noise_among_many() -> None:
+    draw = np.random.default_rng(0)
+    scores = {"best": np.zeros((40, 3))} | {
+        f"m{model}": np.repeat(draw.normal(-0.2 - 0.25 * model, 2, (40, 1)), 3, axis=1) for model in range(7)
+    }
+    gaps = scoring.differences(scores, "best", 7, PARAMS).values()
+    assert any(gap["p"] < 0.05 < gap["p_holm"] and gap["noise"] for gap in gaps)
+    assert any(gap["p_holm"] < 0.05 and not gap["noise"] for gap in gaps)
 
 
 def test_baselines_quote_the_dialogue(dev: Leaderboard) -> None:
@@ -186,7 +196,6 @@ def test_every_row_of_every_model_is_kept(dev: Leaderboard) -> None:
     assert rows[rows["model"] == "silent"]["empty"].all()
     assert (rows["speakers"] == "2").all()
     assert set(rows["topic"]) == {"날씨", "no topic"}
-    assert set(rows["register"]) <= {"니다", "다", "other"}
     assert rows["dialogue_length"].nunique() == 4
 
 
@@ -195,10 +204,42 @@ def test_groups_hold_all_rows_once(dev: Leaderboard) -> None:
     groups = breakdowns.breakdowns(rows, PARAMS)
     assert set(groups["by"]) == {"dialogue_length", "speakers", "topic", "register", "summary_length"}
     assert (groups.groupby(["by", "model"])["rows"].sum() == 12).all()
-    assert (groups["ci95_low"] <= groups["rouge_mean"] + 1e-9).all()
-    assert (groups["rouge_mean"] <= groups["ci95_high"] + 1e-9).all()
+    large = groups["rows"] >= breakdowns.FEWEST_ROWS
+    assert groups[~large]["ci95_low"].isna().all()
+    assert (groups[large]["ci95_low"] <= groups[large]["rouge_mean"] + 1e-9).all()
+    assert (groups[large]["rouge_mean"] <= groups[large]["ci95_high"] + 1e-9).all()
+    assert large.any()
     plain = groups[(groups["by"] == "topic") & (groups["model"] == "good") & (groups["group"] == "날씨")].iloc[0]
     assert plain["rouge_mean"] == pytest.approx(dev.scores["good"][1::2].mean())
+
+
+@pytest.mark.parametrize(
+    ("summary", "register"),
+    [
+        ("두 사람은 갑니다.", "니다"),
+        ("그것은 아니다.", "다"),
+        ("학교에 다니다.", "다"),
+        ("간다", "다"),
+        ("감.", "other"),
+        ("", "other"),
+    ],
+)
+def test_register(summary: str, register: str) -> None:
+    assert breakdowns._register(summary) == register
+
+
+def test_rare_topics_are_one_group() -> None:
+    topics = ["날씨"] * 5 + ["여행"] * 4 + [None]
+    assert breakdowns._frequent(topics) == ["날씨"] * 5 + ["rarer topics"] * 4 + ["no topic"]
+
+
+def test_summary_lengths_are_ratios_to_the_references() -> None:
+    rows = split("dev", [("가" * 10,)] * 4)
+    board = leaderboard(rows, predictions(rows, m=["가" * 4, "가" * 7, "가" * 10, "가" * 30]), PARAMS)
+    found = breakdowns.by_row(board)
+    mine = found[found["model"] == "m"]
+    assert list(mine["length_ratio"]) == [0.4, 0.7, 1, 3]
+    assert list(mine["summary_length"]) == ["under half", "half to 0.8", "0.8 to 1.25", "over twice"]
 
 
 @pytest.mark.parametrize("characters", [[5], [7, 7, 7], [1, 2], list(range(100)), [10, 10, 10, 90]])

@@ -16,9 +16,11 @@ from yoyak.scoring import Leaderboard, ScoringParams, Split, diagnose_rows, leng
 FIGURES = ["rouge1", "rouge2", "rougeL"]
 RATIO_EDGES = [0, 0.5, 0.8, 1.25, 2, np.inf]
 RATIO_NAMES = ["under half", "half to 0.8", "0.8 to 1.25", "1.25 to 2", "over twice"]
+FEWEST_ROWS = 10
+"""Of a group that has an interval: the bootstrap of fewer is far too narrow."""
 TOPIC_ROWS = 5
 """Topics of fewer rows are one group: most of the competition's topics stand once."""
-REGISTERS = {"니다": re.compile(r"니다[.!?…]*$"), "다": re.compile(r"다[.!?…]*$")}
+LAST_WORD = re.compile(r"(\w+)[.!?…]*$")
 
 
 def by_row(board: Leaderboard) -> pd.DataFrame:
@@ -67,7 +69,12 @@ def _frequent(topics: Sequence[str | None]) -> list[str]:
 
 def _register(summary: str) -> str:
     """How its last sentence ends: in polite `니다`, in plain `다`, or otherwise."""
-    return next((name for name, ending in REGISTERS.items() if ending.search(summary.strip())), "other")
+    ending = LAST_WORD.search(summary.strip())
+    word = ending[1] if ending else ""
+    # 합니다, but neither 아니다 nor 다니다: the syllable before ends in ㅂ, the 17th of 28 final consonants.
+    if word.endswith("니다") and len(word) > 2 and (ord(word[-3]) - ord("가")) % 28 == 17:
+        return "니다"
+    return "다" if word.endswith("다") else "other"
 
 
 def breakdowns(rows: pd.DataFrame, params: ScoringParams) -> pd.DataFrame:
@@ -75,8 +82,13 @@ def breakdowns(rows: pd.DataFrame, params: ScoringParams) -> pd.DataFrame:
     lines: list[dict[str, Any]] = []
     for by in ("dialogue_length", "speakers", "topic", "register", "summary_length"):
         for (split, group, model), part in rows.dropna(subset=[by]).groupby(["split", by, "model"], sort=False):
-            means = significance.resampled_means(part[["rouge_mean"]].to_numpy(), params.bootstrap_samples, params.seed)
-            low, high = significance.interval(means)[0]
+            if len(part) < FEWEST_ROWS:
+                low = high = np.nan
+            else:
+                means = significance.resampled_means(
+                    part[["rouge_mean"]].to_numpy(), params.bootstrap_samples, params.seed
+                )
+                low, high = significance.interval(means)[0]
             figures = {figure: part[figure].mean() for figure in (*FIGURES, "rouge_mean")}
             lines.append(
                 {"split": split, "by": by, "group": group, "model": model, "rows": len(part), **figures}

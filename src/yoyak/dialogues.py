@@ -7,6 +7,8 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from yoyak.errors import UserError
 from yoyak.parameters import Section
 from yoyak.records import Dialogue
@@ -15,6 +17,7 @@ from yoyak.tables import read_table
 SPEAKER = re.compile(r"(#Person\d+#)\s*:")
 TAG = re.compile(r"#\w+#")
 """A person tag or a mask: `#Person1#`, `#PhoneNumber#`."""
+SUMMARY_COLUMN = re.compile(r"(summary|summaries)(_\d+)?")
 BREAK = re.compile(r"(?:<br\s*)+/?>", re.IGNORECASE)
 
 
@@ -57,11 +60,15 @@ def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
 
 
 def read_references(path: Path) -> dict[str, tuple[str, ...]]:
-    """The references of each row, by `fname`, from the columns whose names begin with `summar`."""
-    table = read_table(path, ["fname"])
-    columns = [column for column in table.columns if column.startswith("summar")]
+    """The references of each row, by `fname`, from the columns `summary`, `summary_1`, `summaries_1`, …."""
+    return references_in(path, read_table(path, ["fname"]))
+
+
+def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The same of a table that was read from `path`."""
+    columns = [column for column in table.columns if SUMMARY_COLUMN.fullmatch(column)]
     if not columns:
-        raise UserError(f"{path}: no column begins with 'summary'; it has {', '.join(map(repr, table.columns))}")
+        raise UserError(f"{path}: no column 'summary' or 'summary_1'; it has {', '.join(map(repr, table.columns))}")
     references = {
         row["fname"]: tuple(row[column] for column in columns if row[column].strip())
         for row in table.to_dict("records")

@@ -47,7 +47,7 @@ def cross_validated(
     row_scores: Mapping[str, Floats],
     fold: NDArray[np.int64],
 ) -> list[Prediction]:
-    """The dev rows combined by weights to which they themselves did not contribute: an honest estimate's summaries.
+    """The dev rows combined by weights to which they themselves did not contribute: an estimate's summaries.
 
     `row_scores` are each model's scores of the rows, shape (rows,); `fold` is the part each row belongs to.
     """

@@ -24,6 +24,8 @@ class LimitsParams(Section):
     """Most that may be in use on the disk, in GB (10^9 bytes); none where the key is empty."""
     free_gb: float = Field(default=5, ge=0)
     """Least that must stay free on the disk, in GB."""
+    gpu_gib: float | None = Field(default=None, gt=0)
+    """Most GPU memory that a stage may take, in GiB; all that is free where the key is empty."""
     shortened_percent: float = Field(default=5, ge=0, le=100)
     """Most prompts, in percent, that may lose turns to fit a model's token budget."""
     empty_percent: float = Field(default=0, ge=0, le=100)
@@ -91,6 +93,8 @@ def describe() -> dict[str, Any]:
 
 def commit() -> str:
     """The commit that is checked out; what was changed since is in `dvc.lock`'s hashes."""
+    if shutil.which("git") is None:
+        return "no commit"
     done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
     return done.stdout.strip() or "no commit"
 
@@ -101,6 +105,25 @@ def reset_peak_memory() -> None:
 
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+
+
+def limit_gpu(limits: LimitsParams) -> None:
+    """Let this process take no more of the GPU's memory than the user allows."""
+    import torch
+
+    if limits.gpu_gib is not None and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limits.gpu_gib * GIB / total))
+
+
+def free_gpu_memory() -> int:
+    """Bytes that this process can still allocate, `limits.gpu_gib` and what PyTorch holds in reserve considered."""
+    import torch
+
+    free, total = torch.cuda.mem_get_info()
+    reserved = torch.cuda.memory_reserved()
+    allowed = int(torch.cuda.get_per_process_memory_fraction() * total)
+    return min(free, allowed - reserved) + reserved - torch.cuda.memory_allocated()
 
 
 def peak_memory_gib() -> float:

@@ -8,10 +8,12 @@ from pydantic import Field, field_validator, model_validator
 
 from yoyak import weights as weights_of
 from yoyak.errors import UserError
-from yoyak.machine import device
+from yoyak.machine import GIB, device, free_gpu_memory
 from yoyak.parameters import Section, refuse_unknown
 from yoyak.prompts import Encoder, PromptForm
 
+ROOM_BESIDE_DENSE_WEIGHTS = 8 * GIB
+"""For activations: of a model of 3 B parameters, 2,500 tokens' and more."""
 DType = Literal["bf16", "fp16", "fp32"]
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 """Of a tokenizer that is learned from the training data."""
@@ -194,22 +196,31 @@ def _quantised(spec: ModelSpec, quantization: QuantizationParams | None, folder:
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=dtype,
     )
-    model = _model_class(folder).from_pretrained(
+    return _model_class(folder).from_pretrained(
         folder,
         dtype=dtype,
         quantization_config=config if quantization.load_in_4bit else None,
         device_map={"": 0} if device() == "cuda" else None,
     )
-    _keep_cpu_weights_trainable(model)
-    return model
 
 
-def _keep_cpu_weights_trainable(model: Any) -> None:
-    """bitsandbytes 0.50 on CPUs with avx512_bf16 repacks 4-bit weights for good at the first forward without gradients:
-    what is trained after an evaluation would get wrong gradients."""
-    for module in model.modules():
-        if hasattr(module, "support_avx512bf16_for_cpu"):
-            module.support_avx512bf16_for_cpu = False
+def unpack(model: Any) -> tuple[Any, str]:
+    """4-bit base weights as dense ones of the very same values, where memory bears it; and what they are now.
+
+    What a 4-bit layer computes with is these values, unpacked at each use. Dense, they need no unpacking, and layers
+    compile without a break. On a CPU 4 bits save no time, and bitsandbytes 0.50 spoils the weights there: where the CPU
+    has avx512_bf16, the first forward pass without gradients repacks them for good, and later gradients are wrong.
+    """
+    import torch
+
+    dtype = str(model.dtype).removeprefix("torch.")
+    if not getattr(model, "is_loaded_in_4bit", False):
+        return model, dtype
+    # Two values a byte, and two bytes a value.
+    dense = 4 * sum(weights.numel() for weights in model.parameters() if weights.dtype == torch.uint8)
+    if device() == "cuda" and free_gpu_memory() - dense < ROOM_BESIDE_DENSE_WEIGHTS:
+        return model, f"4 bits, computing in {dtype}"
+    return model.dequantize(), f"4-bit values in {dtype}"
 
 
 def _from_scratch(spec: ModelSpec, texts: list[str]) -> Loaded:

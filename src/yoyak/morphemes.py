@@ -1,10 +1,11 @@
 """Texts into tokens: Korean morpheme analysers by name, each with the version and dictionary that a score must carry.
 
-Of the public analysers only MeCab reproduces the organisers' worked example. Between analysers the same summaries
-differ by eight points and more: scores of different analysers are not comparable.
+Of the public analysers only MeCab reproduces the organisers' worked example. The same
+summaries score 40.9 by it, 32.9 by Kiwi and 52.5 by characters: scores of different analysers are not comparable.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -54,8 +55,11 @@ def require(tokenizer: Tokenizer) -> None:
 
 @lru_cache(maxsize=2**12)
 def morphemes(text: str, tokenizer: Tokenizer = "mecab") -> tuple[str, ...]:
-    """`호킨스 의사는` → `호킨스 의사 는`. MeCab stops at NUL and raises on lone surrogates: both go first."""
-    readable = text.replace("\0", " ").encode("utf-8", "ignore").decode("utf-8")
+    """`호킨스 의사는` → `호킨스 의사 는`.
+
+    MeCab stops at NUL, raises on lone surrogates, and knows no Hangul in parts, as macOS writes it: mended first.
+    """
+    readable = unicodedata.normalize("NFC", text.replace("\0", " ").encode("utf-8", "ignore").decode("utf-8"))
     return tuple(_analyser(tokenizer)(readable)) if readable.strip() else ()
 
 
@@ -107,7 +111,7 @@ def _konlpy(tokenizer: Tokenizer) -> Analyse:
         morphs: Analyse = analysers[tokenizer]().morphs
     except JVMNotFoundException:
         raise UserError(
-            f"scoring.tokenizer: {tokenizer} runs on Java, and none is installed; `apt install default-jre-headless`, "
+            f"the tokenizer {tokenizer} runs on Java, and none is installed; `apt install default-jre-headless`, "
             "or take mecab"
         ) from None
     # Komoran and Kkma raise on characters beyond U+FFFF, emoji for one.
@@ -119,4 +123,4 @@ def _version(package: str, tokenizer: Tokenizer) -> str:
         return version(package)
     except PackageNotFoundError:
         how = f"pip install 'yoyak[{EXTRAS[package]}]'" if package in EXTRAS else f"pip install {package}"
-        raise UserError(f"scoring.tokenizer: {tokenizer} needs the package {package}; `{how}`") from None
+        raise UserError(f"the tokenizer {tokenizer} needs the package {package}; `{how}`") from None

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from yoyak import scoring
-from yoyak.dialogues import read_references, turns
+import pandas as pd
+
+from yoyak import rouge, scoring
+from yoyak.dialogues import references_in, turns
 from yoyak.errors import UserError
+from yoyak.morphemes import require
 from yoyak.scoring import ScoringParams
 from yoyak.tables import read_table
 
@@ -16,7 +19,9 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
     Every row of `references` must have its summary. Faults that take the dialogue to see are looked for where
     `references` has a column `dialogue`.
     """
-    expected = read_references(references)
+    require(params.tokenizer)
+    table = read_table(references, ["fname"])
+    expected = references_in(references, table)
     said = _read_summaries(predictions)
     for fname in expected:
         if fname not in said:
@@ -24,9 +29,13 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
     texts, targets = [said[fname] for fname in expected], list(expected.values())
     (entry,) = scoring.entries_of([scoring.score(texts, targets, params.metric)], params)
     return {
-        "scoring": {**scoring.made_by(params), "references_a_row": sorted({len(row) for row in targets})},
+        "scoring": {
+            **scoring.made_by(params),
+            "pairs_that_the_library_scored_too": rouge.audit(texts, targets, params.metric),
+            "references_a_row": sorted({len(row) for row in targets}),
+        },
         "scores": entry,
-        "diagnostics": scoring.diagnosis_of(texts, targets, _read_dialogues(references)),
+        "diagnostics": scoring.diagnosis_of(texts, targets, _dialogues_in(table)),
         "rows_without_reference": len(said) - len(expected),
     }
 
@@ -39,6 +48,5 @@ def _read_summaries(path: Path) -> dict[str, str]:
     return dict(zip(table["fname"], table[column], strict=True))
 
 
-def _read_dialogues(path: Path) -> list[list[str]] | None:
-    table = read_table(path, ["fname"])
+def _dialogues_in(table: pd.DataFrame) -> list[list[str]] | None:
     return [turns(dialogue) for dialogue in table["dialogue"]] if "dialogue" in table.columns else None

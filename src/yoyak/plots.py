@@ -13,6 +13,7 @@ from matplotlib import pyplot
 from matplotlib.axes import Axes
 
 from yoyak.baselines import is_baseline
+from yoyak.scoring import what_was_counted
 
 GREY = "#9aa5b1"
 BLUE = "#2563a8"
@@ -55,12 +56,6 @@ def _bars(axes: Axes, models: Mapping[str, Any]) -> None:
         error_kw={"capsize": 4, "ecolor": "#333333"},
     )
     axes.bar_label(bars, labels=[f"{mean:.1f}" for mean in means], label_type="center", color="white", weight="bold")
-
-
-def what_was_counted(scoring: Mapping[str, str]) -> str:
-    """`rouge 1.0.1, python-mecab-ko 1.3.7, mean over references`."""
-    analyser = scoring["tokenizer_version"] or scoring["tokenizer"]
-    return f"{scoring['library']}, {analyser}, {scoring['references']} over references"
 
 
 def draw_by_length(breakdowns: pd.DataFrame, path: Path) -> None:

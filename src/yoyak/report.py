@@ -9,8 +9,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from yoyak.baselines import is_baseline
-from yoyak.plots import what_was_counted
 from yoyak.records import read_json
+from yoyak.scoring import what_was_counted
 
 FAULTS = {
     "empty": "empty",
@@ -19,8 +19,10 @@ FAULTS = {
     "unknown_tags": "tags",
     "foreign_script": "script",
     "repeated": "repeats",
+    "distinct": "distinct",
     "length_ratio": "length",
 }
+LONGEST_NAME = 30
 
 
 def print_run(root: Path) -> None:
@@ -67,7 +69,7 @@ def leaderboard_table(
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["rouge_mean"]):
         gap = best["minus"].get(name)
         table.add_row(
-            name.removeprefix("baseline/"),
+            _name(name),
             *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
             f"{row['rouge_mean']:.2f}",
             _interval(row["ci95"]),
@@ -81,7 +83,7 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
     """What `yoyak score` prints of a file."""
     board = {"models": {name: result["scores"]}, "best": {"model": name, "minus": {}}}
     extra = result["rows_without_reference"]
-    note = f"{extra} further rows of {name} have no reference and were not scored.\n" if extra else ""
+    note = f"{extra} further rows of {_name(name)} have no reference and were not scored.\n" if extra else ""
     rows = f"{result['scores']['rows']} rows"
     return [
         leaderboard_table(board, result["scoring"], rows, None),
@@ -92,12 +94,13 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
 
 def _what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
     """What was chosen on dev is worth less elsewhere."""
-    lines = ["Chosen on these rows: each model's epoch, the best model, the ensemble's weights."]
+    lines = ["Each model's epoch, the best model and the ensemble's weights were chosen on dev."]
     for what, estimate in (("best model", best["cross_validated"]), ("ensemble", ensemble.get("cross_validated"))):
         if estimate:
-            lines.append(
-                f"By cross-validation the {what} scores {estimate['rouge_mean']:.2f} {_interval(estimate['ci95'])}."
-            )
+            lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {_interval(estimate['ci95'])}")
+    if gain := ensemble.get("gain"):
+        noise = ", which may be noise" if gain["noise"] else ""
+        lines.append(f"the ensemble over its best member: {gain['rouge_mean']:.2f} {_interval(gain['ci95'])}{noise}")
     return "\n".join([*lines, ""])
 
 
@@ -106,7 +109,8 @@ def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
     table = Table(
         title="Beside ROUGE: percent of the summaries",
         caption="copied: 80 % stands in the dialogue word for word; tags, script: what the dialogue has not; "
-        "repeats: three words in a row twice; length: characters, the references' being 1.",
+        "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
+        "references' being 1.",
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
@@ -117,8 +121,14 @@ def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
         table.add_column(FAULTS[fault], justify="right", no_wrap=True)
     for name, row in diagnostics.items():
         percents = [f"{row[fault]:.2f}" if fault == "length_ratio" else f"{row[fault]:.0f}" for fault in shown]
-        table.add_row(name.removeprefix("baseline/"), *percents, style="dim" if is_baseline(name) else None)
+        table.add_row(_name(name), *percents, style="dim" if is_baseline(name) else None)
     return table
+
+
+def _name(name: str) -> str:
+    """As it can be printed: rich reads square brackets as markup, and terminals more than letters."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name.removeprefix("baseline/"))
+    return escape(shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 8]}…{shown[-7:]}")
 
 
 def _interval(bounds: list[float]) -> str:

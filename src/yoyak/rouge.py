@@ -120,7 +120,7 @@ def _exact_scorer(tokenizer: Tokenizer) -> Any:
     return RougeScorer(["rouge1", "rouge2", "rougeL"], tokenizer=_Morphemes(tokenizer))
 
 
-# The rule of `rouge` 1.0.1, counted here: the library itself takes some twenty times as long (benchmarks/scoring.py),
+# The rule of `rouge` 1.0.1, counted here: the library itself takes nine times as long (benchmarks/scoring.py),
 # and ends in a RecursionError on long texts. `audit` and the tests hold it to the library's figures.
 
 
@@ -223,6 +223,7 @@ def audit(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Met
         ours = pair(text, reference, metric.tokenizer, metric.library)
         if max(abs(mine - its) for mine, its in zip(ours, expected, strict=True)) > 1e-9:
             raise UserError(
-                f"yoyak scores {ours} where rouge 1.0.1 scores {expected}: a fault of yoyak; report {text!r}"
+                f"yoyak scores {ours} where rouge 1.0.1 scores {expected}: a fault of yoyak; report {text!r}, "
+                f"{reference!r}"
             )
     return len(chosen)

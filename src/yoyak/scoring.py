@@ -130,14 +130,22 @@ def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Met
 
 def report(dev: Leaderboard, test: Leaderboard | None, params: ScoringParams) -> dict[str, Any]:
     """`metrics/scores.json`. The model that test is compared with is the one chosen on dev."""
-    first = next(name for name in dev.texts if not is_baseline(name))
-    audited = rouge.audit(dev.texts[first], dev.split.references, params.metric)
+    boards = [dev] if test is None else [dev, test]
+    texts = [text for board in boards for rows in board.texts.values() for text in rows]
+    references = [row for board in boards for _ in board.texts for row in board.split.references]
     content = {
-        "scoring": {**made_by(params), "pairs_that_the_library_scored_too": audited},
-        **_of_split(dev, dev.best, params),
+        "scoring": {
+            **made_by(params),
+            "pairs_that_the_library_scored_too": rouge.audit(texts, references, params.metric),
+            "commit": machine.commit(),
+        },
+        # The best was chosen on these very rows, from all pairs of models.
+        **_of_split(dev, dev.best, len(dev.scores) * (len(dev.scores) - 1) // 2, params),
     }
     content["best"] |= {"chosen_on": "dev", "cross_validated": cross_validated_choice(dev, params)}
-    return content if test is None else {**content, "test": _of_split(test, dev.best, params)}
+    if test is not None:
+        content["test"] = _of_split(test, dev.best, len(test.scores) - 1, params)
+    return content
 
 
 def made_by(params: ScoringParams) -> dict[str, Any]:
@@ -146,14 +154,19 @@ def made_by(params: ScoringParams) -> dict[str, Any]:
         **params.metric.describe(),
         "bootstrap_samples": params.bootstrap_samples,
         "seed": params.seed,
-        "commit": machine.commit(),
     }
 
 
-def _of_split(board: Leaderboard, best: str, params: ScoringParams) -> dict[str, Any]:
+def what_was_counted(scoring: Mapping[str, str]) -> str:
+    """`rouge 1.0.1, mecab (python-mecab-ko 1.3.7), mean over references`."""
+    analyser = scoring["tokenizer"] + (f" ({scoring['tokenizer_version']})" if scoring["tokenizer_version"] else "")
+    return f"{scoring['library']}, {analyser}, {scoring['references']} over references"
+
+
+def _of_split(board: Leaderboard, best: str, family: int, params: ScoringParams) -> dict[str, Any]:
     return {
         "models": dict(zip(board.scores, entries_of(list(board.scores.values()), params), strict=True)),
-        "best": {"model": best, "minus": differences(board.scores, best, params)},
+        "best": {"model": best, "minus": differences(board.scores, best, family, params)},
         "diagnostics": {
             name: diagnosis_of(rows, board.split.references, board.split.dialogues)
             for name, rows in board.texts.items()
@@ -162,24 +175,31 @@ def _of_split(board: Leaderboard, best: str, params: ScoringParams) -> dict[str,
 
 
 def ensemble_report(
-    summaries: Mapping[str, Sequence[Prediction]], weights: Mapping[str, float], params: ScoringParams
+    summaries: Mapping[str, Sequence[Prediction]],
+    weights: Mapping[str, float],
+    best: Sequence[Prediction],
+    params: ScoringParams,
 ) -> dict[str, Any]:
     """`metrics/ensemble.json`: `dev` under `ensemble`; `cross_validated` and, where its references are known, `test`.
 
-    The weights are dev scores, so that dev flatters; `cross_validated` are dev summaries by others' weights.
+    The weights are dev scores, so that dev flatters; `cross_validated` are dev summaries by others' weights, and
+    `gain` is what they are better than `best`, the dev summaries of the best member.
     """
-    known = known_splits()
-    entries = {}
-    for name, rows in summaries.items():
-        if (split_name := "test" if name == "test" else "dev") in known:
-            split = read_split(split_name)
-            scores = score(align(rows, split.fnames, "ensemble"), split.references, params.metric)
-            (entries[name],) = entries_of([scores], params)
+    splits = {name: read_split(name) for name in known_splits()}
+    scores = {}
+    for name, rows in {**summaries, "best": best}.items():
+        if split := splits.get("test" if name == "test" else "dev"):
+            scores[name] = score(align(rows, split.fnames, "ensemble"), split.references, params.metric)
+    pair = {name: scores[name] for name in ("cross_validated", "best")}
+    gain = differences(pair, "cross_validated", 1, params)["best"]
+    del scores["best"]
+    entries = dict(zip(scores, entries_of(list(scores.values()), params), strict=True))
     return {
-        "scoring": made_by(params),
+        "scoring": {**made_by(params), "commit": machine.commit()},
         "ensemble": entries.pop("dev"),
         "weights": {name: _rounded(weight) for name, weight in weights.items()},
         "weights_chosen_on": "dev",
+        "gain": gain,
         **entries,
     }
 
@@ -199,15 +219,18 @@ def entries_of(scores: Sequence[Floats], params: ScoringParams) -> list[dict[str
     ]
 
 
-def differences(scores: Mapping[str, Floats], best: str, params: ScoringParams) -> dict[str, dict[str, Any]]:
+def differences(
+    scores: Mapping[str, Floats], best: str, family: int, params: ScoringParams
+) -> dict[str, dict[str, Any]]:
     """How far each other model lies behind `best` on the same rows, and whether that may be chance.
 
-    Paired: hard rows, which are hard for both, do not widen the interval. P-values are corrected for their number.
+    Paired: hard rows, which are hard for both, do not widen the interval. P-values are corrected for the `family` of
+    comparisons that these come from.
     """
     names = [name for name in scores if name != best]
     behind = np.column_stack([(scores[best] - scores[name]).mean(axis=1) for name in names])
     intervals = significance.interval(significance.resampled_means(behind, *_draws(params)))
-    p_values = significance.paired_p_values(behind, *_draws(params))
+    p_values = significance.paired_p_values(behind, params.seed)
     return {
         name: {
             "rouge_mean": _rounded(behind[:, column].mean()),
@@ -216,7 +239,7 @@ def differences(scores: Mapping[str, Floats], best: str, params: ScoringParams) 
             "p_holm": round(float(corrected), 4),
             "noise": bool(corrected > NOISE),
         }
-        for column, (name, corrected) in enumerate(zip(names, significance.holm(p_values), strict=True))
+        for column, (name, corrected) in enumerate(zip(names, significance.holm(p_values, family), strict=True))
     }
 
 
@@ -239,14 +262,20 @@ def cross_validated_choice(board: Leaderboard, params: ScoringParams) -> dict[st
 def diagnosis_of(
     texts: Sequence[str], references: Sequence[Sequence[str]], dialogues: Sequence[Sequence[str]] | None
 ) -> dict[str, float]:
-    """Percent of the summaries with each fault; characters of a summary over its references', the rows' mean.
+    """Percent of the summaries with each fault, of those whose dialogue is known where the fault takes it to see.
 
-    Without dialogues, no fault that takes one to see.
+    And percent that differ from each other; and a summary's characters over its references', the rows' mean.
     """
+    percent = {}
     diagnoses = diagnose_rows(texts, dialogues)
-    faults = [fault for fault in Diagnosis._fields if getattr(diagnoses[0], fault) is not None]
-    percent = {fault: _rounded(100 * np.mean([getattr(row, fault) for row in diagnoses])) for fault in faults}
-    return {**percent, "length_ratio": round(float(np.mean(length_ratios(texts, references))), 2)}
+    for fault in Diagnosis._fields:
+        if seen := [getattr(row, fault) for row in diagnoses if getattr(row, fault) is not None]:
+            percent[fault] = _rounded(100 * np.mean(seen))
+    return {
+        **percent,
+        "distinct": _rounded(100 * len(set(texts)) / len(texts)),
+        "length_ratio": _rounded(np.mean(length_ratios(texts, references))),
+    }
 
 
 def diagnose_rows(texts: Sequence[str], dialogues: Sequence[Sequence[str]] | None) -> list[Diagnosis]:

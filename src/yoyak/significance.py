@@ -5,6 +5,8 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 FOLDS = 5
+SWAPS = 10_000
+"""Enough for p-values that stand a correction for a hundred comparisons."""
 BLOCK_ENTRIES = 2**22
 """Entries of the draws held in memory at a time."""
 
@@ -30,7 +32,7 @@ def interval(means: Floats) -> Floats:
     return np.percentile(means, [2.5, 97.5], axis=0).T
 
 
-def paired_p_values(differences: Floats, samples: int, seed: int) -> Floats:
+def paired_p_values(differences: Floats, seed: int, swaps: int = SWAPS) -> Floats:
     """Two-sided p of each column of per-row differences, shape (rows, columns), by random swaps of the two sides.
 
     If two models were alike, each row's difference might as well have the other sign (Fisher's randomisation test; for
@@ -40,17 +42,21 @@ def paired_p_values(differences: Floats, samples: int, seed: int) -> Floats:
     draw = np.random.default_rng(seed)
     observed = np.abs(differences.mean(axis=0))
     as_far = np.zeros(columns)
-    for size in _blocks(samples, rows):
+    for size in _blocks(swaps, rows):
         signs = 2.0 * draw.integers(2, size=(size, rows)) - 1.0
         # Rounding must not make a swap that changes nothing look closer than what was observed.
         as_far += (np.abs(signs @ differences / rows) >= observed - 1e-9).sum(axis=0)
-    return (as_far + 1) / (samples + 1)
+    return (as_far + 1) / (swaps + 1)
 
 
-def holm(p_values: Floats) -> Floats:
-    """P-values corrected for their number (Holm 1979): at 0.05, one family in twenty errs, not one comparison."""
+def holm(p_values: Floats, family: int) -> Floats:
+    """P-values corrected for the size of the `family` of comparisons that they come from (Holm 1979).
+
+    The family is larger than the values where they are a choice from it: the best of k models compared with the others
+    is a choice from all k (k - 1) / 2 pairs.
+    """
     order = np.argsort(p_values)
-    factors = len(p_values) - np.arange(len(p_values))
+    factors = family - np.arange(len(p_values))
     corrected = np.empty_like(p_values)
     corrected[order] = np.minimum(np.maximum.accumulate(p_values[order] * factors), 1.0)
     return corrected

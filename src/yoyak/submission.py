@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
+from yoyak.diagnostics import ends_as_a_sentence
 from yoyak.errors import UserError
 from yoyak.parameters import Section
 from yoyak.records import Prediction
@@ -79,7 +80,7 @@ def checklist(written: Path, sample: pd.DataFrame, params: SubmissionParams) -> 
         ),
         Check(
             "each ends as a sentence does",
-            [fname for fname, text in texts.items() if not text.endswith((".", "!", "?"))],
+            [fname for fname, text in texts.items() if not ends_as_a_sentence(text)],
             hard=False,
         ),
     ]

@@ -14,8 +14,10 @@ from yoyak.errors import UserError
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV or JSONL file as text, with at least `columns`; `fname` unique and filled in each row."""
+    if path.suffix.lower() == ".json":
+        raise UserError(f"{path}: CSV or JSONL is expected, an object a line, and the name .jsonl says so")
     text = _text(path)
-    header, *rows = (_json_rows(path, text) if path.suffix == ".jsonl" else _rows(path, text)) or [[]]
+    header, *rows = (_json_rows(path, text) if path.suffix.lower() == ".jsonl" else _rows(path, text)) or [[]]
     for column in columns:
         if column not in header:
             raise UserError(f"{path}: column '{column}' is missing; {_what_it_has(header)}")
@@ -37,7 +39,9 @@ def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except FileNotFoundError:
-        raise UserError(f"{path}: no such file; set data.dir to the folder of your CSV files") from None
+        raise UserError(
+            f"{path}: no such file; is the path right? data.dir in params.yaml names the folder of the pipeline's own"
+        ) from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, not a CSV file; name the file inside it") from None
     except OSError as error:
@@ -74,7 +78,8 @@ def _rows(path: Path, text: str) -> list[list[str]]:
 def _json_rows(path: Path, text: str) -> list[list[str]]:
     """Header and rows of a file of one JSON object a line; a list of texts, `summaries`, makes `summaries_1`, ….
 
-    A key that a line has not, or whose value is null, is an empty field, as in CSV.
+    A key that a line has not, or whose value is null, is an empty field, as in CSV; other keys than the project's own
+    may hold anything, and are left out.
     """
     objects = [_object(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     header = list(dict.fromkeys(key for row in objects for key in row))
@@ -83,20 +88,27 @@ def _json_rows(path: Path, text: str) -> list[list[str]]:
 
 def _object(path: Path, number: int, line: str) -> dict[str, str]:
     try:
-        content = json.loads(line)
-    except (json.JSONDecodeError, RecursionError) as error:
+        content = json.loads(line, object_pairs_hook=_without_repeated_keys)
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{path}, line {number}: not valid JSON: {error}") from None
     if not isinstance(content, dict):
         raise UserError(f'{path}, line {number}: a JSON object is expected, such as {{"fname": "dev_0", …}}')
     fields: dict[str, str] = {}
     for key, value in content.items():
-        if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        if isinstance(value, str) or value is None:
+            fields[key] = value or ""
+        elif key.startswith("summar") and isinstance(value, list) and all(isinstance(item, str) for item in value):
             fields |= {f"{key}_{place}": item for place, item in enumerate(value, start=1)}
-        elif isinstance(value, str):
-            fields[key] = value
-        elif value is not None and not isinstance(value, list | dict):
-            fields[key] = json.dumps(value)
+        elif key in ("fname", "dialogue", "text", "topic") or key.startswith("summar"):
+            raise UserError(f"{path}, line {number}, column {key!r}: text is expected, not {str(value)[:40]}")
     return fields
+
+
+def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} stands {count} times")
+    return dict(pairs)
 
 
 def _what_it_has(header: Sequence[str]) -> str:

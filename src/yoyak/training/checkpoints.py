@@ -29,10 +29,26 @@ def scratch_folder(name: str, job: TrainingJob, data: list[Path]) -> Iterator[Pa
     except Timeout:
         raise UserError(f"{name} is being trained by another process already (lock: {lock.lock_file})") from None
     try:
+        _forget_others(name, folder)
         yield folder
         shutil.rmtree(folder)
     finally:
         lock.release()
+
+
+def _forget_others(name: str, folder: Path) -> None:
+    """Delete what trainings of this model with other parameters, data or code left: they will not go on."""
+    for other in folder.parent.glob(f"{name}-*/"):
+        lock = FileLock(other.with_suffix(".lock"), timeout=0)
+        if other == folder or len(other.name) != len(folder.name):
+            continue
+        try:
+            with lock:
+                shutil.rmtree(other)
+        except Timeout:
+            # Somebody trains there, in an experiment of another workspace.
+            continue
+        print(f"deleted the unfinished training {other.name}: parameters, data or code have changed since", flush=True)
 
 
 def last_checkpoint(folder: Path) -> Path | None:

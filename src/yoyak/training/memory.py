@@ -1,78 +1,93 @@
-"""How many rows go through the model at once: found on the machine, never a hyper-parameter."""
+"""How much goes through the model at once: found on the machine, never a hyper-parameter."""
 
 import gc
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from yoyak.errors import UserError
-from yoyak.machine import GIB, device
+from yoyak.machine import GIB, device, free_gpu_memory
 
-Result = TypeVar("Result")
-
-# Attention over the rows of a micro-batch, joined to one sequence, grows with the square of its length: on two cores
+# Attention over packed rows without a kernel for them grows with the square of their joint length: on two cores
 # sixteen rows trained at six tenths of the rate of four (gemma3_270m, NF4; one probe).
-CPU_ROWS = 4
-# A first guess: 64 rows of a 3 B model under 4 bits, with checkpointing, took 19.4 GiB on an H100. Where that is
-# too much, for a larger model or longer rows, it costs a halving.
-GPU_ROWS_PER_GIB = 3
-# Below this much free memory activations are recomputed instead of kept.
-CHECKPOINTING_BELOW_GIB = 40
+CPU_TOKENS = 1024
+# On a GPU the first micro-batch is of this size, and its memory is measured.
+FIRST_TOKENS = 2048
+# Beyond it nothing more was gained: 3 B, H200, 39 k tokens/s at 20 k tokens, 37 k at 5 k.
+MOST_TOKENS = 24_576
+# Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most.
+SHARE = 0.85
+OPTIMISER_BYTES = 8
+"""Of AdamW's two moments in fp32, for each trained parameter."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What one forward and backward pass takes."""
+class TokenBudget:
+    """Most tokens that go forward and backward through the model at once; a row is never parted."""
 
-    micro_batch_size: int
-    gradient_checkpointing: bool
-    why: str
+    def __init__(self) -> None:
+        on_cpu = device() == "cpu"
+        self.tokens = CPU_TOKENS if on_cpu else FIRST_TOKENS
+        self.why = "the CPU's" if on_cpu else "not measured yet"
+        self.checkpointing = False
+        """Whether activations are recomputed instead of kept."""
+        self._measured = on_cpu
 
-    def accumulation(self, effective_batch_size: int) -> int:
-        return max(1, effective_batch_size // self.micro_batch_size)
+    @contextmanager
+    def measuring(self, model: Any, tokens: int) -> Iterator[None]:
+        """Learn from the first pass, forward and backward, of `tokens` how many fit into the GPU's memory."""
+        if self._measured:
+            yield
+            return
+        import torch
 
-    def smaller(self) -> "Plan":
-        """The next thing to try when memory runs out: recompute activations, then half the rows."""
-        if not self.gradient_checkpointing:
-            return Plan(self.micro_batch_size, True, "activations recomputed after running out of memory")
-        if self.micro_batch_size % 2:
+        torch.cuda.reset_peak_memory_stats()
+        yield
+        # What the pass leaves, gradients above all, stays for all passes of a step.
+        per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
+        trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+        room = free_gpu_memory() - OPTIMISER_BYTES * trained
+        self.tokens = max(1, min(MOST_TOKENS, int(SHARE * room / per_token)))
+        self.why = f"{room / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
+        self._measured = True
+
+    def shrink(self, longest_row: int) -> None:
+        """After running out of memory: half the tokens; activations recomputed where even single rows did not fit."""
+        self._measured = True
+        if self.tokens > longest_row:
+            self.tokens, self.why = self.tokens // 2, "halved after running out of memory"
+        elif not self.checkpointing:
+            self.checkpointing, self.why = True, "activations recomputed after running out of memory"
+        else:
             raise UserError(
-                f"out of GPU memory with {self.micro_batch_size} rows at once; lower the model's max_prompt_tokens, or "
+                f"out of GPU memory with a single row of {longest_row} tokens; lower the model's max_prompt_tokens, or "
                 "use a GPU with more memory"
             )
-        return Plan(self.micro_batch_size // 2, True, "halved after running out of memory")
+        print(f"out of GPU memory: {self.tokens} tokens at once from here, {self.why}", flush=True)
+
+    def describe(self) -> dict[str, Any]:
+        return {
+            "micro_batch_tokens": self.tokens,
+            "micro_batch_why": self.why,
+            "gradient_checkpointing": self.checkpointing,
+        }
 
 
-def first_plan(effective_batch_size: int) -> Plan:
-    """The largest micro-batch, a divisor of the effective batch by two's, that free memory promises to hold."""
-    if device() == "cpu":
-        return Plan(_halve_to(effective_batch_size, CPU_ROWS), False, f"CPU: at most {CPU_ROWS} rows")
+def parts(lengths: list[int], most: int) -> list[slice]:
+    """Consecutive rows, of about as many tokens each, at most `most` unless a single row is longer."""
+    total = sum(lengths)
+    target = min(most, -(-total // -(-total // most)) + max(lengths) // 2)
+    result, start, tokens = [], 0, 0
+    for row, length in enumerate(lengths):
+        if tokens and tokens + length > target:
+            result.append(slice(start, row))
+            start, tokens = row, 0
+        tokens += length
+    return [*result, slice(start, len(lengths))]
+
+
+def give_back() -> None:
+    """Return to the GPU what a failed attempt held."""
     import torch
 
-    free = torch.cuda.mem_get_info()[0] / GIB
-    rows = _halve_to(effective_batch_size, max(1, int(free * GPU_ROWS_PER_GIB)))
-    return Plan(rows, free < CHECKPOINTING_BELOW_GIB, f"{free:.1f} GiB free on the GPU")
-
-
-def _halve_to(rows: int, most: int) -> int:
-    """`rows` halved, while it divides evenly, until at most `most`; 1 where it does not."""
-    while rows > most:
-        if rows % 2:
-            return 1
-        rows //= 2
-    return rows
-
-
-def shrinking_on_oom(plan: Plan, attempt: Callable[[Plan], Result]) -> tuple[Result, Plan]:
-    """Run `attempt` with smaller plans until one fits into the GPU's memory; that plan comes back too."""
-    import torch
-
-    while True:
-        try:
-            return attempt(plan), plan
-        except torch.cuda.OutOfMemoryError:
-            plan = plan.smaller()
-            print(f"out of GPU memory: {plan.micro_batch_size} rows at once, {plan.why}", flush=True)
-        # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
-        gc.collect()
-        torch.cuda.empty_cache()
+    gc.collect()
+    torch.cuda.empty_cache()

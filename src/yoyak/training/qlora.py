@@ -1,5 +1,7 @@
 """Adapters over (4-bit) base weights of a decoder-only model, on TRL's `SFTTrainer`."""
 
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,65 +10,122 @@ from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorWithFlattening, TrainerCallback
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from yoyak.models import Loaded, LoraParams
-from yoyak.training.memory import Plan
+from yoyak.models import Loaded, LoraParams, unpack
+from yoyak.training import attention, memory
+from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED, Rows
 from yoyak.training.settings import TrainingJob, trainer_arguments
+from yoyak.training.steps import InParts
 
 BEST = {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+EVALUATED_ROWS = 8
+"""Dev rows at once: a constant, so that no figure of dev depends on the machine."""
+COMPILED_FROM = 2_000_000
+"""Tokens of a training from which on compiling, up to a minute, takes less time than it saves."""
 
 
-class SummaryLossTrainer(SFTTrainer):
-    """`SFTTrainer` on micro-batches without padding, with logits at the summary's positions alone.
+class SummaryLossTrainer(InParts, SFTTrainer):
+    """`SFTTrainer` on packed rows without padding, with logits at the summary's positions alone.
 
-    A micro-batch is one sequence of all its rows; position ids that begin anew at each row keep the rows from seeing
-    each other. Against TRL 1.16's own chunked loss, which also measures entropy, this trains 2.6 times as fast on two
-    CPU cores with a vocabulary of 262 k, to the same loss: `benchmarks/summary_loss.py`.
+    A part of a step is one sequence of all its rows; position ids that begin anew at each row, and on a GPU the rows'
+    borders, keep the rows from seeing each other. What it gains, step by step: docs/performance.md.
     """
+
+    longest_of_all: int
+    """Tokens of the longest row of train and dev."""
+
+    def parts(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+        starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
+        ends = [*starts[1:], inputs["input_ids"].shape[1]]
+        lengths = [end - start for start, end in zip(starts, ends, strict=True)]
+        done = 0
+        while done < len(lengths):
+            # The budget changes once the first part has been measured.
+            rows = memory.parts(lengths[done:], self.budget.tokens)[0].stop
+            first, last = starts[done], ends[done + rows - 1]
+            yield {key: tensor[:, first:last] for key, tensor in inputs.items()}, last - first
+            done += rows
+
+    def longest_row(self, inputs: dict[str, Any]) -> int:
+        return int(inputs["position_ids"].max()) + 1
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        labels = inputs.pop("labels")
-        targets = labels[0, 1:]
+        total, labels, outputs = self._summed_loss(model, inputs)
+        loss = total / (labels if num_items_in_batch is None else num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, int, Any]:
+        """Over the labels; their number; and the model's outputs."""
+        targets = inputs["labels"][0, 1:]
         positions = (targets != IGNORED).nonzero().squeeze(1)
         # `use_cache` and the absent attention mask are what makes transformers see the rows' borders.
-        outputs = model(**inputs, use_cache=False, logits_to_keep=positions)
+        outputs = model(
+            input_ids=inputs["input_ids"],
+            position_ids=inputs["position_ids"],
+            use_cache=False,
+            logits_to_keep=positions,
+            **self._borders(model, inputs["position_ids"]),
+        )
         total = cross_entropy(outputs.logits[0].float(), targets[positions], reduction="sum")
-        loss = total / (len(positions) if num_items_in_batch is None else num_items_in_batch)
-        return (loss, outputs) if return_outputs else loss
+        return total, len(positions), outputs
+
+    def _borders(self, model: Any, position_ids: torch.Tensor) -> dict[str, Any]:
+        """What `attention.packed_rows` takes; nothing where the model has another attention."""
+        if model.config._attn_implementation != attention.NAME:
+            return {}
+        starts = (position_ids[0] == 0).nonzero().squeeze(1)
+        end = starts.new_tensor([position_ids.shape[1]])
+        # One number for all batches: a compiled model would be compiled anew for another.
+        return {"cu_seq_lens_q": torch.cat([starts, end]).int(), "max_length_q": self.longest_of_all}
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """The mean loss of a label, exactly: the trainer's own averages batches, however many they have."""
+        model = self.model.eval()
+        total, labels = 0.0, 0
+        # Compiling for the forward pass alone would take longer than dev does without.
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"), self.compute_loss_context_manager():
+            for inputs in dataloader:
+                batch_total, batch_labels, _ = self._summed_loss(model, self._prepare_inputs(inputs))
+                total += batch_total.item()
+                labels += batch_labels
+        metrics = {f"{metric_key_prefix}_loss": total / labels}
+        return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
 
 
 def trainer(
-    job: TrainingJob,
-    loaded: Loaded,
-    train: Rows,
-    dev: Rows,
-    plan: Plan,
-    scratch: Path,
-    steps: int,
-    callbacks: list[TrainerCallback],
+    job: TrainingJob, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
 ) -> SummaryLossTrainer:
     """A trainer that keeps the epoch with the lowest dev loss."""
     lora = job.lora
     assert lora is not None, "the preflight gives it to each model with method: lora"
+    model, base = unpack(loaded.model)
+    chosen = attention.use_best(model)
     arguments = SFTConfig(
-        **trainer_arguments(job, scratch, steps, plan.accumulation(job.training.effective_batch_size)),
+        **trainer_arguments(job, scratch, len(train.rows)),
         **BEST,
-        per_device_train_batch_size=plan.micro_batch_size,
-        # One row: the trainer averages the losses of batches, and which epoch is best must not depend on free memory.
-        per_device_eval_batch_size=1,
-        gradient_checkpointing=plan.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        per_device_eval_batch_size=EVALUATED_ROWS,
+        gradient_checkpointing=False,
         prediction_loss_only=True,
         max_length=None,
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     result = SummaryLossTrainer(
-        model=loaded.model,
+        budget=TokenBudget(),
+        model=model,
         args=arguments,
         train_dataset=Dataset.from_list(train.rows),
         eval_dataset=Dataset.from_list(dev.rows),
@@ -75,7 +134,10 @@ def trainer(
         peft_config=_peft_config(lora),
         callbacks=callbacks,
     )
+    result.longest_of_all = max(train.longest, dev.longest)
     _train_in_fp32(result.model)
+    compiled = _compile(result.model, round(train.tokens * job.training.epochs))
+    result.ran_with = {"base": base, "attention": chosen, "compiled": compiled}
     return result
 
 
@@ -95,3 +157,17 @@ def _train_in_fp32(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
+
+
+def _compile(model: Any, tokens: int) -> str:
+    """Compile the decoder's layers, all alike and so but once, where that pays; tells whether, and why not."""
+    if not torch.cuda.is_available():
+        return "no: not on a GPU"
+    if tokens < COMPILED_FROM:
+        return f"no: {tokens} tokens are fewer than {COMPILED_FROM}"
+    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
+        return "no: there is no C compiler; `apt install gcc` makes training on a GPU nearly twice as fast"
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):
+            module.compile(dynamic=True)
+    return "yes"

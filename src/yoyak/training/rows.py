@@ -24,6 +24,11 @@ class Rows:
     def tokens(self) -> int:
         return sum(len(row["input_ids"]) for row in self.rows)
 
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest row."""
+        return max(len(row["input_ids"]) for row in self.rows)
+
 
 def causal_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
     """Prompt and summary in one sequence; labels on the summary and its end token alone."""

@@ -16,10 +16,9 @@ from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
 from yoyak.records import Prompt, read_records
-from yoyak.training import checkpoints, memory, qlora, seq2seq
-from yoyak.training.memory import Plan
+from yoyak.training import checkpoints, qlora, seq2seq
 from yoyak.training.rows import causal_rows, seq2seq_rows
-from yoyak.training.settings import TrainingJob
+from yoyak.training.settings import TrainingJob, steps_of
 
 
 @dataclass(frozen=True)
@@ -36,46 +35,39 @@ def train(
     """Train on the prompts in `data` (train, dev), save the best epoch, and return what ran and how it went."""
     machine.check_disk(limits, 3 * _size_gb(job), f"training {name}")
     prompts = tuple(read_records(path, Prompt) for path in data)
+    machine.limit_gpu(limits)
     with checkpoints.scratch_folder(name, job, list(data)) as scratch:
-        first = memory.first_plan(job.training.effective_batch_size)
-        result, plan = memory.shrinking_on_oom(
-            first, lambda plan: _attempt(name, job, prompts, limits, outputs, plan, scratch)
-        )
+        result = _train(name, job, prompts, limits, outputs, scratch)
     return {
         **result,
-        "micro_batch_size": plan.micro_batch_size,
-        "micro_batch_why": plan.why,
-        "gradient_checkpointing": plan.gradient_checkpointing,
         "seed": job.seed,
         "commit": machine.commit(),
         "ran": machine.describe(),
     }
 
 
-def _attempt(
+def _train(
     name: str,
     job: TrainingJob,
     prompts: tuple[list[Prompt], ...],
     limits: LimitsParams,
     outputs: Outputs,
-    plan: Plan,
     scratch: Path,
 ) -> dict[str, Any]:
     set_seed(job.seed)
-    machine.reset_peak_memory()
     loaded = load_for_training(job.model, job.quantization, _texts(prompts[0]))
     room, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
     train, dev = (to_rows(split, loaded.encoder) for split in prompts)
     for split in (train, dev):
         machine.check_shortened(split.shortened, len(split.rows), limits, name)
-    steps = math.ceil(math.ceil(len(train.rows) / job.training.effective_batch_size) * job.training.epochs)
-    print(
-        f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps} steps of {job.training.effective_batch_size} "
-        f"rows, {plan.micro_batch_size} at once ({plan.why}), on {machine.describe()['device']}",
-        flush=True,
-    )
     with Live(dir=str(outputs.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
-        trainer = room.trainer(job, loaded, train, dev, plan, scratch, steps, _callbacks(job, live))
+        trainer = room.trainer(job, loaded, train, dev, scratch, _callbacks(job, live, limits))
+        steps = steps_of(job.training, len(train.rows))
+        print(
+            f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps} steps of "
+            f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}; {_listed(trainer.ran_with)}",
+            flush=True,
+        )
         checkpoint = checkpoints.last_checkpoint(scratch)
         started = time.perf_counter()
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
@@ -99,12 +91,19 @@ def _attempt(
             train.tokens * (trainer.state.epoch or 0) * (1 - resumed_at / trainer.state.global_step) / seconds, 1
         ),
         "peak_memory_gib": round(machine.peak_memory_gib(), 2),
+        **trainer.ran_with,
+        **trainer.budget.describe(),
     }
 
 
-def _callbacks(job: TrainingJob, live: Live) -> list[TrainerCallback]:
+def _listed(facts: dict[str, str]) -> str:
+    return ", ".join(f"{key}: {value}" for key, value in facts.items())
+
+
+def _callbacks(job: TrainingJob, live: Live, limits: LimitsParams) -> list[TrainerCallback]:
     return [
         Curves(live=live),
+        RoomToSave(limits, _size_gb(job)),
         EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
         StopOnNaN(),
     ]
@@ -131,6 +130,16 @@ def epochs(log: list[dict[str, Any]]) -> pd.DataFrame:
     kept = ("epoch", "step", "eval_loss", "eval_rouge_mean")
     lines = [{key: entry[key] for key in kept if key in entry} for entry in log if "eval_loss" in entry]
     return pd.DataFrame(lines).rename(columns=lambda key: key.removeprefix("eval_"))
+
+
+class RoomToSave(TrainerCallback):
+    """The disk is looked at before each checkpoint, too: others write to it while a model trains."""
+
+    def __init__(self, limits: LimitsParams, checkpoint_gb: float) -> None:
+        self.limits, self.checkpoint_gb = limits, checkpoint_gb
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        machine.check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
 
 
 class StopOnNaN(TrainerCallback):

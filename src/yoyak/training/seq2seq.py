@@ -1,6 +1,6 @@
 """Every weight of an encoder-decoder, on transformers' `Seq2SeqTrainer`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,19 +12,35 @@ from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTraining
 
 from yoyak import rouge
 from yoyak.models import Loaded
-from yoyak.training.memory import Plan
+from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED, Rows
 from yoyak.training.settings import TrainingJob, trainer_arguments
+from yoyak.training.steps import InParts
 
 BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
+EVALUATED_ROWS = 16
+"""Dev rows at once: a constant, so that no figure of dev depends on the machine."""
 
 
-class TokenMeanTrainer(Seq2SeqTrainer):
+class TokenMeanTrainer(InParts, Seq2SeqTrainer):
     """`Seq2SeqTrainer` whose loss is the mean over all summary tokens of an optimiser step, whatever the micro-batch.
 
     transformers 5.23 takes BART and T5, whose loss is already a mean of the micro-batch, for models that divide by the
     step's token count, and so sums the gradients of micro-batches: twice as large with half the micro-batch.
     """
+
+    def parts(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+        """Rows of the batch are padded alike, and so count alike."""
+        rows, start = len(inputs["input_ids"]), 0
+        while start < rows:
+            # The budget changes once the first part has been measured.
+            end = min(rows, start + max(1, self.budget.tokens // self.longest_row(inputs)))
+            part = {key: tensor[start:end] for key, tensor in inputs.items()}
+            yield part, (end - start) * self.longest_row(inputs)
+            start = end
+
+    def longest_row(self, inputs: dict[str, Any]) -> int:
+        return int(inputs["input_ids"].shape[1] + inputs["labels"].shape[1])
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
@@ -43,24 +59,14 @@ class TokenMeanTrainer(Seq2SeqTrainer):
 
 
 def trainer(
-    job: TrainingJob,
-    loaded: Loaded,
-    train: Rows,
-    dev: Rows,
-    plan: Plan,
-    scratch: Path,
-    steps: int,
-    callbacks: list[TrainerCallback],
+    job: TrainingJob, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
 ) -> TokenMeanTrainer:
     """A trainer that keeps the epoch with the best dev ROUGE of greedy summaries."""
     longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
     arguments = Seq2SeqTrainingArguments(
-        **trainer_arguments(job, scratch, steps, plan.accumulation(job.training.effective_batch_size)),
+        **trainer_arguments(job, scratch, len(train.rows)),
         **BEST,
-        per_device_train_batch_size=plan.micro_batch_size,
-        per_device_eval_batch_size=plan.micro_batch_size,
-        gradient_checkpointing=plan.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
+        per_device_eval_batch_size=EVALUATED_ROWS,
         label_smoothing_factor=job.training.label_smoothing,
         predict_with_generate=True,
         generation_max_length=longest + 1,
@@ -68,6 +74,7 @@ def trainer(
         train_sampling_strategy="group_by_length",
     )
     return TokenMeanTrainer(
+        budget=TokenBudget(),
         model=loaded.model,
         args=arguments,
         train_dataset=Dataset.from_list(train.rows),

@@ -1,5 +1,6 @@
 """The hyper-parameters of training. Hardware is not among them: see `memory`."""
 
+import math
 from pathlib import Path
 from typing import Any, Literal
 
@@ -8,6 +9,9 @@ from pydantic import Field
 from yoyak.machine import device
 from yoyak.models import DType, LoraParams, ModelSpec, QuantizationParams
 from yoyak.parameters import Section
+
+LOGGED_POINTS = 200
+"""Of a learning curve, about."""
 
 
 class TrainingParams(Section):
@@ -42,13 +46,22 @@ class TrainingJob(Section):
     seed: int
 
 
-def trainer_arguments(job: TrainingJob, scratch: Path, steps: int, accumulation: int) -> dict[str, Any]:
-    """The arguments that both trainers share. `steps`: optimiser steps in all."""
+def steps_of(params: TrainingParams, rows: int) -> int:
+    """Optimiser steps over all epochs of so many rows."""
+    return math.ceil(math.ceil(rows / params.effective_batch_size) * params.epochs)
+
+
+def trainer_arguments(job: TrainingJob, scratch: Path, rows: int) -> dict[str, Any]:
+    """The arguments that both trainers share. `rows`: of a pass over the training data.
+
+    A batch of the trainer is an effective batch, and goes through the model in parts: see `steps`.
+    """
     params = job.training
+    steps = steps_of(params, rows)
     return {
         "output_dir": str(scratch),
         "num_train_epochs": params.epochs,
-        "gradient_accumulation_steps": accumulation,
+        "per_device_train_batch_size": params.effective_batch_size,
         "learning_rate": params.learning_rate,
         "lr_scheduler_type": params.schedule,
         "warmup_steps": round(params.warmup_ratio * steps),
@@ -59,7 +72,9 @@ def trainer_arguments(job: TrainingJob, scratch: Path, steps: int, accumulation:
         "save_total_limit": 1,
         "load_best_model_at_end": True,
         "restore_callback_states_from_checkpoint": True,
-        "logging_steps": 1,
+        # Each look at the loss makes the CPU wait for the GPU.
+        "logging_steps": max(1, steps // LOGGED_POINTS),
+        "logging_first_step": True,
         # A loss that is not a number must be seen, not averaged away.
         "logging_nan_inf_filter": False,
         "seed": job.seed,

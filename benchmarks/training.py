@@ -1,0 +1,389 @@
+"""QLoRA training of true shapes with random weights and real lengths: ours beside the recipes that others use.
+
+    python benchmarks/training.py LENGTHS FOLDER 3b
+    python benchmarks/training.py LENGTHS FOLDER 8b
+    UNSLOTH=/path/to/site-packages python benchmarks/training.py LENGTHS FOLDER 3b
+
+On a GPU. LENGTHS is a JSON list of pairs, tokens of prompt and summary of each row. FOLDER has room for the weights (6
+and 16 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side trains
+in a process of its own; the memory of some is capped to that of a 24 GB card. Rates are of real tokens, padding not
+counted, and of steps after the first ones, in which kernels are compiled.
+"""
+
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Unsloth patches the others, and must come before them.
+if '"side": "unsloth"' in sys.argv[-1]:
+    os.environ |= {"UNSLOTH_DISABLE_STATISTICS": "1", "UNSLOTH_RETURN_LOGITS": "0", "HF_HUB_OFFLINE": "1"}
+    import unsloth  # noqa: F401
+
+import recording
+import torch
+from transformers import TrainerCallback
+
+SHAPES: dict[str, dict[str, Any]] = {
+    "llama_3b": {
+        "hidden_size": 3072,
+        "intermediate_size": 8192,
+        "num_hidden_layers": 28,
+        "num_attention_heads": 24,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 128256,
+        "tie_word_embeddings": True,
+    },
+    "llama_8b": {
+        "hidden_size": 4096,
+        "intermediate_size": 14336,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 128256,
+        "tie_word_embeddings": False,
+    },
+}
+CAP_GIB = 23.0
+LONGEST = 1224
+"""Tokens of a row, prompt and summary: the longest prompt that the defaults allow, and a long summary."""
+ALL_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+def main() -> None:
+    lengths, folder, what, *side = sys.argv[1:]
+    if side:
+        print(json.dumps(measure(json.loads(side[0]), json.loads(Path(lengths).read_text()), Path(folder))))
+        return
+
+    recording.require_clean_tree()
+
+    def run(which: str, **options: Any) -> dict[str, float]:
+        site = os.environ.get("UNSLOTH") if which == "unsloth" else None
+        environment = {**os.environ, **({"PYTHONPATH": f"{site}:benchmarks:src"} if site else {})}
+        arguments = {"side": which, "shape": f"llama_{what}", **options}
+        result: dict[str, float] = recording.in_a_process(
+            __file__, lengths, folder, what, json.dumps(arguments), environment=environment
+        )
+        print(arguments, result, flush=True)
+        return result
+
+    def row(name: str, mine: dict[str, float], other: dict[str, float], whose: str) -> dict[str, Any]:
+        figures = mine["tokens_per_second"], other["tokens_per_second"]
+        command = f"python benchmarks/training.py LENGTHS FOLDER {what}"
+        return recording.row(name, "real tokens/s", *figures, whose, mine["peak_gib"], command)
+
+    recording.record(f"training_{what}", {"3b": of_3b, "8b": of_8b}[what](run, row))
+
+
+Run = Callable[..., dict[str, float]]
+Row = Callable[..., dict[str, Any]]
+OLD = "batches of 8, padded, checkpointing, all logits"
+
+
+def of_3b(run: Run, row: Row) -> list[dict[str, Any]]:
+    old, trl = run("old"), run("trl")
+    ours = run("ours")
+    capped, small, dropout = run("ours", cap=CAP_GIB), run("ours", rows=8), run("ours", dropout=0.05)
+    rows = [
+        row("64 rows a step", ours, old, OLD),
+        row(f"64 rows a step, {CAP_GIB:g} GiB", capped, old, OLD),
+        row("8 rows a step", small, old, OLD),
+        row("64 rows a step", ours, trl, "SFTTrainer as documented for QLoRA"),
+        row("64 rows a step, LoRA dropout 0.05", dropout, ours, "ours without dropout"),
+    ]
+    if "UNSLOTH" not in os.environ:
+        return rows
+    peers = {
+        "Unsloth without checkpointing": (ours, run("unsloth", rows=64, checkpointing=False)),
+        f"Unsloth with checkpointing, {CAP_GIB:g} GiB": (
+            capped,
+            run("unsloth", rows=64, checkpointing="unsloth", cap=CAP_GIB),
+        ),
+        "Unsloth without checkpointing, 8 rows": (small, run("unsloth", rows=8, checkpointing=False)),
+    }
+    return [*rows, *(row("the same as above", mine, peer, name) for name, (mine, peer) in peers.items())]
+
+
+def of_8b(run: Run, row: Row) -> list[dict[str, Any]]:
+    ours, old = run("ours", cap=CAP_GIB), run("old", rows=1, cap=CAP_GIB)
+    return [row(f"64 rows a step, up to {LONGEST} tokens, {CAP_GIB:g} GiB", ours, old, "the same, batches of 1")]
+
+
+def measure(options: dict[str, Any], lengths: list[tuple[int, int]], folder: Path) -> dict[str, float]:
+    """Real tokens a second and peak memory of one side."""
+    if cap := options.get("cap"):
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(cap * 2**30 / total)
+    if options["shape"] == "llama_8b":
+        # Real rows, and a few as long as they may be.
+        lengths = [*lengths, *[(LONGEST - 160, 160)] * 8]
+    base = random_weights(options["shape"], folder)
+    side = {"old": old_recipe, "trl": documented_trl, "unsloth": unsloth_loop, "ours": ours}[options["side"]]
+    rate = side(base, lengths, options)
+    return {"tokens_per_second": rate, "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+
+
+def random_weights(shape: str, folder: Path) -> Path:
+    """A folder with a model of that shape, and a tokenizer, which nothing here asks for a token."""
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    from yoyak.models import _learned_tokenizer
+
+    path = folder / shape
+    if not (path / "model.safetensors.index.json").exists() and not (path / "model.safetensors").exists():
+        config = LlamaConfig(**SHAPES[shape], rms_norm_eps=1e-5, bos_token_id=128000, eos_token_id=128009)
+        with torch.device("cuda"):
+            model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+        _learned_tokenizer(["가나다"], 300).save_pretrained(path)
+        if (folder / "tokenizer").exists():
+            shutil.copytree(folder / "tokenizer", path, dirs_exist_ok=True)
+        model.save_pretrained(path)
+        del model
+        torch.cuda.empty_cache()
+    return path
+
+
+def rows_of(lengths: list[tuple[int, int]], count: int) -> list[dict[str, list[int]]]:
+    """Random tokens; labels on the summary's."""
+    draw = random.Random(0)
+    rows = []
+    for prompt, summary in draw.choices(lengths, k=count):
+        ids = [draw.randrange(128000) for _ in range(prompt + summary)]
+        rows.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
+    return rows
+
+
+def four_bits(base: Path) -> Any:
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.bfloat16,
+    )
+    return AutoModelForCausalLM.from_pretrained(
+        base, quantization_config=config, dtype=torch.bfloat16, device_map={"": 0}, attn_implementation="sdpa"
+    )
+
+
+def lora(dropout: float) -> Any:
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=16, lora_alpha=32, lora_dropout=dropout, bias="none", task_type="CAUSAL_LM", target_modules=ALL_LINEAR
+    )
+
+
+def old_recipe(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
+    """As QLoRA is taught: norms and embeddings in fp32, all activations recomputed, rows padded as they come, logits
+    everywhere, a paged optimiser."""
+    import bitsandbytes
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    model = prepare_model_for_kbit_training(
+        four_bits(base), use_gradient_checkpointing=True, gradient_checkpointing_kwargs={"use_reentrant": False}
+    )
+    model.config.use_cache = False
+    model = get_peft_model(model, lora(0.05)).train()
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = bitsandbytes.optim.PagedAdamW32bit(trained, lr=2e-5)
+    size, steps = options.get("rows", 8), 20 if options.get("rows", 8) > 1 else 80
+    rows, clock, tokens = rows_of(lengths, steps * size), 0.0, 0
+    for step in range(steps):
+        if step == 3:
+            torch.cuda.synchronize()
+            clock, tokens = time.perf_counter(), 0
+        batch = rows[step * size : (step + 1) * size]
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(**padded(batch)).loss
+        loss.backward()
+        if step % 8 == 7:
+            torch.nn.utils.clip_grad_norm_(trained, 1.0)
+            optimiser.step()
+            optimiser.zero_grad()
+        tokens += sum(len(row["input_ids"]) for row in batch)
+    torch.cuda.synchronize()
+    return tokens / (time.perf_counter() - clock)
+
+
+def documented_trl(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
+    """TRL's trainer as its documentation has it for QLoRA: packed rows, chunked loss, activations recomputed."""
+    from datasets import Dataset
+    from transformers import AutoTokenizer
+    from trl import SFTConfig, SFTTrainer
+
+    steps, size = 6, 64
+    rows = rows_of(lengths, 1000)
+    tokens = sum(len(row["input_ids"]) for row in rows)
+    masked = [
+        {"input_ids": row["input_ids"], "completion_mask": [int(label != -100) for label in row["labels"]]}
+        for row in rows
+    ]
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = -(-tokens // 2048)
+        arguments = SFTConfig(
+            output_dir=scratch,
+            max_steps=steps,
+            per_device_train_batch_size=8,
+            # About 64 rows a step.
+            gradient_accumulation_steps=max(1, round(size / (len(rows) / packed) / 8)),
+            packing=True,
+            max_length=2048,
+            gradient_checkpointing=True,
+            bf16=True,
+            learning_rate=2e-5,
+            logging_steps=1000,
+            save_strategy="no",
+            report_to=[],
+        )
+        trainer = SFTTrainer(
+            model=four_bits(base),
+            args=arguments,
+            train_dataset=Dataset.from_list(masked),
+            processing_class=AutoTokenizer.from_pretrained(base),
+            peft_config=lora(options.get("dropout", 0.0)),
+        )
+        clock = Clock(skip=2)
+        trainer.add_callback(clock)
+        trainer.train()
+        # The packs are full but the last: nearly all of their tokens are real.
+        per_step = 2048 * 8 * arguments.gradient_accumulation_steps * tokens / (packed * 2048)
+        return clock.steps * per_step / clock.seconds
+
+
+def unsloth_loop(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
+    """Unsloth's model, rows sorted by length, a step a batch, on a loop as plain as can be."""
+    from unsloth import FastLanguageModel
+
+    model, _ = FastLanguageModel.from_pretrained(
+        str(base), max_seq_length=2048, load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True
+    )
+    model = FastLanguageModel.get_peft_model(
+        model,
+        r=16,
+        lora_alpha=32,
+        lora_dropout=0,
+        bias="none",
+        use_gradient_checkpointing=options["checkpointing"],
+        target_modules=ALL_LINEAR,
+    )
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    optimiser = torch.optim.AdamW(trained, lr=2e-5, fused=True)
+    model.train()
+    size = options["rows"]
+    steps, skipped = (10, 3) if size > 8 else (40, 5)
+    rows = sorted(rows_of(lengths, steps * size), key=lambda row: len(row["input_ids"]))
+    batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+    random.Random(1).shuffle(batches)
+    clock, tokens = 0.0, 0
+    for step, batch in enumerate(batches):
+        if step == skipped:
+            torch.cuda.synchronize()
+            clock, tokens = time.perf_counter(), 0
+        with torch.autocast("cuda", torch.bfloat16):
+            loss = model(**padded(batch)).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimiser.step()
+        optimiser.zero_grad(set_to_none=True)
+        tokens += sum(len(row["input_ids"]) for row in batch)
+    torch.cuda.synchronize()
+    return tokens / (time.perf_counter() - clock)
+
+
+def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
+    """One batch as wide as its longest row."""
+    width = max(len(row["input_ids"]) for row in rows)
+    inputs = {
+        key: torch.tensor([row[key] + [fill] * (width - len(row[key])) for row in rows], device="cuda")
+        for key, fill in (("input_ids", 128004), ("labels", -100))
+    }
+    return {**inputs, "attention_mask": (inputs["input_ids"] != 128004).long()}
+
+
+def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
+    """The trainer of the stage `train`, as it comes."""
+    from transformers import AutoTokenizer
+
+    from yoyak.models import Loaded, LoraParams, ModelSpec, QuantizationParams, _quantised
+    from yoyak.parameters import read_yaml
+    from yoyak.training import qlora
+    from yoyak.training.rows import Rows
+    from yoyak.training.settings import TrainingJob
+
+    size, steps, warm = options.get("rows", 64), 12 if options.get("rows", 64) > 8 else 60, 4
+    if options.get("cap"):
+        warm = 6
+    rows = rows_of(lengths, size * steps)
+    spec = ModelSpec(weights=str(base), method="lora", dtype="bf16", prompt="structured")
+    quantization = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
+    training = read_yaml(Path("params.yaml"))["training"]
+    job = TrainingJob.model_validate(
+        {
+            "model": spec,
+            "lora": LoraParams(
+                r=16, alpha=32, dropout=options.get("dropout", 0.0), bias="none", target_modules=ALL_LINEAR
+            ),
+            "quantization": quantization,
+            "training": {**training, "epochs": 1, "effective_batch_size": size, "learning_rate": 2e-5},
+            "seed": 0,
+        }
+    )
+    # Not through `load_for_training`, which would compare the weights with their pin, byte by byte.
+    model, tokenizer = _quantised(spec, quantization, base), AutoTokenizer.from_pretrained(base)
+    # A run this short would not be compiled.
+    qlora.COMPILED_FROM = 0 if options.get("compiled", True) else 10**12
+    with tempfile.TemporaryDirectory() as scratch:
+        split = Rows(rows, 0)
+        trainer = qlora.trainer(job, Loaded(model, tokenizer, None), split, split, Path(scratch), [])
+        trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+        trainer.args.load_best_model_at_end = False
+        clock = Clock(skip=warm)
+        trainer.parts = counting(trainer.parts, clock)
+        trainer.add_callback(clock)
+        trainer.train()
+        print(trainer.ran_with, trainer.budget.describe(), file=sys.stderr)
+    return clock.tokens / clock.seconds
+
+
+class Clock(TrainerCallback):
+    """Times the steps after the first ones."""
+
+    def __init__(self, skip: int) -> None:
+        self.skip, self.steps, self.seconds, self.started = skip, 0, 0.0, 0.0
+        self.tokens = 0
+        """Of the timed steps, where somebody counts them."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.skip or state.global_step == state.max_steps:
+            torch.cuda.synchronize()
+        now = time.perf_counter()
+        if state.global_step == self.skip:
+            self.started, self.tokens = now, 0
+        elif state.global_step > self.skip:
+            self.steps, self.seconds = state.global_step - self.skip, now - self.started
+
+
+def counting(parts: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
+    """`parts` of a step, their tokens added to the clock's."""
+
+    def counted(inputs: dict[str, Any]) -> Any:
+        for part, tokens in parts(inputs):
+            clock.tokens += tokens
+            yield part, tokens
+
+    return counted
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,70 @@
+"""Optimiser steps over a whole effective batch, which goes through the model in parts as large as memory allows."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import Trainer
+
+from yoyak import machine
+from yoyak.training import memory
+from yoyak.training.memory import TokenBudget
+
+
+class InParts(Trainer):
+    """For a `Trainer` whose batches are effective batches.
+
+    Running out of memory costs no step and no row: the step begins anew in smaller parts. The loss of a part must be a
+    sum over its tokens divided by the step's, so that parts add up to the same gradient however the step is parted.
+    """
+
+    def __init__(self, *args: Any, budget: TokenBudget, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.budget = budget
+        self.ran_with: dict[str, str] = {}
+        """What was decided for this machine, for the record."""
+        self._tokens_since_log = 0
+        self._time_of_log: float | None = None
+
+    def parts(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+        """The batch in parts within the budget, each with its number of tokens."""
+        raise NotImplementedError
+
+    def longest_row(self, inputs: dict[str, Any]) -> int:
+        """In tokens."""
+        raise NotImplementedError
+
+    def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
+        self._time_of_log = self._time_of_log or time.perf_counter()
+        while True:
+            try:
+                loss, tokens = self._accumulated(model, inputs, num_items_in_batch)
+            except torch.cuda.OutOfMemoryError:
+                pass
+            else:
+                self._tokens_since_log += tokens
+                return loss
+            # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
+            model.zero_grad(set_to_none=True)
+            memory.give_back()
+            self.budget.shrink(self.longest_row(inputs))
+            if self.budget.checkpointing:
+                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    def _accumulated(self, model: Any, inputs: dict[str, Any], num_items: Any) -> tuple[torch.Tensor, int]:
+        losses, all_tokens = [], 0
+        for part, tokens in self.parts(inputs):
+            with self.budget.measuring(model, tokens):
+                losses.append(super().training_step(model, part, num_items))
+            all_tokens += tokens
+        return torch.stack(losses).sum(), all_tokens
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """With real tokens a second since the last one, and the peak of memory so far in GiB."""
+        if "loss" in logs and self._time_of_log is not None:
+            now = time.perf_counter()
+            logs["tokens_per_second"] = round(self._tokens_since_log / (now - self._time_of_log), 1)
+            logs["peak_memory_gib"] = round(machine.peak_memory_gib(), 2)
+            self._tokens_since_log, self._time_of_log = 0, now
+        super().log(logs, start_time)
