@@ -8,19 +8,21 @@ from yoyak.machine import LimitsParams
 from yoyak.parameters import check, read_yaml
 from yoyak.records import write_json
 from yoyak.training.run import Outputs, train
-from yoyak.training.settings import TrainingJob
+from yoyak.training.settings import TrackingParams, TrainingJob
 
 
 @exits_with_one_line
 def main() -> None:
     name = sys.argv[1]
     resolved = Path(f"data/resolved/{name}/training.yaml")
+    params = read_yaml(Path("params.yaml"))
     metrics = train(
         name,
         check(TrainingJob, read_yaml(resolved), f"{resolved}:"),
         (Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")),
-        # Limits are of the machine, not of the model: no stage reruns when they change.
-        check(LimitsParams, read_yaml(Path("params.yaml"))["limits"], "params.yaml: limits"),
+        # Of the machine and its user, not of the model: no stage reruns when they change.
+        check(LimitsParams, params["limits"], "params.yaml: limits"),
+        check(TrackingParams, params["tracking"], "params.yaml: tracking"),
         Outputs(model=Path(f"models/{name}"), curves=Path(f"plots/training/{name}")),
     )
     write_json(Path(f"metrics/train/{name}.json"), metrics)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from project import ROOT
+from project import ROOT, Project
 from torch.nn.functional import cross_entropy
 from transformers import set_seed
 from twins import llama32, save_twin
@@ -245,3 +245,31 @@ def test_the_first_pass_on_a_gpu_sets_the_budget(monkeypatch: pytest.MonkeyPatch
         pass
     assert budget.tokens == int(memory.SHARE * (10 * 2**30 - 16) / 2**20)
     assert budget.why == "10.0 GiB free, 1.00 MiB a token"
+
+
+def test_an_epoch_may_be_the_best_by_rouge(twin: Path, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(twin, tmp_path, best_by="rouge", rouge_rows=5, learning_rate=0.05, epochs=3)
+    assert len(trainer.summarised) == 5
+    trainer.train()
+    measured = [entry["eval_rouge_mean"] for entry in trainer.state.log_history if "eval_rouge_mean" in entry]
+    assert len(measured) == 3
+    assert trainer.state.best_metric == max(measured)
+    assert trainer.model.config._attn_implementation == "sdpa"
+
+
+def test_summaries_for_rouge_are_those_of_each_row_alone(twin: Path, tmp_path: Path) -> None:
+    trainer, rows = trainer_of(twin, tmp_path, best_by="rouge")
+    warmed_up(trainer).model.eval()
+    prompts = [row["input_ids"][: row["labels"].count(-100)] for row in rows.rows[:6]]
+    together = trainer._greedy(trainer.model, prompts, 8)
+    alone = [trainer._greedy(trainer.model, [prompt], 8)[0] for prompt in prompts]
+    assert together == alone
+
+
+def test_curves_go_to_weights_and_biases_if_asked(project: Project) -> None:
+    """Offline: what would be sent lies in a folder."""
+    project.edit(lambda params: params["tracking"].update(wandb=True))
+    project.stage("prepare_prompts")
+    project.run("env", "WANDB_MODE=offline", "python", "stages/train.py", "bart_mini")
+    (run,) = (project.root / "wandb").glob("offline-run-*")
+    assert next(run.glob("*.wandb")).stat().st_size > 1000

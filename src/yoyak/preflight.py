@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, Reference, write_json, write_records
 from yoyak.scoring import ScoringParams
 from yoyak.submission import SubmissionParams, read_sample
-from yoyak.training.settings import TrainingJob, TrainingParams
+from yoyak.training.settings import TrackingParams, TrainingJob, TrainingParams
 
 NAME = re.compile(r"[a-z0-9_]+")
 RESERVED = re.compile(r"baseline|ensemble|untuned_.*")
@@ -64,6 +65,7 @@ class Params(Section):
     scoring: ScoringParams
     ensemble: EnsembleParams
     submission: SubmissionParams
+    tracking: TrackingParams
     limits: LimitsParams
     models: dict[str, dict[str, Any]]
 
@@ -141,6 +143,10 @@ def prepare(params: Params) -> None:
     references = known_references(params.data, splits)
     _check_submission(params.data, splits["test"])
     morphemes.require(params.scoring.tokenizer)
+    if params.tracking.wandb and find_spec("wandb") is None:
+        raise UserError(
+            "params.yaml: tracking.wandb: the package wandb is missing; `pip install wandb`, or set it false"
+        )
     check_disk(params.limits, 1, "prepare_prompts")
     names = dict.fromkeys([*params.run.models, *params.run.untuned])
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}

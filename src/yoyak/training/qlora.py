@@ -1,8 +1,10 @@
 """Adapters over (4-bit) base weights of a decoder-only model, on TRL's `SFTTrainer`."""
 
+import random
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -14,14 +16,20 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
+from yoyak import rouge
 from yoyak.models import Loaded, LoraParams, unpack
 from yoyak.training import attention, memory
 from yoyak.training.memory import TokenBudget
-from yoyak.training.rows import IGNORED, Rows
+from yoyak.training.rows import IGNORED, Row, Rows
 from yoyak.training.settings import TrainingJob, trainer_arguments
 from yoyak.training.steps import InParts
 
-BEST = {"metric_for_best_model": "eval_loss", "greater_is_better": False}
+BEST = {
+    "loss": {"metric_for_best_model": "eval_loss", "greater_is_better": False},
+    "rouge": {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True},
+}
+SUMMARISED_ROWS = 16
+"""At once, for ROUGE of dev: a constant, as the next one."""
 EVALUATED_ROWS = 8
 """Dev rows at once: a constant, so that no figure of dev depends on the machine."""
 COMPILED_FROM = 2_000_000
@@ -37,6 +45,8 @@ class SummaryLossTrainer(InParts, SFTTrainer):
 
     longest_of_all: int
     """Tokens of the longest row of train and dev."""
+    summarised: Sequence[Row] = ()
+    """Dev rows whose summaries are scored after each epoch."""
 
     def parts(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
@@ -101,21 +111,59 @@ class SummaryLossTrainer(InParts, SFTTrainer):
                 batch_total, batch_labels, _ = self._summed_loss(model, self._prepare_inputs(inputs))
                 total += batch_total.item()
                 labels += batch_labels
-        metrics = {f"{metric_key_prefix}_loss": total / labels}
+            metrics = {f"{metric_key_prefix}_loss": total / labels}
+            if self.summarised:
+                metrics[f"{metric_key_prefix}_rouge_mean"] = self._rouge(model)
         return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
+
+    def _rouge(self, model: Any) -> float:
+        """Of greedy summaries of `summarised`, the mean of ROUGE-1/2/L in percent."""
+        texts, references = [], []
+        for start in range(0, len(self.summarised), SUMMARISED_ROWS):
+            rows = self.summarised[start : start + SUMMARISED_ROWS]
+            prompts = [row["input_ids"][: row["labels"].count(IGNORED)] for row in rows]
+            answers = [row["input_ids"][row["labels"].count(IGNORED) :] for row in rows]
+            texts += self._decoded(self._greedy(model, prompts, max(map(len, answers)) + 1))
+            references += self._decoded(answers)
+        scores = rouge.score(texts, [(reference,) for reference in references])
+        return 100 * fmean(row.mean for row in scores)
+
+    def _greedy(self, model: Any, prompts: list[list[int]], most: int) -> list[list[int]]:
+        """Token ids that follow each prompt, at most so many."""
+        width = max(map(len, prompts))
+        padding = self.processing_class.pad_token_id
+        ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+        packed = model.config._attn_implementation
+        # The kernel for packed rows knows no padding.
+        model.base_model.model.set_attn_implementation("sdpa")
+        output = model.generate(
+            input_ids=ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            max_new_tokens=most,
+            do_sample=False,
+            use_cache=True,
+            pad_token_id=padding,
+            eos_token_id=self.summarised[0]["input_ids"][-1],
+        )
+        model.base_model.model.set_attn_implementation(packed)
+        return [row[width:] for row in output.tolist()]
+
+    def _decoded(self, answers: list[list[int]]) -> list[str]:
+        return [str(text).strip() for text in self.processing_class.batch_decode(answers, skip_special_tokens=True)]
 
 
 def trainer(
     job: TrainingJob, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
 ) -> SummaryLossTrainer:
-    """A trainer that keeps the epoch with the lowest dev loss."""
+    """A trainer that keeps the epoch with the lowest dev loss, or the best dev ROUGE."""
     lora = job.lora
     assert lora is not None, "the preflight gives it to each model with method: lora"
     model, base = unpack(loaded.model)
     chosen = attention.use_best(model)
     arguments = SFTConfig(
         **trainer_arguments(job, scratch, len(train.rows)),
-        **BEST,
+        **BEST[job.training.best_by],
         per_device_eval_batch_size=EVALUATED_ROWS,
         gradient_checkpointing=False,
         prediction_loss_only=True,
@@ -135,6 +183,8 @@ def trainer(
         callbacks=callbacks,
     )
     result.longest_of_all = max(train.longest, dev.longest)
+    if job.training.best_by == "rouge":
+        result.summarised = random.Random(job.seed).sample(dev.rows, min(job.training.rouge_rows, len(dev.rows)))
     _train_in_fp32(result.model)
     compiled = _compile(result.model, round(train.tokens * job.training.epochs))
     result.ran_with = {"base": base, "attention": chosen, "compiled": compiled}

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 from dvclive import Live
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
-from transformers.integrations import DVCLiveCallback
+from transformers.integrations import DVCLiveCallback, WandbCallback
 
 from yoyak import machine
 from yoyak.errors import UserError
@@ -18,7 +18,7 @@ from yoyak.models import Loaded, load_for_training
 from yoyak.records import Prompt, read_records
 from yoyak.training import checkpoints, qlora, seq2seq
 from yoyak.training.rows import causal_rows, seq2seq_rows
-from yoyak.training.settings import TrainingJob, steps_of
+from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
 
 @dataclass(frozen=True)
@@ -30,14 +30,19 @@ class Outputs:
 
 
 def train(
-    name: str, job: TrainingJob, data: tuple[Path, Path], limits: LimitsParams, outputs: Outputs
+    name: str,
+    job: TrainingJob,
+    data: tuple[Path, Path],
+    limits: LimitsParams,
+    tracking: TrackingParams,
+    outputs: Outputs,
 ) -> dict[str, Any]:
     """Train on the prompts in `data` (train, dev), save the best epoch, and return what ran and how it went."""
     machine.check_disk(limits, 3 * _size_gb(job), f"training {name}")
     prompts = tuple(read_records(path, Prompt) for path in data)
     machine.limit_gpu(limits)
     with checkpoints.scratch_folder(name, job, list(data)) as scratch:
-        result = _train(name, job, prompts, limits, outputs, scratch)
+        result = _train(name, job, prompts, limits, tracking, outputs, scratch)
     return {
         **result,
         "seed": job.seed,
@@ -51,6 +56,7 @@ def _train(
     job: TrainingJob,
     prompts: tuple[list[Prompt], ...],
     limits: LimitsParams,
+    tracking: TrackingParams,
     outputs: Outputs,
     scratch: Path,
 ) -> dict[str, Any]:
@@ -68,6 +74,9 @@ def _train(
             f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}; {_listed(trainer.ran_with)}",
             flush=True,
         )
+        if tracking.wandb:
+            trainer.args.run_name = name
+            trainer.add_callback(WandbCallback)
         checkpoint = checkpoints.last_checkpoint(scratch)
         started = time.perf_counter()
         outcome = trainer.train(resume_from_checkpoint=checkpoint)
@@ -78,7 +87,7 @@ def _train(
     return {
         "train_loss": outcome.training_loss,
         "best": {
-            room.BEST["metric_for_best_model"]: trainer.state.best_metric,
+            trainer.args.metric_for_best_model: trainer.state.best_metric,
             "step": trainer.state.best_global_step,
         },
         "epochs": trainer.state.epoch,

@@ -31,8 +31,20 @@ class TrainingParams(Section):
     """Gradients longer than this are scaled down to it."""
     label_smoothing: float = Field(default=0, ge=0, lt=1)
     """For `method: full` alone."""
+    best_by: Literal["loss", "rouge"] = "loss"
+    """What makes an epoch the best, of adapters: dev loss, or ROUGE of greedy summaries of `rouge_rows` dev rows. Under
+    `method: full` it is always the latter, of all rows."""
+    rouge_rows: int = Field(default=100, ge=1)
+    """Dev rows that are summarised after each epoch, drawn by `run.seed`."""
     early_stopping_patience: int = Field(ge=1)
     """Epochs without a better dev figure after which training ends; the best epoch is kept."""
+
+
+class TrackingParams(Section):
+    """Where else curves go. No stage reruns when it changes."""
+
+    wandb: bool
+    """To Weights & Biases, too; needs the extra `wandb` and `wandb login`."""
 
 
 class TrainingJob(Section):
