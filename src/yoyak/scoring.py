@@ -193,7 +193,7 @@ def ensemble_report(
     pair = {name: scores[name] for name in ("cross_validated", "best")}
     gain = differences(pair, "cross_validated", 1, params)["best"]
     del scores["best"]
-    entries = dict(zip(scores, entries_of(list(scores.values()), params), strict=True))
+    entries = {name: entries_of([rows], params)[0] for name, rows in scores.items()}
     return {
         "scoring": {**made_by(params), "commit": machine.commit()},
         "ensemble": entries.pop("dev"),

@@ -1,0 +1,124 @@
+"""Full fine-tuning of koBART's shape: ours beside transformers' plain `Seq2SeqTrainer`.
+
+    python benchmarks/full_finetune.py KOBART TRAIN
+
+KOBART is a folder with the model's `config.json` and tokenizer; the weights are random. TRAIN is a CSV of the
+competition. Each side trains in a process of its own; rates are of real tokens, dialogue and summary, after the first
+steps.
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import recording
+import torch
+from datasets import Dataset
+from training import Clock
+from transformers import (
+    AutoConfig,
+    AutoModelForSeq2SeqLM,
+    DataCollatorForSeq2Seq,
+    PreTrainedTokenizerFast,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+)
+
+from yoyak import machine
+from yoyak.dialogues import read_dialogues
+from yoyak.models import Loaded, ModelSpec
+from yoyak.parameters import read_yaml
+from yoyak.prompts import Encoder, PromptParams, build
+from yoyak.training import seq2seq
+from yoyak.training.rows import Rows, seq2seq_rows
+from yoyak.training.settings import TrainingJob
+
+SKIPPED = 20
+STEPS = 200
+ROWS = 8
+
+
+def main() -> None:
+    kobart, train, *side = sys.argv[1:]
+    if side:
+        print(json.dumps(measure(side[0], Path(kobart), Path(train))))
+        return
+    recording.require_clean_tree()
+    ours, plain = (recording.in_a_process(__file__, kobart, train, name) for name in ("ours", "plain"))
+    rates = ours["tokens_per_second"], plain["tokens_per_second"]
+    what = "Seq2SeqTrainer, batches of 8 as they come"
+    command = "python benchmarks/full_finetune.py KOBART TRAIN"
+    recording.record(
+        "full_finetune",
+        [recording.row("koBART, 8 rows a step", "real tokens/s", *rates, what, ours["peak_gib"], command)],
+    )
+
+
+def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
+    """Real tokens a second, and peak memory."""
+    torch.manual_seed(0)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(kobart)
+    loaded = Loaded(
+        AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(kobart), dtype=torch.float32),
+        tokenizer,
+        Encoder(tokenizer, "dialogue", 1024),
+    )
+    params = read_yaml(Path("params.yaml"))
+    dialogues = read_dialogues(train, with_summary=True)[: STEPS * ROWS]
+    prompts = [build(row, PromptParams(**params["prompts"]), for_training=True) for row in dialogues]
+    rows = seq2seq_rows(prompts, loaded.encoder)
+    rate = {"ours": ours, "plain": plain}[side](loaded, rows, params)
+    return {"tokens_per_second": rate, "peak_gib": machine.peak_memory_gib()}
+
+
+def ours(loaded: Loaded, rows: Rows, params: dict[str, Any]) -> float:
+    """The trainer of the stage `train`, as it comes."""
+    job = TrainingJob.model_validate(
+        {
+            "model": ModelSpec(weights="./kobart", method="full", dtype="bf16", prompt="dialogue"),
+            "lora": None,
+            "quantization": None,
+            "training": {**params["training"], "epochs": 1, "effective_batch_size": ROWS, "learning_rate": 5e-5},
+            "seed": 0,
+        }
+    )
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = seq2seq.trainer(job, loaded, rows, rows, Path(scratch), [])
+        trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+        trainer.args.load_best_model_at_end = False
+        clock = Clock(skip=SKIPPED)
+        trainer.add_callback(clock)
+        trainer.train()
+    real = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows.rows)
+    return clock.steps * real / trainer.state.max_steps / clock.seconds
+
+
+def plain(loaded: Loaded, rows: Rows, params: dict[str, Any]) -> float:
+    """transformers' own, as its documentation has it."""
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = Seq2SeqTrainer(
+            model=loaded.model,
+            args=Seq2SeqTrainingArguments(
+                output_dir=scratch,
+                num_train_epochs=1,
+                per_device_train_batch_size=ROWS,
+                learning_rate=5e-5,
+                bf16=True,
+                save_strategy="no",
+                report_to=[],
+            ),
+            train_dataset=Dataset.from_list(rows.rows),
+            data_collator=DataCollatorForSeq2Seq(loaded.tokenizer, model=loaded.model),
+            processing_class=loaded.tokenizer,
+        )
+        clock = Clock(skip=SKIPPED)
+        trainer.add_callback(clock)
+        trainer.train()
+    real = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows.rows)
+    return clock.steps * real / trainer.state.max_steps / clock.seconds
+
+
+if __name__ == "__main__":
+    main()
