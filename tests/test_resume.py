@@ -88,4 +88,4 @@ def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: 
 def test_a_full_disk_stops_before_a_checkpoint() -> None:
     limits = LimitsParams(free_gb=1e9)
     with pytest.raises(UserError, match=r"the next checkpoint needs 0.5 GB and would leave"):
-        RoomToSave(limits, 0.5).on_epoch_end(None, None, None)
+        RoomToSave(limits, 0.5).on_epoch_begin(None, None, None)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import ROOT, Project
 from torch.nn.functional import cross_entropy
-from transformers import set_seed
+from transformers import TrainerState, set_seed
 from twins import llama32, save_twin
 
 from yoyak import weights
@@ -22,6 +22,7 @@ from yoyak.training import memory, qlora
 from yoyak.training.memory import TokenBudget, parts
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows, causal_rows
+from yoyak.training.run import StopOnNaN
 from yoyak.training.settings import TrainingJob
 
 PROMPTS = [
@@ -273,3 +274,24 @@ def test_curves_go_to_weights_and_biases_if_asked(project: Project) -> None:
     project.run("env", "WANDB_MODE=offline", "python", "stages/train.py", "bart_mini")
     (run,) = (project.root / "wandb").glob("offline-run-*")
     assert next(run.glob("*.wandb")).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("figure", ["loss", "eval_loss", "train_loss"])
+def test_no_number_stops_the_run(figure: str) -> None:
+    state = TrainerState(global_step=3)
+    StopOnNaN().on_log(None, state, None, {figure: 1.0})
+    with pytest.raises(UserError, match=f"{figure} is no number at step 3; lower training.learning_rate"):
+        StopOnNaN().on_log(None, state, None, {figure: float("nan")})
+
+
+def test_parts_add_up_where_the_trainer_counts_nothing(twin: Path, tmp_path: Path) -> None:
+    trainer, rows = trainer_of(twin, tmp_path)
+    warmed_up(trainer)
+    batch = trainer.data_collator(rows.rows)
+    trainer.create_optimizer_and_scheduler(10)
+    found = []
+    for most in (1, 10_000):
+        trainer.budget.tokens = most
+        trainer.training_step(trainer.model, dict(batch), None)
+        found.append(gradients(trainer.model))
+    assert torch.allclose(found[0], found[1], rtol=1e-4, atol=1e-6)

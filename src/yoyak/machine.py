@@ -99,12 +99,10 @@ def commit() -> str:
     return done.stdout.strip() or "no commit"
 
 
-def reset_peak_memory() -> None:
-    """Forget the peak of a failed attempt on the GPU."""
-    import torch
-
-    if torch.cuda.is_available():
-        torch.cuda.reset_peak_memory_stats()
+def use_one_gpu() -> None:
+    """Hide all GPUs but the first: trainers would share a batch among them, and multiply it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0] if visible is not None else "0"
 
 
 def limit_gpu(limits: LimitsParams) -> None:

@@ -19,7 +19,7 @@ def use_best(model: Any) -> str:
         return str(model.config._attn_implementation)
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_rows)
     model.set_attn_implementation(NAME)
-    return NAME
+    return str(model.config._attn_implementation)
 
 
 def _bears_packed_rows(model: Any) -> bool:

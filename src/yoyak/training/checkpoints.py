@@ -1,6 +1,7 @@
 """Where an unfinished training waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs."""
 
 import hashlib
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -37,7 +38,7 @@ def scratch_folder(name: str, job: TrainingJob, data: list[Path]) -> Iterator[Pa
 
 
 def _forget_others(name: str, folder: Path) -> None:
-    """Delete what trainings of this model with other parameters, data or code left: they will not go on."""
+    """Delete what trainings of this model with other parameters, data or code left: disks are small."""
     for other in folder.parent.glob(f"{name}-*/"):
         lock = FileLock(other.with_suffix(".lock"), timeout=0)
         if other == folder or len(other.name) != len(folder.name):
@@ -53,8 +54,17 @@ def _forget_others(name: str, folder: Path) -> None:
 
 def last_checkpoint(folder: Path) -> Path | None:
     """The newest complete checkpoint: the trainer writes its state last."""
-    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json")]
+    complete = [path.parent for path in folder.glob("checkpoint-*/trainer_state.json") if _is_whole(path)]
     return max(complete, key=lambda path: int(path.name.removeprefix("checkpoint-")), default=None)
+
+
+def _is_whole(state: Path) -> bool:
+    """Not so where the training was killed while it wrote this file."""
+    try:
+        json.loads(state.read_text())
+    except ValueError:
+        return False
+    return True
 
 
 def _key(job: TrainingJob, data: list[Path]) -> str:

@@ -16,6 +16,8 @@ FIRST_TOKENS = 2048
 # Beyond it nothing more was gained: 3 B, H200, 39 k tokens/s at 20 k tokens, 37 k at 5 k.
 MOST_TOKENS = 24_576
 # Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most.
+MOST_MASKED_TOKENS = 4096
+"""Where a mask keeps packed rows apart: it grows with the square of their joint length."""
 SHARE = 0.85
 OPTIMISER_BYTES = 8
 """Of AdamW's two moments in fp32, for each trained parameter."""
@@ -24,8 +26,9 @@ OPTIMISER_BYTES = 8
 class TokenBudget:
     """Most tokens that go forward and backward through the model at once; a row is never parted."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = MOST_TOKENS) -> None:
         on_cpu = device() == "cpu"
+        self.most = most
         self.tokens = CPU_TOKENS if on_cpu else FIRST_TOKENS
         self.why = "the CPU's" if on_cpu else "not measured yet"
         self.checkpointing = False
@@ -46,17 +49,18 @@ class TokenBudget:
         per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         room = free_gpu_memory() - OPTIMISER_BYTES * trained
-        self.tokens = max(1, min(MOST_TOKENS, int(SHARE * room / per_token)))
+        self.tokens = max(1, min(self.most, int(SHARE * room / per_token)))
         self.why = f"{room / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
         self._measured = True
 
     def shrink(self, longest_row: int) -> None:
         """After running out of memory: half the tokens; activations recomputed where even single rows did not fit."""
-        self._measured = True
         if self.tokens > longest_row:
             self.tokens, self.why = self.tokens // 2, "halved after running out of memory"
         elif not self.checkpointing:
             self.checkpointing, self.why = True, "activations recomputed after running out of memory"
+            # A token takes much less now.
+            self._measured = device() == "cpu"
         else:
             raise UserError(
                 f"out of GPU memory with a single row of {longest_row} tokens; lower the model's max_prompt_tokens, or "

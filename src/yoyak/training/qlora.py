@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from datasets import Dataset
 from peft import LoraConfig
 from torch.nn.functional import cross_entropy
-from transformers import DataCollatorWithFlattening, TrainerCallback
+from transformers import DataCollatorWithFlattening, GenerationConfig, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
@@ -106,7 +107,7 @@ class SummaryLossTrainer(InParts, SFTTrainer):
         model = self.model.eval()
         total, labels = 0.0, 0
         # Compiling for the forward pass alone would take longer than dev does without.
-        with torch.no_grad(), torch.compiler.set_stance("force_eager"), self.compute_loss_context_manager():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             for inputs in dataloader:
                 batch_total, batch_labels, _ = self._summed_loss(model, self._prepare_inputs(inputs))
                 total += batch_total.item()
@@ -134,23 +135,36 @@ class SummaryLossTrainer(InParts, SFTTrainer):
         padding = self.processing_class.pad_token_id
         ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-        packed = model.config._attn_implementation
-        # The kernel for packed rows knows no padding.
-        model.base_model.model.set_attn_implementation("sdpa")
-        output = model.generate(
-            input_ids=ids.to(model.device),
-            attention_mask=mask.to(model.device),
+        # A new one: some models come with a repetition penalty, which is not greedy.
+        greedy = GenerationConfig(
             max_new_tokens=most,
             do_sample=False,
             use_cache=True,
             pad_token_id=padding,
             eos_token_id=self.summarised[0]["input_ids"][-1],
         )
-        model.base_model.model.set_attn_implementation(packed)
+        with _attention_that_bears_padding(model), self.accelerator.autocast():
+            output = model.generate(
+                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
+            )
         return [row[width:] for row in output.tolist()]
 
     def _decoded(self, answers: list[list[int]]) -> list[str]:
         return [str(text).strip() for text in self.processing_class.batch_decode(answers, skip_special_tokens=True)]
+
+
+@contextmanager
+def _attention_that_bears_padding(model: Any) -> Iterator[None]:
+    """The kernel for packed rows does not."""
+    chosen = model.config._attn_implementation
+    if chosen != attention.NAME:
+        yield
+        return
+    model.base_model.model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.base_model.model.set_attn_implementation(chosen)
 
 
 def trainer(
@@ -172,7 +186,7 @@ def trainer(
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     result = SummaryLossTrainer(
-        budget=TokenBudget(),
+        budget=TokenBudget(memory.MOST_TOKENS if chosen == attention.NAME else memory.MOST_MASKED_TOKENS),
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(train.rows),

@@ -40,6 +40,7 @@ def train(
     """Train on the prompts in `data` (train, dev), save the best epoch, and return what ran and how it went."""
     machine.check_disk(limits, 3 * _size_gb(job), f"training {name}")
     prompts = tuple(read_records(path, Prompt) for path in data)
+    machine.use_one_gpu()
     machine.limit_gpu(limits)
     with checkpoints.scratch_folder(name, job, list(data)) as scratch:
         result = _train(name, job, prompts, limits, tracking, outputs, scratch)
@@ -129,8 +130,11 @@ class Curves(DVCLiveCallback):
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         told = {
-            key: value for key, value in (logs or {}).items() if not key.endswith(("runtime", "_per_second", "flos"))
+            key: value
+            for key, value in (logs or {}).items()
+            if not key.endswith(("runtime", "samples_per_second", "steps_per_second", "flos"))
         }
+        self.live.step = state.global_step
         super().on_log(args, state, control, logs=told, **kwargs)
 
 
@@ -147,18 +151,19 @@ class RoomToSave(TrainerCallback):
     def __init__(self, limits: LimitsParams, checkpoint_gb: float) -> None:
         self.limits, self.checkpoint_gb = limits, checkpoint_gb
 
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         machine.check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
 
 
 class StopOnNaN(TrainerCallback):
-    """A loss that is no number ends the run at its first step, not after three epochs."""
+    """A loss that is no number ends the run when it is next looked at, and before a checkpoint or a model is saved."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(float(loss)):
+        for figure in ("loss", "eval_loss", "train_loss"):
+            if math.isfinite(float((logs or {}).get(figure, 0.0))):
+                continue
             raise UserError(
-                f"the training loss is {loss} at step {state.global_step}; lower training.learning_rate, or train in "
+                f"{figure} is no number at step {state.global_step}; lower training.learning_rate, or train in "
                 "bf16 or fp32 instead of fp16"
             )
 
@@ -169,7 +174,8 @@ def _save(job: TrainingJob, loaded: Loaded, model: Any, folder: Path) -> None:
         config = model.peft_config["default"]
         config.base_model_name_or_path = job.model.weights
         # A set would be written in another order by each run, and change the hash, too.
-        config.target_modules = sorted(config.target_modules)
+        if not isinstance(config.target_modules, str):
+            config.target_modules = sorted(config.target_modules)
     model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
     loaded.tokenizer.save_pretrained(folder)

@@ -10,13 +10,15 @@ from transformers import Trainer
 from yoyak import machine
 from yoyak.training import memory
 from yoyak.training.memory import TokenBudget
+from yoyak.training.rows import IGNORED
 
 
 class InParts(Trainer):
     """For a `Trainer` whose batches are effective batches.
 
     Running out of memory costs no step and no row: the step begins anew in smaller parts. The loss of a part must be a
-    sum over its tokens divided by the step's, so that parts add up to the same gradient however the step is parted.
+    sum over its tokens divided by the step's, so that parts add up to the same gradient however the step is parted
+    (dropout aside, whose draws differ).
     """
 
     def __init__(self, *args: Any, budget: TokenBudget, **kwargs: Any) -> None:
@@ -37,9 +39,11 @@ class InParts(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._time_of_log = self._time_of_log or time.perf_counter()
+        # Counted here: for some models the trainer counts nothing, and each part would be divided by its own labels.
+        labels = (inputs["labels"] != IGNORED).sum()
         while True:
             try:
-                loss, tokens = self._accumulated(model, inputs, num_items_in_batch)
+                loss, tokens = self._accumulated(model, inputs, labels)
             except torch.cuda.OutOfMemoryError:
                 pass
             else:
@@ -49,7 +53,7 @@ class InParts(Trainer):
             model.zero_grad(set_to_none=True)
             memory.give_back()
             self.budget.shrink(self.longest_row(inputs))
-            if self.budget.checkpointing:
+            if self.budget.checkpointing and not model.is_gradient_checkpointing:
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def _accumulated(self, model: Any, inputs: dict[str, Any], num_items: Any) -> tuple[torch.Tensor, int]:
