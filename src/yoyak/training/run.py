@@ -11,7 +11,7 @@ from dvclive import Live
 from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
 from transformers.integrations import DVCLiveCallback, WandbCallback
 
-from yoyak import machine
+from yoyak import machine, rouge
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
@@ -90,6 +90,8 @@ def _train(
         "best": {
             trainer.args.metric_for_best_model: trainer.state.best_metric,
             "step": trainer.state.best_global_step,
+            # A score without its analyser is none.
+            **(rouge.COMPETITION.describe() if "rouge" in trainer.args.metric_for_best_model else {}),
         },
         "epochs": trainer.state.epoch,
         "steps": trainer.state.global_step,
