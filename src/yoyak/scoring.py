@@ -34,7 +34,7 @@ class ScoringParams(Section):
     references: ReferenceRule
     """A row's score over several references."""
     bootstrap_samples: int = Field(ge=100)
-    """Resamples of the rows, for the 95 % intervals and the p-values."""
+    """Resamples of the rows, for the 95 % intervals."""
     seed: int = Field(ge=0)
     """Of the resampling."""
 
