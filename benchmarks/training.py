@@ -6,10 +6,12 @@
 
 On a GPU. LENGTHS is a JSON list of pairs, tokens of prompt and summary of each row. FOLDER has room for the weights (6
 and 16 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side trains
-in a process of its own; the memory of some is capped to that of a 24 GB card. Rates are of real tokens, padding not
-counted, and of steps after the first ones, in which kernels are compiled.
+in a process of its own, and what it measured is kept in FOLDER, so that a run that was cut off goes on. The memory of
+some sides is capped to that of a 24 GB card. Rates are of real tokens, padding not counted, and of steps after the
+first ones, in which kernels are compiled.
 """
 
+import hashlib
 import json
 import os
 import random
@@ -29,6 +31,8 @@ if '"side": "unsloth"' in sys.argv[-1]:
 import recording
 import torch
 from transformers import TrainerCallback
+
+from yoyak import machine
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama_3b": {
@@ -69,11 +73,13 @@ def main() -> None:
     def run(which: str, **options: Any) -> dict[str, float]:
         site = os.environ.get("UNSLOTH") if which == "unsloth" else None
         environment = {**os.environ, **({"PYTHONPATH": f"{site}:benchmarks:src"} if site else {})}
-        arguments = {"side": which, "shape": f"llama_{what}", **options}
-        result: dict[str, float] = recording.in_a_process(
-            __file__, lengths, folder, what, json.dumps(arguments), environment=environment
-        )
-        print(arguments, result, flush=True)
+        arguments = json.dumps({"side": which, "shape": f"llama_{what}", **options})
+        kept = Path(folder) / f"{machine.commit()}-{hashlib.sha256(arguments.encode()).hexdigest()[:16]}.json"
+        if not kept.exists():
+            measured = recording.in_a_process(__file__, lengths, folder, what, arguments, environment=environment)
+            print(arguments, measured, flush=True)
+            kept.write_text(json.dumps(measured))
+        result: dict[str, float] = json.loads(kept.read_text())
         return result
 
     def row(name: str, mine: dict[str, float], other: dict[str, float], whose: str) -> dict[str, Any]:
@@ -153,10 +159,11 @@ def random_weights(shape: str, folder: Path) -> Path:
 
 
 def rows_of(lengths: list[tuple[int, int]], count: int) -> list[dict[str, list[int]]]:
-    """Random tokens; labels on the summary's."""
+    """Random tokens; labels on the summary's. No more rows are repeated than must be."""
     draw = random.Random(0)
+    drawn = draw.sample(lengths, count) if count <= len(lengths) else draw.choices(lengths, k=count)
     rows = []
-    for prompt, summary in draw.choices(lengths, k=count):
+    for prompt, summary in drawn:
         ids = [draw.randrange(128000) for _ in range(prompt + summary)]
         rows.append({"input_ids": ids, "labels": [-100] * prompt + ids[prompt:]})
     return rows
@@ -304,11 +311,15 @@ def unsloth_loop(base: Path, lengths: list[tuple[int, int]], options: dict[str, 
 def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
     """One batch as wide as its longest row."""
     width = max(len(row["input_ids"]) for row in rows)
-    inputs = {
-        key: torch.tensor([row[key] + [fill] * (width - len(row[key])) for row in rows], device="cuda")
-        for key, fill in (("input_ids", 128004), ("labels", -100))
+
+    def tensor(lists: list[list[int]], fill: int) -> torch.Tensor:
+        return torch.tensor([each + [fill] * (width - len(each)) for each in lists], device="cuda")
+
+    return {
+        "input_ids": tensor([row["input_ids"] for row in rows], 0),
+        "labels": tensor([row["labels"] for row in rows], -100),
+        "attention_mask": tensor([[1] * len(row["input_ids"]) for row in rows], 0),
     }
-    return {**inputs, "attention_mask": (inputs["input_ids"] != 128004).long()}
 
 
 def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
@@ -349,7 +360,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"
         trainer.args.load_best_model_at_end = False
         clock = Clock(skip=warm)
-        trainer.parts = counting(trainer.parts, clock)
+        trainer.training_step = counting(trainer, clock)
         trainer.add_callback(clock)
         trainer.train()
         print(trainer.ran_with, trainer.budget.describe(), file=sys.stderr)
@@ -374,13 +385,13 @@ class Clock(TrainerCallback):
             self.steps, self.seconds = state.global_step - self.skip, now - self.started
 
 
-def counting(parts: Callable[..., Any], clock: Clock) -> Callable[..., Any]:
-    """`parts` of a step, their tokens added to the clock's."""
+def counting(trainer: Any, clock: Clock) -> Callable[..., Any]:
+    """The trainer's step, its tokens added to the clock's."""
+    step = trainer.training_step
 
-    def counted(inputs: dict[str, Any]) -> Any:
-        for part, tokens in parts(inputs):
-            clock.tokens += tokens
-            yield part, tokens
+    def counted(model: Any, inputs: dict[str, Any], labels: Any = None) -> Any:
+        clock.tokens += trainer.real_tokens(inputs)
+        return step(model, inputs, labels)
 
     return counted
 

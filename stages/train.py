@@ -7,7 +7,7 @@ from yoyak.errors import exits_with_one_line
 from yoyak.machine import LimitsParams
 from yoyak.parameters import check, read_yaml
 from yoyak.records import write_json
-from yoyak.training.run import Outputs, train
+from yoyak.training.run import Training, train
 from yoyak.training.settings import TrackingParams, TrainingJob
 
 
@@ -17,13 +17,17 @@ def main() -> None:
     resolved = Path(f"data/resolved/{name}/training.yaml")
     params = read_yaml(Path("params.yaml"))
     metrics = train(
-        name,
-        check(TrainingJob, read_yaml(resolved), f"{resolved}:"),
-        (Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")),
-        # Of the machine and its user, not of the model: no stage reruns when they change.
-        check(LimitsParams, params["limits"], "params.yaml: limits"),
-        check(TrackingParams, params["tracking"], "params.yaml: tracking"),
-        Outputs(model=Path(f"models/{name}"), curves=Path(f"plots/training/{name}")),
+        Training(
+            name,
+            check(TrainingJob, read_yaml(resolved), f"{resolved}:"),
+            train=Path("data/prompts/train.jsonl"),
+            dev=Path("data/prompts/dev.jsonl"),
+            model=Path(f"models/{name}"),
+            curves=Path(f"plots/training/{name}"),
+            # Of the machine and its user, not of the model: no stage reruns when they change.
+            limits=check(LimitsParams, params["limits"], "params.yaml: limits"),
+            tracking=check(TrackingParams, params["tracking"], "params.yaml: tracking"),
+        )
     )
     write_json(Path(f"metrics/train/{name}.json"), metrics)
 

@@ -4,15 +4,20 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 from project import Project
+from trainers import trainer_of
+from transformers import EarlyStoppingCallback, TrainerCallback
+from twins import llama32, save_twin
 
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.records import read_json
 from yoyak.training import checkpoints
-from yoyak.training.run import RoomToSave
+from yoyak.training.run import RoomToSave, _go_on, mean_loss
 from yoyak.training.settings import TrainingJob
 
 
@@ -37,12 +42,57 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     _kill_after_a_checkpoint(epochs, model)
     epochs.stage("train", model)
 
-    record = read_json(epochs.root / f"metrics/train/{model}.json")
-    assert 0 < record["resumed_at_step"] < record["steps"] == 12
+    records = [read_json(one.root / f"metrics/train/{model}.json") for one in (epochs, undisturbed)]
+    assert 0 < records[0].pop("resumed_at_step") < records[0]["steps"] == 12
+    for record in records:
+        for key in ("resumed_at_step", "seconds", "tokens_per_second", "peak_memory_gib"):
+            record.pop(key, None)
+    assert records[0] == records[1]
     folder = Path("models", model)
-    for name in (weights, "tokenizer.json"):
-        assert (epochs.root / folder / name).read_bytes() == (undisturbed.root / folder / name).read_bytes()
+    for name in (folder / weights, folder / "tokenizer.json", *_curves(undisturbed, model)):
+        assert (epochs.root / name).read_bytes() == (undisturbed.root / name).read_bytes(), name
     assert not list((epochs.root / ".cache/checkpoints").glob("*/"))
+
+
+def _curves(project: Project, model: str) -> list[Path]:
+    """Of figures that are the same at each run."""
+    folder = project.root / "plots/training" / model
+    found = [path.relative_to(project.root) for path in folder.rglob("*.[ct]sv")]
+    same = [path for path in found if path.stem not in ("tokens_per_second", "peak_memory_gib")]
+    assert {"loss", "learning_rate", "grad_norm", "epochs"} <= {path.stem for path in same}
+    return same
+
+
+class Killed(BaseException):
+    pass
+
+
+class KilledAtTheEnd(TrainerCallback):
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        raise Killed
+
+
+def test_a_training_that_was_to_stop_early_stops_though_killed(tmp_path: Path) -> None:
+    """Between its last checkpoint and its end."""
+    twin = save_twin(llama32, tmp_path / "twin")
+
+    def trainer(scratch: str, *callbacks: TrainerCallback) -> Any:
+        stopping = EarlyStoppingCallback(early_stopping_patience=1)
+        # Each step makes it worse.
+        return trainer_of(twin, tmp_path / scratch, callbacks=[stopping, *callbacks], learning_rate=0.9, epochs=6)[0]
+
+    undisturbed = trainer("undisturbed")
+    _go_on(undisturbed, None)
+    assert undisturbed.state.global_step < 18
+
+    with pytest.raises(Killed):
+        _go_on(trainer("killed", KilledAtTheEnd()), None)
+    resumed = trainer("killed")
+    _go_on(resumed, checkpoints.last_checkpoint(tmp_path / "killed"))
+    assert resumed.state.global_step == undisturbed.state.global_step
+    assert mean_loss(resumed.state.log_history) == mean_loss(undisturbed.state.log_history)
+    for one, other in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_changed_parameters_do_not_resume(epochs: Project) -> None:

@@ -1,9 +1,9 @@
 """How much goes through the model at once: found on the machine, never a hyper-parameter."""
 
 import gc
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 from yoyak.errors import UserError
 from yoyak.machine import GIB, device, free_gpu_memory
@@ -15,16 +15,19 @@ CPU_TOKENS = 1024
 FIRST_TOKENS = 2048
 # Beyond it nothing more was gained: 3 B, H200, 39 k tokens/s at 20 k tokens, 37 k at 5 k.
 MOST_TOKENS = 24_576
-# Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most.
 MOST_MASKED_TOKENS = 4096
 """Where a mask keeps packed rows apart: it grows with the square of their joint length."""
 SHARE = 0.85
+"""Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most."""
 OPTIMISER_BYTES = 8
 """Of AdamW's two moments in fp32, for each trained parameter."""
 
+Batch = TypeVar("Batch")
+Result = TypeVar("Result")
+
 
 class TokenBudget:
-    """Most tokens that go forward and backward through the model at once; a row is never parted."""
+    """Most tokens that go forward and backward through the model at once; a row is never cut."""
 
     def __init__(self, most: int = MOST_TOKENS) -> None:
         on_cpu = device() == "cpu"
@@ -48,9 +51,9 @@ class TokenBudget:
         # What the pass leaves, gradients above all, stays for all passes of a step.
         per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        room = free_gpu_memory() - OPTIMISER_BYTES * trained
-        self.tokens = max(1, min(self.most, int(SHARE * room / per_token)))
-        self.why = f"{room / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
+        left = free_gpu_memory() - OPTIMISER_BYTES * trained
+        self.tokens = max(1, min(self.most, int(SHARE * left / per_token)))
+        self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
         self._measured = True
 
     def shrink(self, longest_row: int) -> None:
@@ -62,10 +65,7 @@ class TokenBudget:
             # A token takes much less now.
             self._measured = device() == "cpu"
         else:
-            raise UserError(
-                f"out of GPU memory with a single row of {longest_row} tokens; lower the model's max_prompt_tokens, or "
-                "use a GPU with more memory"
-            )
+            raise _nothing_smaller(f"a single row of {longest_row} tokens")
         print(f"out of GPU memory: {self.tokens} tokens at once from here, {self.why}", flush=True)
 
     def describe(self) -> dict[str, Any]:
@@ -76,7 +76,7 @@ class TokenBudget:
         }
 
 
-def parts(lengths: list[int], most: int) -> list[slice]:
+def split(lengths: list[int], most: int) -> list[slice]:
     """Consecutive rows, of about as many tokens each, at most `most` unless a single row is longer."""
     total = sum(lengths)
     target = min(most, -(-total // -(-total // most)) + max(lengths) // 2)
@@ -89,9 +89,42 @@ def parts(lengths: list[int], most: int) -> list[slice]:
     return [*result, slice(start, len(lengths))]
 
 
+def in_batches(rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]) -> Iterator[Result]:
+    """What `run` makes of each `size` rows; of half as many from where memory ran out."""
+    start = 0
+    while start < len(rows):
+        try:
+            result = run(rows[start : start + size])
+        except RuntimeError as error:
+            if not ran_out(error):
+                raise
+        else:
+            yield result
+            start += size
+            continue
+        # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
+        give_back()
+        if size == 1:
+            raise _nothing_smaller("a single row of dev")
+        size //= 2
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether it is the GPU's memory that ran out: cuBLAS, which takes some of its own, says so in its own way."""
+    import torch
+
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+
+
 def give_back() -> None:
     """Return to the GPU what a failed attempt held."""
     import torch
 
     gc.collect()
     torch.cuda.empty_cache()
+
+
+def _nothing_smaller(what: str) -> UserError:
+    return UserError(
+        f"out of GPU memory with {what}; lower the model's max_prompt_tokens, or use a GPU with more memory"
+    )

@@ -4,6 +4,7 @@ import random
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,7 +24,7 @@ from yoyak.training import attention, memory
 from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED, Row, Rows
 from yoyak.training.settings import TrainingJob, trainer_arguments
-from yoyak.training.steps import InParts
+from yoyak.training.steps import MicroBatching
 
 BEST = {
     "loss": {"metric_for_best_model": "eval_loss", "greater_is_better": False},
@@ -37,10 +38,10 @@ COMPILED_FROM = 2_000_000
 """Tokens of a training from which on compiling, up to a minute, takes less time than it saves."""
 
 
-class SummaryLossTrainer(InParts, SFTTrainer):
+class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """`SFTTrainer` on packed rows without padding, with logits at the summary's positions alone.
 
-    A part of a step is one sequence of all its rows; position ids that begin anew at each row, and on a GPU the rows'
+    A micro-batch is one sequence of all its rows; position ids that begin anew at each row, and on a GPU the rows'
     borders, keep the rows from seeing each other. What it gains, step by step: docs/performance.md.
     """
 
@@ -49,17 +50,20 @@ class SummaryLossTrainer(InParts, SFTTrainer):
     summarised: Sequence[Row] = ()
     """Dev rows whose summaries are scored after each epoch."""
 
-    def parts(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+    def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
         ends = [*starts[1:], inputs["input_ids"].shape[1]]
         lengths = [end - start for start, end in zip(starts, ends, strict=True)]
         done = 0
         while done < len(lengths):
-            # The budget changes once the first part has been measured.
-            rows = memory.parts(lengths[done:], self.budget.tokens)[0].stop
+            # The budget changes once the first micro-batch has been measured.
+            rows = memory.split(lengths[done:], self.budget.tokens)[0].stop
             first, last = starts[done], ends[done + rows - 1]
             yield {key: tensor[:, first:last] for key, tensor in inputs.items()}, last - first
             done += rows
+
+    def real_tokens(self, inputs: dict[str, Any]) -> int:
+        return int(inputs["input_ids"].numel())
 
     def longest_row(self, inputs: dict[str, Any]) -> int:
         return int(inputs["position_ids"].max()) + 1
@@ -105,29 +109,32 @@ class SummaryLossTrainer(InParts, SFTTrainer):
     ) -> EvalLoopOutput:
         """The mean loss of a label, exactly: the trainer's own averages batches, however many they have."""
         model = self.model.eval()
-        total, labels = 0.0, 0
         # Compiling for the forward pass alone would take longer than dev does without.
         with torch.no_grad(), torch.compiler.set_stance("force_eager"):
-            for inputs in dataloader:
-                batch_total, batch_labels, _ = self._summed_loss(model, self._prepare_inputs(inputs))
-                total += batch_total.item()
-                labels += batch_labels
-            metrics = {f"{metric_key_prefix}_loss": total / labels}
+            metrics = {f"{metric_key_prefix}_loss": self._dev_loss(model, list(dataloader.dataset))}
             if self.summarised:
                 metrics[f"{metric_key_prefix}_rouge_mean"] = self._rouge(model)
         return EvalLoopOutput(None, None, metrics, num_samples=len(dataloader.dataset))
 
+    def _dev_loss(self, model: Any, rows: list[Row]) -> float:
+        def summed(batch: Sequence[Row]) -> tuple[float, int]:
+            total, labels, _ = self._summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
+            return total.item(), labels
+
+        totals, labels = zip(*memory.in_batches(rows, EVALUATED_ROWS, summed), strict=True)
+        return float(sum(totals) / sum(labels))
+
     def _rouge(self, model: Any) -> float:
         """Of greedy summaries of `summarised`, the mean of ROUGE-1/2/L in percent."""
-        texts, references = [], []
-        for start in range(0, len(self.summarised), SUMMARISED_ROWS):
-            rows = self.summarised[start : start + SUMMARISED_ROWS]
+
+        def scored(rows: Sequence[Row]) -> list[float]:
             prompts = [row["input_ids"][: row["labels"].count(IGNORED)] for row in rows]
             answers = [row["input_ids"][row["labels"].count(IGNORED) :] for row in rows]
-            texts += self._decoded(self._greedy(model, prompts, max(map(len, answers)) + 1))
-            references += self._decoded(answers)
-        scores = rouge.score(texts, [(reference,) for reference in references])
-        return 100 * fmean(row.mean for row in scores)
+            texts = self._decoded(self._greedy(model, prompts, max(map(len, answers)) + 1))
+            references = [(reference,) for reference in self._decoded(answers)]
+            return [score.mean for score in rouge.score(texts, references)]
+
+        return 100 * fmean(chain.from_iterable(memory.in_batches(self.summarised, SUMMARISED_ROWS, scored)))
 
     def _greedy(self, model: Any, prompts: list[list[int]], most: int) -> list[list[int]]:
         """Token ids that follow each prompt, at most so many."""
@@ -173,7 +180,7 @@ def trainer(
     """A trainer that keeps the epoch with the lowest dev loss, or the best dev ROUGE."""
     lora = job.lora
     assert lora is not None, "the preflight gives it to each model with method: lora"
-    model, base = unpack(loaded.model)
+    model, base_weights = unpack(loaded.model)
     chosen = attention.use_best(model)
     arguments = SFTConfig(
         **trainer_arguments(job, scratch, len(train.rows)),
@@ -201,7 +208,7 @@ def trainer(
         result.summarised = random.Random(job.seed).sample(dev.rows, min(job.training.rouge_rows, len(dev.rows)))
     _train_in_fp32(result.model)
     compiled = _compile(result.model, round(train.tokens * job.training.epochs))
-    result.ran_with = {"base": base, "attention": chosen, "compiled": compiled}
+    result.ran_with = {"base": base_weights, "attention": chosen, "compiled": compiled}
     return result
 
 

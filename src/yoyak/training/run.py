@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 from dvclive import Live
-from transformers import EarlyStoppingCallback, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, set_seed
 from transformers.integrations import DVCLiveCallback, WandbCallback
+from transformers.trainer import TRAINER_STATE_NAME
 
 from yoyak import machine, rouge
 from yoyak.errors import UserError
@@ -17,127 +18,149 @@ from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
 from yoyak.records import Prompt, read_records
 from yoyak.training import checkpoints, qlora, seq2seq
-from yoyak.training.rows import causal_rows, seq2seq_rows
+from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
 
 @dataclass(frozen=True)
-class Outputs:
-    """Where a training writes."""
+class Training:
+    """A job, what it reads, where it writes, and what this machine and its user allow and ask for."""
 
+    name: str
+    job: TrainingJob
+    train: Path
+    dev: Path
     model: Path
     curves: Path
+    limits: LimitsParams
+    tracking: TrackingParams
 
 
-def train(
-    name: str,
-    job: TrainingJob,
-    data: tuple[Path, Path],
-    limits: LimitsParams,
-    tracking: TrackingParams,
-    outputs: Outputs,
-) -> dict[str, Any]:
-    """Train on the prompts in `data` (train, dev), save the best epoch, and return what ran and how it went."""
-    machine.check_disk(limits, 3 * _size_gb(job), f"training {name}")
+def train(training: Training) -> dict[str, Any]:
+    """Train on prompts, save the best epoch, and return what ran and how it went."""
+    data = [training.train, training.dev]
     prompts = tuple(read_records(path, Prompt) for path in data)
     machine.use_one_gpu()
-    machine.limit_gpu(limits)
-    with checkpoints.scratch_folder(name, job, list(data)) as scratch:
-        result = _train(name, job, prompts, limits, tracking, outputs, scratch)
+    machine.limit_gpu(training.limits)
+    with checkpoints.scratch_folder(training.name, training.job, data) as scratch:
+        result = _train(training, prompts, scratch)
     return {
         **result,
-        "seed": job.seed,
+        "seed": training.job.seed,
         "commit": machine.commit(),
         "ran": machine.describe(),
     }
 
 
-def _train(
-    name: str,
-    job: TrainingJob,
-    prompts: tuple[list[Prompt], ...],
-    limits: LimitsParams,
-    tracking: TrackingParams,
-    outputs: Outputs,
-    scratch: Path,
-) -> dict[str, Any]:
+def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path) -> dict[str, Any]:
+    name, job = training.name, training.job
     set_seed(job.seed)
     loaded = load_for_training(job.model, job.quantization, _texts(prompts[0]))
-    room, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
+    method, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
     train, dev = (to_rows(split, loaded.encoder) for split in prompts)
     for split in (train, dev):
-        machine.check_shortened(split.shortened, len(split.rows), limits, name)
-    with Live(dir=str(outputs.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
-        trainer = room.trainer(job, loaded, train, dev, scratch, _callbacks(job, live, limits))
-        steps = steps_of(job.training, len(train.rows))
-        print(
-            f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps} steps of "
-            f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}; {_listed(trainer.ran_with)}",
-            flush=True,
-        )
-        if tracking.wandb:
+        machine.check_shortened(split.shortened, len(split.rows), training.limits, name)
+    with Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
+        trainer = method.trainer(job, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
+        checkpoint_gb = _checkpoint_gb(trainer.model)
+        # The best, the last, the next; and the model itself is no larger.
+        machine.check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
+        for callback in (
+            RoomToSave(training.limits, checkpoint_gb),
+            EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
+        ):
+            trainer.add_callback(callback)
+        if training.tracking.wandb:
             trainer.args.run_name = name
             trainer.add_callback(WandbCallback)
-        checkpoint = checkpoints.last_checkpoint(scratch)
-        started = time.perf_counter()
-        outcome = trainer.train(resume_from_checkpoint=checkpoint)
-        seconds = time.perf_counter() - started
-        resumed_at = int(checkpoint.name.removeprefix("checkpoint-")) if checkpoint else 0
-    _save(job, loaded, trainer.model, outputs.model)
-    epochs(trainer.state.log_history).to_csv(outputs.curves / "epochs.csv", index=False)
+        print(_announcement(name, job, train, trainer), flush=True)
+        outcome = _go_on(trainer, checkpoints.last_checkpoint(scratch))
+    _save(job, loaded, trainer.model, training.model)
+    epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
+    return {**_figures(trainer, train), **outcome}
+
+
+def _go_on(trainer: Any, checkpoint: Path | None) -> dict[str, Any]:
+    """Train from the checkpoint, or from the beginning, to the end; tells what of it this run did."""
+    done = 0
+    if checkpoint is not None:
+        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
+        done = state.global_step
+        if _ended_early(state):
+            # The trainer forgets that it was to stop.
+            trainer.args.max_steps = done
+    started = time.perf_counter()
+    trainer.train(resume_from_checkpoint=checkpoint)
+    seconds = time.perf_counter() - started
+    return {"resumed_at_step": done, "seconds": round(seconds, 1)}
+
+
+def _ended_early(state: TrainerState) -> bool:
+    stopping = state.stateful_callbacks[EarlyStoppingCallback.__name__]
+    worse_epochs = stopping["attributes"]["early_stopping_patience_counter"]
+    return bool(worse_epochs >= stopping["args"]["early_stopping_patience"])
+
+
+def _figures(trainer: Any, train: Rows) -> dict[str, Any]:
+    state, best = trainer.state, trainer.args.metric_for_best_model
     return {
-        "train_loss": outcome.training_loss,
+        "train_loss": mean_loss(state.log_history),
         "best": {
-            trainer.args.metric_for_best_model: trainer.state.best_metric,
-            "step": trainer.state.best_global_step,
+            best: state.best_metric,
+            "step": state.best_global_step,
             # A score without its analyser is none.
-            **(rouge.COMPETITION.describe() if "rouge" in trainer.args.metric_for_best_model else {}),
+            **(rouge.COMPETITION.describe() if "rouge" in best else {}),
         },
-        "epochs": trainer.state.epoch,
-        "steps": trainer.state.global_step,
-        "resumed_at_step": resumed_at,
+        "epochs": state.epoch,
+        "steps": state.global_step,
         "rows": len(train.rows),
+        "tokens": train.tokens,
         "shortened_rows": train.shortened,
-        "seconds": round(seconds, 1),
-        "tokens_per_second": round(
-            train.tokens * (trainer.state.epoch or 0) * (1 - resumed_at / trainer.state.global_step) / seconds, 1
-        ),
+        "tokens_per_second": round(trainer.tokens / trainer.seconds, 1) if trainer.seconds else None,
         "peak_memory_gib": round(machine.peak_memory_gib(), 2),
         **trainer.ran_with,
         **trainer.budget.describe(),
     }
 
 
-def _listed(facts: dict[str, str]) -> str:
-    return ", ".join(f"{key}: {value}" for key, value in facts.items())
-
-
-def _callbacks(job: TrainingJob, live: Live, limits: LimitsParams) -> list[TrainerCallback]:
-    return [
-        Curves(live=live),
-        RoomToSave(limits, _size_gb(job)),
-        EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
-        StopOnNaN(),
-    ]
+def _announcement(name: str, job: TrainingJob, train: Rows, trainer: Any) -> str:
+    facts = ", ".join(f"{key}: {value}" for key, value in trainer.ran_with.items())
+    return (
+        f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps_of(job.training, len(train.rows))} steps of "
+        f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}; {facts}"
+    )
 
 
 class Curves(DVCLiveCallback):
     """Loss, learning rate and dev figures for `dvc plots`, as they come.
 
-    Not the trainer's arguments, which name local paths, and not how long each evaluation took.
+    Not the trainer's arguments, which name local paths, its mean over the whole run, or how long evaluations took.
     """
 
     def setup(self, args: Any, state: Any, model: Any) -> None:
         self._initialized = True
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """DVC has deleted what a killed run drew: it is drawn again."""
+        for entry in state.log_history:
+            self._draw(entry["step"], entry, args, state, control)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """A point at each checkpoint: what a killed run summed up since its last point would be lost."""
+        control.should_log = True
+
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        told = {
+        self._draw(state.global_step, logs or {}, args, state, control)
+
+    def _draw(self, step: int, figures: dict[str, Any], args: Any, state: Any, control: Any) -> None:
+        drawn = {
             key: value
-            for key, value in (logs or {}).items()
-            if not key.endswith(("runtime", "samples_per_second", "steps_per_second", "flos"))
+            for key, value in figures.items()
+            if key not in ("step", "epoch", "train_loss")
+            and not key.endswith(("runtime", "samples_per_second", "steps_per_second", "flos"))
         }
-        self.live.step = state.global_step
-        super().on_log(args, state, control, logs=told, **kwargs)
+        self.live.step = step
+        super().on_log(args, state, control, logs=drawn)
 
 
 def epochs(log: list[dict[str, Any]]) -> pd.DataFrame:
@@ -145,6 +168,17 @@ def epochs(log: list[dict[str, Any]]) -> pd.DataFrame:
     kept = ("epoch", "step", "eval_loss", "eval_rouge_mean")
     lines = [{key: entry[key] for key in kept if key in entry} for entry in log if "eval_loss" in entry]
     return pd.DataFrame(lines).rename(columns=lambda key: key.removeprefix("eval_"))
+
+
+def mean_loss(log: list[dict[str, Any]]) -> float:
+    """Over all steps. The trainer's own forgets the steps before a restart."""
+    total, before = 0.0, 0
+    for entry in log:
+        if "loss" in entry:
+            # Each is the mean since the one before.
+            total += entry["loss"] * (entry["step"] - before)
+            before = entry["step"]
+    return total / before
 
 
 class RoomToSave(TrainerCallback):
@@ -171,14 +205,17 @@ class StopOnNaN(TrainerCallback):
 
 
 def _save(job: TrainingJob, loaded: Loaded, model: Any, folder: Path) -> None:
+    options = {}
     if job.model.method == "lora":
+        # No vocabulary grows here; to see that, PEFT would ask the hub for the base's configuration.
+        options = {"save_embedding_layers": False}
         # The base is named as the user named it: this machine's cache path would change the adapter's hash.
         config = model.peft_config["default"]
         config.base_model_name_or_path = job.model.weights
         # A set would be written in another order by each run, and change the hash, too.
         if not isinstance(config.target_modules, str):
             config.target_modules = sorted(config.target_modules)
-    model.save_pretrained(folder)
+    model.save_pretrained(folder, **options)
     (folder / "README.md").unlink(missing_ok=True)
     loaded.tokenizer.save_pretrained(folder)
 
@@ -187,6 +224,6 @@ def _texts(prompts: list[Prompt]) -> list[str]:
     return [text for prompt in prompts for text in ("\n".join(prompt.turns), prompt.summary or "")]
 
 
-def _size_gb(job: TrainingJob) -> float:
-    """A generous guess of one saved model with its optimiser state, in GB: adapters are small, whole models are not."""
-    return 0.5 if job.model.method == "lora" else 3.0
+def _checkpoint_gb(model: Any) -> float:
+    """What is trained, in fp32, with AdamW's two moments, in GB."""
+    return float(3 * 4 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad) / 1e9)

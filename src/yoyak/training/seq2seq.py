@@ -15,29 +15,32 @@ from yoyak.models import Loaded
 from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED, Rows
 from yoyak.training.settings import TrainingJob, trainer_arguments
-from yoyak.training.steps import InParts
+from yoyak.training.steps import MicroBatching
 
 BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
 EVALUATED_ROWS = 16
 """Dev rows at once: a constant, so that no figure of dev depends on the machine."""
 
 
-class TokenMeanTrainer(InParts, Seq2SeqTrainer):
+class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
     """`Seq2SeqTrainer` whose loss is the mean over all summary tokens of an optimiser step, whatever the micro-batch.
 
     transformers 5.23 takes BART and T5, whose loss is already a mean of the micro-batch, for models that divide by the
     step's token count, and so sums the gradients of micro-batches: twice as large with half the micro-batch.
     """
 
-    def parts(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
-        """Rows of the batch are padded alike, and so count alike."""
+    def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+        """Rows of the batch are padded alike, and so take as much memory."""
         rows, start = len(inputs["input_ids"]), 0
         while start < rows:
-            # The budget changes once the first part has been measured.
+            # The budget changes once the first micro-batch has been measured.
             end = min(rows, start + max(1, self.budget.tokens // self.longest_row(inputs)))
-            part = {key: tensor[start:end] for key, tensor in inputs.items()}
-            yield part, (end - start) * self.longest_row(inputs)
+            micro_batch = {key: tensor[start:end] for key, tensor in inputs.items()}
+            yield micro_batch, (end - start) * self.longest_row(inputs)
             start = end
+
+    def real_tokens(self, inputs: dict[str, Any]) -> int:
+        return int(inputs["attention_mask"].sum() + (inputs["labels"] != IGNORED).sum())
 
     def longest_row(self, inputs: dict[str, Any]) -> int:
         return int(inputs["input_ids"].shape[1] + inputs["labels"].shape[1])

@@ -66,7 +66,7 @@ def steps_of(params: TrainingParams, rows: int) -> int:
 def trainer_arguments(job: TrainingJob, scratch: Path, rows: int) -> dict[str, Any]:
     """The arguments that both trainers share. `rows`: of a pass over the training data.
 
-    A batch of the trainer is an effective batch, and goes through the model in parts: see `steps`.
+    A batch of the trainer is an effective batch, and goes through the model in micro-batches: see `steps`.
     """
     params = job.training
     steps = steps_of(params, rows)

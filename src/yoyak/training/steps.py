@@ -1,4 +1,4 @@
-"""Optimiser steps over a whole effective batch, which goes through the model in parts as large as memory allows."""
+"""Optimiser steps over a whole effective batch, which goes through the model in micro-batches as memory allows."""
 
 import time
 from collections.abc import Iterator
@@ -13,11 +13,11 @@ from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED
 
 
-class InParts(Trainer):
+class MicroBatching(Trainer):
     """For a `Trainer` whose batches are effective batches.
 
-    Running out of memory costs no step and no row: the step begins anew in smaller parts. The loss of a part must be a
-    sum over its tokens divided by the step's, so that parts add up to the same gradient however the step is parted
+    Running out of memory costs no step and no row: the step begins anew in smaller micro-batches. The loss of one must
+    be a sum over its tokens divided by the step's, so that they add up to the same gradient however the step is divided
     (dropout aside, whose draws differ).
     """
 
@@ -26,11 +26,17 @@ class InParts(Trainer):
         self.budget = budget
         self.ran_with: dict[str, str] = {}
         """What was decided for this machine, for the record."""
+        self.tokens, self.seconds = 0, 0.0
+        """That this process trained on, padding not counted, and how long it took, evaluations not counted."""
         self._tokens_since_log = 0
         self._time_of_log: float | None = None
 
-    def parts(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
-        """The batch in parts within the budget, each with its number of tokens."""
+    def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
+        """The batch, divided within the budget, each with its number of tokens, padding counted."""
+        raise NotImplementedError
+
+    def real_tokens(self, inputs: dict[str, Any]) -> int:
+        """Of the batch, padding not counted."""
         raise NotImplementedError
 
     def longest_row(self, inputs: dict[str, Any]) -> int:
@@ -39,15 +45,16 @@ class InParts(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._time_of_log = self._time_of_log or time.perf_counter()
-        # Counted here: for some models the trainer counts nothing, and each part would be divided by its own labels.
+        # Counted here: for some models the trainer counts nothing, and each micro-batch would be divided by its own.
         labels = (inputs["labels"] != IGNORED).sum()
         while True:
             try:
-                loss, tokens = self._accumulated(model, inputs, labels)
-            except torch.cuda.OutOfMemoryError:
-                pass
+                loss = self._accumulated(model, inputs, labels)
+            except RuntimeError as error:
+                if not memory.ran_out(error):
+                    raise
             else:
-                self._tokens_since_log += tokens
+                self._tokens_since_log += self.real_tokens(inputs)
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
@@ -56,19 +63,22 @@ class InParts(Trainer):
             if self.budget.checkpointing and not model.is_gradient_checkpointing:
                 model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def _accumulated(self, model: Any, inputs: dict[str, Any], num_items: Any) -> tuple[torch.Tensor, int]:
-        losses, all_tokens = [], 0
-        for part, tokens in self.parts(inputs):
+    def _accumulated(self, model: Any, inputs: dict[str, Any], labels: Any) -> torch.Tensor:
+        losses = []
+        for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
-                losses.append(super().training_step(model, part, num_items))
-            all_tokens += tokens
-        return torch.stack(losses).sum(), all_tokens
+                losses.append(super().training_step(model, micro_batch, labels))
+        return torch.stack(losses).sum()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With real tokens a second since the last one, and the peak of memory so far in GiB."""
+        now = time.perf_counter()
         if "loss" in logs and self._time_of_log is not None:
-            now = time.perf_counter()
-            logs["tokens_per_second"] = round(self._tokens_since_log / (now - self._time_of_log), 1)
+            seconds = now - self._time_of_log
+            logs["tokens_per_second"] = round(self._tokens_since_log / seconds, 1)
             logs["peak_memory_gib"] = round(machine.peak_memory_gib(), 2)
-            self._tokens_since_log, self._time_of_log = 0, now
+            self.tokens, self.seconds = self.tokens + self._tokens_since_log, self.seconds + seconds
+            self._tokens_since_log = 0
+        # After an evaluation, too: it is no training.
+        self._time_of_log = now
         super().log(logs, start_time)

@@ -1,0 +1,145 @@
+"""The loss of every step of a training, ours beside the plain recipe's, on a model whose loss really falls.
+
+    python benchmarks/loss_curve.py MODEL TRAIN
+
+On a GPU. MODEL is a folder with a pretrained decoder-only model and its tokenizer, TRAIN a CSV of the competition. Both
+sides start from the same adapters, without dropout, and see the same rows in the same order, 64 a step. Also draws
+docs/loss_curve.png.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import recording
+import torch
+from torch.nn.functional import cross_entropy
+from training import four_bits, lora, padded
+from transformers import get_cosine_schedule_with_warmup, set_seed
+
+from yoyak import machine, weights
+from yoyak.dialogues import read_dialogues
+from yoyak.models import LoraParams, QuantizationParams, load_for_training
+from yoyak.parameters import read_yaml
+from yoyak.prompts import PromptParams, build
+from yoyak.training import qlora
+from yoyak.training.rows import causal_rows
+from yoyak.training.settings import TrainingJob
+
+ROWS_A_STEP = 64
+MICRO_BATCH = 8
+Batch = list[dict[str, list[int]]]
+
+
+def main() -> None:
+    recording.require_clean_tree()
+    model, train = map(Path, sys.argv[1:])
+    job = job_of(model)
+    batches, adapters, ours = our_losses(job, train)
+    plain = plain_losses(job, model, batches, adapters)
+    draw(ours, plain)
+    furthest = max(range(len(ours)), key=lambda step: abs(ours[step] / plain[step] - 1))
+    command = "python benchmarks/loss_curve.py MODEL TRAIN"
+
+    def row(name: str, step: int) -> dict[str, Any]:
+        whose = "batches of 8, padded, checkpointing, all logits, PagedAdamW32bit"
+        return recording.row(name, "loss", ours[step], plain[step], whose, machine.peak_memory_gib(), command)
+
+    steps = [row(f"step {step + 1}", step) for step in (0, len(ours) // 2, len(ours) - 1)]
+    apart = row(f"furthest apart of {len(ours)} steps: step {furthest + 1}", furthest)
+    recording.record("loss_curve", [*steps, apart])
+
+
+def job_of(model: Path) -> TrainingJob:
+    defaults = read_yaml(Path("params.yaml"))
+    return TrainingJob.model_validate(
+        {
+            "model": {
+                "weights": str(model.resolve()),
+                "pin": weights.pin(str(model.resolve()), "MODEL"),
+                "method": "lora",
+                "dtype": "bf16",
+                "prompt": "structured",
+            },
+            "lora": LoraParams(**defaults["lora"] | {"dropout": 0.0}),
+            "quantization": QuantizationParams(**defaults["quantization"]),
+            "training": defaults["training"] | {"epochs": 1, "effective_batch_size": ROWS_A_STEP},
+            "seed": 0,
+        }
+    )
+
+
+def our_losses(job: TrainingJob, train: Path) -> tuple[list[Batch], dict[str, torch.Tensor], list[float]]:
+    """The rows of each step, the adapters before the first, and the losses."""
+    set_seed(job.seed)
+    loaded = load_for_training(job.model, job.quantization, [])
+    params = PromptParams(**read_yaml(Path("params.yaml"))["prompts"])
+    prompts = [build(row, params, for_training=True) for row in read_dialogues(train, with_summary=True)]
+    rows = causal_rows(prompts, loaded.encoder)
+    # A training this short would not be compiled.
+    qlora.COMPILED_FROM = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        trainer = qlora.trainer(job, loaded, rows, rows, Path(scratch), [])
+        trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+        trainer.args.load_best_model_at_end, trainer.args.logging_steps = False, 1
+        adapters = {name: weight.detach().clone() for name, weight in trained(trainer.model).items()}
+        batches: list[Batch] = []
+        collator = trainer.data_collator
+        trainer.data_collator = lambda rows: (batches.append(rows), collator(rows))[1]
+        trainer.train()
+    print(trainer.ran_with, trainer.budget.describe(), file=sys.stderr)
+    return batches, adapters, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def plain_losses(job: TrainingJob, model: Path, batches: list[Batch], adapters: dict[str, torch.Tensor]) -> list[float]:
+    """As QLoRA is taught, on a loop as plain as can be."""
+    import bitsandbytes
+    from peft import get_peft_model, prepare_model_for_kbit_training
+
+    options = {"use_gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
+    peft = get_peft_model(prepare_model_for_kbit_training(four_bits(model), **options), lora(0.0)).train()
+    peft.config.use_cache = False
+    for name, weight in trained(peft).items():
+        weight.data.copy_(adapters[name])
+    params = job.training
+    optimiser = bitsandbytes.optim.PagedAdamW32bit(trained(peft).values(), lr=params.learning_rate, weight_decay=0.0)
+    warmup = round(params.warmup_ratio * len(batches))
+    schedule = get_cosine_schedule_with_warmup(optimiser, warmup, len(batches))
+    losses = []
+    for batch in batches:
+        labels = sum(label != -100 for row in batch for label in row["labels"])
+        total = 0.0
+        for start in range(0, len(batch), MICRO_BATCH):
+            inputs = padded(batch[start : start + MICRO_BATCH])
+            targets = inputs.pop("labels")[:, 1:].flatten()
+            with torch.autocast("cuda", torch.bfloat16):
+                logits = peft(**inputs).logits[:, :-1]
+            loss = cross_entropy(logits.flatten(0, 1).float(), targets, ignore_index=-100, reduction="sum") / labels
+            loss.backward()
+            total += loss.item()
+        torch.nn.utils.clip_grad_norm_(trained(peft).values(), params.max_grad_norm)
+        optimiser.step()
+        schedule.step()
+        optimiser.zero_grad()
+        losses.append(total)
+    return losses
+
+
+def trained(model: Any) -> dict[str, torch.nn.Parameter]:
+    return {name.replace("_orig_mod.", ""): weight for name, weight in model.named_parameters() if weight.requires_grad}
+
+
+def draw(ours: list[float], plain: list[float]) -> None:
+    figure, axes = plt.subplots(figsize=(7, 3.5), layout="constrained")
+    steps = range(1, len(ours) + 1)
+    axes.plot(steps, plain, color="0.6", linewidth=5, label="plain recipe")
+    axes.plot(steps, ours, color="C0", linewidth=1.5, label="yoyak")
+    axes.set(xlabel="step of 64 rows", ylabel="training loss")
+    axes.legend(frameon=False)
+    figure.savefig("docs/loss_curve.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main()

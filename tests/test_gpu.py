@@ -1,0 +1,116 @@
+"""What only a GPU shows: the kernel for packed rows, loss scaling, compiled layers, memory that really runs out."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from trainers import losses, our_gradients, plain_gradients, trainer_of, warmed_up
+from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
+
+from yoyak import weights
+from yoyak.models import ModelSpec, QuantizationParams, load_for_inference, load_for_training, unpack
+from yoyak.training import attention, memory, qlora
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+NF4 = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
+
+
+def spec_of(twin: Path, dtype: str) -> ModelSpec:
+    pin = weights.pin(str(twin), "twin")
+    return ModelSpec.model_validate(
+        {"weights": str(twin), "pin": pin, "method": "lora", "dtype": dtype, "prompt": "structured"}
+    )
+
+
+def gemma3_with_its_long_heads() -> Any:
+    config, tokenizer = gemma3()
+    config.head_dim = 256
+    return config, tokenizer
+
+
+@pytest.fixture(params=[llama32, qwen25, qwen3, gemma3, gemma3_with_its_long_heads])
+def twin(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    family: Family = request.param
+    return save_twin(family, tmp_path / "twin")
+
+
+def test_the_kernel_sees_each_row_alone(twin: Path, tmp_path: Path) -> None:
+    """Gradients of packed rows are those of padded ones; Gemma's window is shorter than a row."""
+    trainer, rows = trainer_of(twin, tmp_path / "scratch", dtype="bf16")
+    assert trainer.ran_with["attention"] == attention.NAME
+    ours = our_gradients(warmed_up(trainer), rows.rows)
+    trainer.model.base_model.model.set_attn_implementation("eager")
+    plain = plain_gradients(trainer, rows.rows)
+    assert torch.cosine_similarity(ours, plain, dim=0) > 0.999
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "fp16"])
+def test_both_dtypes_train_and_infer(tmp_path: Path, dtype: str) -> None:
+    """fp16 with loss scaling: its first steps may be skipped, and the loss falls all the same."""
+    twin = save_twin(llama32, tmp_path / "twin")
+    trainer, rows = trainer_of(twin, tmp_path / "scratch", dtype=dtype, epochs=6)
+    curve = losses(trainer)
+    assert curve[-1] < 0.8 * curve[0]
+    scaler = trainer.accelerator.scaler
+    assert (scaler is not None and scaler.get_scale() > 1) == (dtype == "fp16")
+    trainer.model.save_pretrained(tmp_path / "adapter")
+    trainer.processing_class.save_pretrained(tmp_path / "adapter")
+    spec = spec_of(twin, dtype)
+    loaded = load_for_inference(spec, tmp_path / "adapter")
+    prompt = torch.tensor([rows.rows[0]["input_ids"]], device="cuda")
+    assert loaded.model.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    assert loaded.model(input_ids=prompt).logits.isfinite().all()
+
+
+def test_compiled_layers_change_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    twin = save_twin(llama32, tmp_path / "twin")
+    curves = []
+    for compiled_from, said in ((10**12, "no: "), (0, "yes")):
+        monkeypatch.setattr(qlora, "COMPILED_FROM", compiled_from)
+        trainer, _ = trainer_of(twin, tmp_path / said.strip(": "), dtype="bf16")
+        assert trainer.ran_with["compiled"].startswith(said)
+        curves.append(losses(trainer))
+    assert curves[1] == pytest.approx(curves[0], rel=0.01)
+
+
+@pytest.fixture
+def memory_cap() -> Iterator[Callable[[int], None]]:
+    """Sets how many bytes more the process may take."""
+
+    def cap(more: int) -> None:
+        memory.give_back()
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + more) / total)
+
+    yield cap
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_memory_that_runs_out_costs_no_step(tmp_path: Path, memory_cap: Callable[[int], None]) -> None:
+    twin = save_twin(llama32, tmp_path / "twin")
+    plain, rows = trainer_of(twin, tmp_path / "plain", dtype="bf16", effective_batch_size=12, epochs=3)
+    before = torch.cuda.memory_reserved()
+    plain.budget.tokens, plain.budget._measured = 10_000, True
+    expected = losses(plain)
+    whole_step = torch.cuda.max_memory_reserved() - before
+    trainer, _ = trainer_of(twin, tmp_path / "scarce", dtype="bf16", effective_batch_size=12, epochs=3)
+    memory_cap(whole_step // 2)
+    # As if the first measurement had been too hopeful.
+    trainer.budget.tokens, trainer.budget._measured = 10_000, True
+    assert losses(trainer) == pytest.approx(expected, rel=0.01)
+    assert trainer.budget.tokens < rows.tokens
+    assert "running out of memory" in trainer.budget.why
+
+
+def test_unpacked_weights_are_what_4_bits_compute_with(tmp_path: Path) -> None:
+    twin = save_twin(llama32, tmp_path / "twin")
+    spec = spec_of(twin, "bf16")
+    model = load_for_training(spec, NF4, []).model
+    ids = torch.arange(100, device="cuda")[None]
+    packed = model(input_ids=ids).logits.detach().float()
+    dense, what = unpack(model)
+    assert what == "4-bit values in bfloat16"
+    assert torch.allclose(dense(input_ids=ids).logits.float(), packed, rtol=0.02, atol=0.02)

@@ -1,0 +1,105 @@
+"""Trainers of twins, and the plain recipe that they are held to."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.nn.functional import cross_entropy
+from transformers import TrainerCallback, set_seed
+
+from yoyak import weights
+from yoyak.models import LoraParams, QuantizationParams, load_for_training
+from yoyak.parameters import read_yaml
+from yoyak.records import Prompt
+from yoyak.training import qlora
+from yoyak.training.qlora import SummaryLossTrainer
+from yoyak.training.rows import Rows, causal_rows
+from yoyak.training.settings import TrainingJob
+
+DEFAULTS = Path(__file__).parent.parent / "params.yaml"
+PROMPTS = [
+    Prompt(
+        fname=f"train_{row}",
+        system="",
+        turns=tuple(f"#Person{1 + turn % 2}#: {row}번째 이야기의 {turn}번째 말입니다." for turn in range(2 + row % 5)),
+        question="위 대화를 요약해주세요.",
+        summary=f"두 사람이 {row}번째 이야기를 합니다." * (1 + row % 3),
+    )
+    for row in range(12)
+]
+
+
+def trainer_of(
+    twin: Path,
+    scratch: Path,
+    kind: Callable[..., Any] | None = None,
+    dtype: str = "fp32",
+    callbacks: list[TrainerCallback] | None = None,
+    **training: Any,
+) -> tuple[SummaryLossTrainer, Rows]:
+    """A trainer of the twin, without dropout, in fp32 unless another dtype is asked for."""
+    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": dtype}
+    lora = LoraParams(r=4, alpha=8, dropout=0, bias="none", target_modules="all-linear")
+    defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
+    job = TrainingJob.model_validate(
+        {
+            "model": {**model, "prompt": "structured"},
+            "lora": lora,
+            "quantization": None,
+            "training": defaults | {"learning_rate": 0.01, "warmup_ratio": 0} | training,
+            "seed": 1,
+        }
+    )
+    set_seed(1)
+    loaded = load_for_training(job.model, QuantizationParams(load_in_4bit=False, type="nf4", double=True), [])
+    rows = causal_rows(PROMPTS, loaded.encoder)
+    trainer = qlora.trainer(job, loaded, rows, rows, scratch, callbacks or [])
+    if kind is not None:
+        trainer.__class__ = type("Changed", (kind, SummaryLossTrainer), {})
+    return trainer, rows
+
+
+def losses(trainer: Any) -> list[float]:
+    trainer.args.logging_steps = 1
+    trainer.train()
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def plain_gradients(trainer: SummaryLossTrainer, rows: list[dict[str, list[int]]]) -> torch.Tensor:
+    """Of the recipe without any of our changes: rows padded into one batch, logits everywhere, labels shifted."""
+    model = trainer.model.train()
+    model.zero_grad()
+    width = max(len(row["input_ids"]) for row in rows)
+    ids, mask, labels = (
+        torch.tensor(
+            [(row.get(key) or [1] * len(row["input_ids"])) + [fill] * (width - len(row["input_ids"])) for row in rows]
+        ).to(model.device)
+        for key, fill in (("input_ids", 0), ("mask", 0), ("labels", -100))
+    )
+    with trainer.accelerator.autocast():
+        logits = model(input_ids=ids, attention_mask=mask).logits.float()
+    cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100).backward()
+    return gradients(model)
+
+
+def gradients(model: Any) -> torch.Tensor:
+    found = torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+    model.zero_grad()
+    return found
+
+
+def our_gradients(trainer: SummaryLossTrainer, rows: list[dict[str, list[int]]]) -> torch.Tensor:
+    batch = trainer.data_collator(rows)
+    trainer.create_optimizer_and_scheduler(10)
+    with trainer.accelerator.autocast():
+        trainer.training_step(trainer.model, batch, (batch["labels"] != -100).sum())
+    return gradients(trainer.model)
+
+
+def warmed_up(trainer: SummaryLossTrainer) -> SummaryLossTrainer:
+    """With adapters that are not zero, as they start: else half of the gradients are."""
+    for name, weight in trainer.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    return trainer
