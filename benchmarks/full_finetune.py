@@ -21,14 +21,13 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     DataCollatorForSeq2Seq,
-    PreTrainedTokenizerFast,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
 )
 
 from yoyak import machine
 from yoyak.dialogues import read_dialogues
-from yoyak.models import Loaded, ModelSpec
+from yoyak.models import Loaded, ModelSpec, _tokenizer
 from yoyak.parameters import read_yaml
 from yoyak.prompts import Encoder, PromptParams, build
 from yoyak.training import seq2seq
@@ -59,7 +58,7 @@ def main() -> None:
 def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
     """Real tokens a second, and peak memory."""
     torch.manual_seed(0)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(kobart)
+    tokenizer = _tokenizer(kobart)
     loaded = Loaded(
         AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(kobart), dtype=torch.float32),
         tokenizer,

@@ -174,15 +174,26 @@ def _tokenizer(folder: Path) -> Any:
 
     Padding with the end token is harmless here: labels and attention masks are built by position, not from token ids.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
 
     # `tokenizer.json` is whole; the class that a configuration names would build its own kind from its vocabulary.
     # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     tokenizer = kind.from_pretrained(folder)
+    _name_missing_tokens(tokenizer, AutoConfig.from_pretrained(folder), folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
+
+
+def _name_missing_tokens(tokenizer: Any, config: Any, folder: Path) -> None:
+    """`tokenizer.json` alone names no end and no pad token; the model's configuration knows their ids."""
+    for role in ("eos_token", "pad_token"):
+        token_id = getattr(config, f"{role}_id", None)
+        if getattr(tokenizer, role) is None and isinstance(token_id, int):
+            setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(token_id))
+    if tokenizer.eos_token is None:
+        raise UserError(f"{folder}: neither its tokenizer nor its config.json names an end token (eos_token)")
 
 
 def _quantised(spec: ModelSpec, quantization: QuantizationParams | None, folder: Path) -> Any:
