@@ -288,7 +288,8 @@ def unsloth_loop(base: Path, lengths: list[tuple[int, int]], options: dict[str, 
     optimiser = torch.optim.AdamW(trained, lr=2e-5, fused=True)
     model.train()
     size = options["rows"]
-    steps, skipped = (10, 3) if size > 8 else (40, 5)
+    # No row twice, or a batch of the longest would not fit where Unsloth keeps all activations.
+    steps, skipped = (7, 2) if size > 8 else (40, 5)
     rows = sorted(rows_of(lengths, steps * size), key=lambda row: len(row["input_ids"]))
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
     random.Random(1).shuffle(batches)

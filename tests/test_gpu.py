@@ -53,7 +53,7 @@ def test_both_dtypes_train_and_infer(tmp_path: Path, dtype: str) -> None:
     twin = save_twin(llama32, tmp_path / "twin")
     trainer, rows = trainer_of(twin, tmp_path / "scratch", dtype=dtype, epochs=6)
     curve = losses(trainer)
-    assert curve[-1] < 0.8 * curve[0]
+    assert curve[-1] < curve[0] - 0.5
     scaler = trainer.accelerator.scaler
     assert (scaler is not None and scaler.get_scale() > 1) == (dtype == "fp16")
     trainer.model.save_pretrained(tmp_path / "adapter")
