@@ -35,7 +35,6 @@ from yoyak.training.rows import Rows, seq2seq_rows
 from yoyak.training.settings import TrainingJob
 
 SKIPPED = 20
-STEPS = 200
 ROWS = 8
 
 
@@ -65,7 +64,7 @@ def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
         Encoder(tokenizer, "dialogue", 1024),
     )
     params = read_yaml(Path("params.yaml"))
-    dialogues = read_dialogues(train, with_summary=True)[: STEPS * ROWS]
+    dialogues = read_dialogues(train, with_summary=True)
     prompts = [build(row, PromptParams(**params["prompts"]), for_training=True) for row in dialogues]
     rows = seq2seq_rows(prompts, loaded.encoder)
     rate = {"ours": ours, "plain": plain}[side](loaded, rows, params)
