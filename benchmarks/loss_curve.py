@@ -17,7 +17,7 @@ from typing import Any
 import recording
 import torch
 from torch.nn.functional import cross_entropy
-from training import four_bits, lora, padded
+from training import four_bits, padded
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
 from yoyak import machine, weights
@@ -100,7 +100,9 @@ def plain_losses(job: TrainingJob, model: Path, batches: list[Batch], adapters: 
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     options = {"use_gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
-    peft = get_peft_model(prepare_model_for_kbit_training(four_bits(model), **options), lora(0.0)).train()
+    peft = get_peft_model(
+        prepare_model_for_kbit_training(four_bits(model), **options), qlora._peft_config(job.lora)
+    ).train()
     peft.config.use_cache = False
     for name, weight in trained(peft).items():
         weight.data.copy_(adapters[name])
@@ -129,7 +131,7 @@ def plain_losses(job: TrainingJob, model: Path, batches: list[Batch], adapters: 
 
 
 def trained(model: Any) -> dict[str, torch.nn.Parameter]:
-    return {name.replace("_orig_mod.", ""): weight for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
 
 
 def draw(rows: list[dict[str, Any]]) -> None:

@@ -31,7 +31,8 @@ def in_a_process(script: str, *arguments: str, environment: dict[str, str] | Non
 def row(
     name: str, unit: str, ours: float, baseline: float, baseline_name: str, peak_gib: float, command: str
 ) -> dict[str, Any]:
-    """`ratio` is above 1 where ours is better: of rates ours over theirs, of seconds theirs over ours."""
+    """`ratio` is above 1 where ours is better: of rates ours over theirs, of seconds theirs over ours. Of losses it is
+    ours over theirs, and 1 where they agree."""
     ratio = baseline / ours if unit.startswith("seconds") else ours / baseline
     return {
         "name": name,

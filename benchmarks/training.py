@@ -74,7 +74,8 @@ def main() -> None:
         site = os.environ.get("UNSLOTH") if which == "unsloth" else None
         environment = {**os.environ, **({"PYTHONPATH": f"{site}:benchmarks:src"} if site else {})}
         arguments = json.dumps({"side": which, "shape": f"llama_{what}", **options})
-        kept = Path(folder) / f"{machine.commit()}-{hashlib.sha256(arguments.encode()).hexdigest()[:16]}.json"
+        key = repr((arguments, Path(lengths).read_bytes(), machine.describe(), machine.commit()))
+        kept = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         if not kept.exists():
             measured = recording.in_a_process(__file__, lengths, folder, what, arguments, environment=environment)
             print(arguments, measured, flush=True)
@@ -109,7 +110,7 @@ def of_3b(run: Run, row: Row) -> list[dict[str, Any]]:
     if "UNSLOTH" not in os.environ:
         return rows
     peers = {
-        "Unsloth without checkpointing": (ours, run("unsloth", rows=64, checkpointing=False)),
+        "Unsloth without checkpointing, 48 rows": (ours, run("unsloth", rows=48, checkpointing=False)),
         f"Unsloth with checkpointing, {CAP_GIB:g} GiB": (
             capped,
             run("unsloth", rows=64, checkpointing="unsloth", cap=CAP_GIB),
@@ -120,8 +121,8 @@ def of_3b(run: Run, row: Row) -> list[dict[str, Any]]:
 
 
 def of_8b(run: Run, row: Row) -> list[dict[str, Any]]:
-    ours, old = run("ours", cap=CAP_GIB), run("old", rows=1, cap=CAP_GIB)
-    return [row(f"64 rows a step, up to {LONGEST} tokens, {CAP_GIB:g} GiB", ours, old, "the same, batches of 1")]
+    ours, old = run("ours", cap=CAP_GIB, long_every=32), run("old", rows=1, cap=CAP_GIB, long_every=32)
+    return [row(f"64 rows a step, two of {LONGEST} tokens, {CAP_GIB:g} GiB", ours, old, "the same, batches of 1")]
 
 
 def measure(options: dict[str, Any], lengths: list[tuple[int, int]], folder: Path) -> dict[str, float]:
@@ -129,9 +130,6 @@ def measure(options: dict[str, Any], lengths: list[tuple[int, int]], folder: Pat
     if cap := options.get("cap"):
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(cap * 2**30 / total)
-    if options["shape"] == "llama_8b":
-        # Real rows, and a few as long as they may be.
-        lengths = [*lengths, *[(LONGEST - 160, 160)] * 8]
     base = random_weights(options["shape"], folder)
     side = {"old": old_recipe, "trl": documented_trl, "unsloth": unsloth_loop, "ours": ours}[options["side"]]
     rate = side(base, lengths, options)
@@ -158,10 +156,12 @@ def random_weights(shape: str, folder: Path) -> Path:
     return path
 
 
-def rows_of(lengths: list[tuple[int, int]], count: int) -> list[dict[str, list[int]]]:
-    """Random tokens; labels on the summary's. No more rows are repeated than must be."""
+def rows_of(lengths: list[tuple[int, int]], count: int, long_every: int | None = None) -> list[dict[str, list[int]]]:
+    """Random tokens, labels on the summary's. No row comes twice if there are enough; every so manieth is `LONGEST`."""
     draw = random.Random(0)
     drawn = draw.sample(lengths, count) if count <= len(lengths) else draw.choices(lengths, k=count)
+    if long_every is not None:
+        drawn[::long_every] = [(LONGEST - 160, 160)] * len(drawn[::long_every])
     rows = []
     for prompt, summary in drawn:
         ids = [draw.randrange(128000) for _ in range(prompt + summary)]
@@ -205,7 +205,7 @@ def old_recipe(base: Path, lengths: list[tuple[int, int]], options: dict[str, An
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimiser = bitsandbytes.optim.PagedAdamW32bit(trained, lr=2e-5)
     size, steps = options.get("rows", 8), 20 if options.get("rows", 8) > 1 else 80
-    rows, clock, tokens = rows_of(lengths, steps * size), 0.0, 0
+    rows, clock, tokens = rows_of(lengths, steps * size, options.get("long_every")), 0.0, 0
     for step in range(steps):
         if step == 3:
             torch.cuda.synchronize()
@@ -336,7 +336,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     size, steps, warm = options.get("rows", 64), 12 if options.get("rows", 64) > 8 else 60, 4
     if options.get("cap"):
         warm = 6
-    rows = rows_of(lengths, size * steps)
+    rows = rows_of(lengths, size * steps, options.get("long_every"))
     spec = ModelSpec(weights=str(base), method="lora", dtype="bf16", prompt="structured")
     quantization = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
     training = read_yaml(Path("params.yaml"))["training"]

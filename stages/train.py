@@ -24,7 +24,7 @@ def main() -> None:
             dev=Path("data/prompts/dev.jsonl"),
             model=Path(f"models/{name}"),
             curves=Path(f"plots/training/{name}"),
-            # Of the machine and its user, not of the model: no stage reruns when they change.
+            # Of the machine and its user, not of the model: no model is trained anew when they change.
             limits=check(LimitsParams, params["limits"], "params.yaml: limits"),
             tracking=check(TrackingParams, params["tracking"], "params.yaml: tracking"),
         )

@@ -17,7 +17,7 @@ from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.records import read_json
 from yoyak.training import checkpoints
-from yoyak.training.run import RoomToSave, _go_on, mean_loss
+from yoyak.training.run import KeepBudget, RoomToSave, _go_on, mean_loss
 from yoyak.training.settings import TrainingJob
 
 
@@ -87,8 +87,8 @@ def test_a_training_that_was_to_stop_early_stops_though_killed(tmp_path: Path) -
 
     with pytest.raises(Killed):
         _go_on(trainer("killed", KilledAtTheEnd()), None)
-    resumed = trainer("killed")
-    _go_on(resumed, checkpoints.last_checkpoint(tmp_path / "killed"))
+    resumed, last = trainer("killed"), checkpoints.last_checkpoint(tmp_path / "killed")
+    assert _go_on(resumed, last)["resumed_at_step"] == undisturbed.state.global_step
     assert resumed.state.global_step == undisturbed.state.global_step
     assert mean_loss(resumed.state.log_history) == mean_loss(undisturbed.state.log_history)
     for one, other in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
@@ -131,7 +131,7 @@ def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: 
         another = folder.with_name("kobart_f0-" + "0" * 16)
         another.mkdir()
         with checkpoints.scratch_folder("kobart", job, [tmp_path / "data"]):
-            assert not stale.exists()
+            assert not list(stale.parent.glob(f"{stale.name}*/"))
             assert another.exists()
 
 
@@ -139,3 +139,49 @@ def test_a_full_disk_stops_before_a_checkpoint() -> None:
     limits = LimitsParams(free_gb=1e9)
     with pytest.raises(UserError, match=r"the next checkpoint needs 0.5 GB and would leave"):
         RoomToSave(limits, 0.5).on_epoch_begin(None, None, None)
+
+
+def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Deleting takes time, in which one may be killed."""
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path))
+    job = TrainingJob.model_construct()
+
+    def killed(path: Path) -> None:
+        raise Killed
+
+    def trained() -> None:
+        with checkpoints.scratch_folder("kobart", job, []) as folder:
+            (folder / "checkpoint-1").mkdir()
+            (folder / "checkpoint-1/trainer_state.json").write_text("{}")
+
+    with monkeypatch.context() as deleting:
+        deleting.setattr(checkpoints.shutil, "rmtree", killed)
+        with pytest.raises(Killed):
+            trained()
+    with checkpoints.scratch_folder("kobart", job, []) as folder:
+        assert checkpoints.last_checkpoint(folder) is None
+    assert not list(folder.parent.glob("*/"))
+
+
+def test_how_steps_were_divided_is_kept(tmp_path: Path) -> None:
+    """And so the draws of dropout, which depend on it."""
+    twin = save_twin(llama32, tmp_path / "twin")
+    patience = [EarlyStoppingCallback(early_stopping_patience=2)]
+    first, _ = trainer_of(twin, tmp_path / "scratch", callbacks=patience)
+    first.add_callback(KeepBudget(first.budget))
+    first.add_callback(KilledAtTheEnd())
+    first.budget.tokens, first.budget.checkpointing, first.budget.why = 321, True, "measured"
+    with pytest.raises(Killed):
+        _go_on(first, None)
+    second, _ = trainer_of(twin, tmp_path / "scratch")
+    _go_on(second, checkpoints.last_checkpoint(tmp_path / "scratch"))
+    assert second.budget.describe() == first.budget.describe()
+
+
+def test_a_full_disk_stops_before_training(project: Project) -> None:
+    project.stage("prepare_prompts")
+    project.edit(lambda params: params["limits"].update(free_gb=1e9))
+    done = project.stage("train", "bart_mini", check=False)
+    assert done.returncode == 1
+    assert "error: training bart_mini needs 0.0 GB and would leave" in done.stdout
+    assert "Traceback" not in done.stdout

@@ -100,10 +100,12 @@ def test_a_row_that_never_fits_is_told_in_one_line() -> None:
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=70), st.integers(1, 3000))
 def test_micro_batches_hold_all_rows_in_order_within_the_budget(lengths: list[int], most: int) -> None:
-    found = memory.split(lengths, most)
-    assert [row for rows in found for row in lengths[rows]] == lengths
-    for rows in found:
-        assert sum(lengths[rows]) <= most or rows.stop - rows.start == 1
+    done = 0
+    while done < len(lengths):
+        rows = memory.next_rows(lengths[done:], most)
+        assert sum(lengths[done : done + rows]) <= most or rows == 1
+        done += rows
+    assert done == len(lengths)
 
 
 def test_a_row_does_not_see_its_neighbours(twin: Path, tmp_path: Path) -> None:
@@ -236,11 +238,38 @@ def test_summaries_for_rouge_are_those_of_each_row_alone(learned: tuple[SummaryL
 def test_curves_go_to_weights_and_biases_if_asked(project: Project) -> None:
     """Offline: what would be sent lies in a folder."""
     project.edit(lambda params: params["tracking"].update(wandb=True))
-    project.stage("prepare_prompts")
-    project.run("env", "WANDB_MODE=offline", "python", "stages/train.py", "bart_mini")
+    refused = project.run("env", "WANDB_API_KEY=", "python", "stages/prepare_prompts.py", check=False)
+    assert "error: params.yaml: tracking.wandb: nobody is logged in; `wandb login`" in refused.stdout
+    for stage in (["prepare_prompts.py"], ["train.py", "bart_mini"]):
+        project.run("env", "WANDB_MODE=offline", "python", f"stages/{stage[0]}", *stage[1:])
     (run,) = (project.root / "wandb").glob("offline-run-*/*.wandb")
     for curve in (b"train/loss", b"train/grad_norm", b"eval/rouge_mean"):
         assert curve in run.read_bytes()
+
+
+def test_parameters_reach_the_trainer(twin: Path, tmp_path: Path) -> None:
+    changed = {"weight_decay": 0.3, "max_grad_norm": 0.7, "warmup_ratio": 0.5, "schedule": "linear", "epochs": 4}
+    trainer, _ = trainer_of(twin, tmp_path, learning_rate=0.01, **changed)
+    arguments = trainer.args
+    assert (arguments.weight_decay, arguments.max_grad_norm, arguments.seed) == (0.3, 0.7, 1)
+    losses(trainer)
+    rates = [entry["learning_rate"] for entry in trainer.state.log_history if "learning_rate" in entry]
+    # Twelve steps: up in six, down in six; the rate is logged as it was in the step before.
+    assert rates == pytest.approx([0.01 * min(step / 6, (12 - step) / 6) for step in range(12)], abs=1e-9)
+
+
+def test_a_misspelt_layer_is_told_in_one_line(twin: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no layer 'q_porj'; it has .*q_proj, .*or write all-linear"):
+        trainer_of(twin, tmp_path, target_modules=["q_porj"])
+
+
+def test_weights_that_are_no_numbers_stop_the_run(twin: Path, tmp_path: Path) -> None:
+    trainer, _ = trainer_of(twin, tmp_path)
+    trainer.add_callback(StopOnNaN())
+    with torch.no_grad():
+        next(iter(trainer.model.parameters())).fill_(float("nan"))
+    with pytest.raises(UserError, match="loss is no number at step 1"):
+        trainer.train()
 
 
 @pytest.mark.parametrize("figure", ["loss", "eval_loss", "train_loss"])

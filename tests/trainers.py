@@ -36,11 +36,12 @@ def trainer_of(
     kind: Callable[..., Any] | None = None,
     dtype: str = "fp32",
     callbacks: list[TrainerCallback] | None = None,
+    target_modules: Any = "all-linear",
     **training: Any,
 ) -> tuple[SummaryLossTrainer, Rows]:
     """A trainer of the twin, without dropout, in fp32 unless another dtype is asked for."""
     model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": dtype}
-    lora = LoraParams(r=4, alpha=8, dropout=0, bias="none", target_modules="all-linear")
+    lora = LoraParams(r=4, alpha=8, dropout=0, bias="none", target_modules=target_modules)
     defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
     job = TrainingJob.model_validate(
         {

@@ -124,6 +124,19 @@ def free_gpu_memory() -> int:
     return min(free, allowed - reserved) + reserved - torch.cuda.memory_allocated()
 
 
+_peak_before_reset = 0
+"""In bytes."""
+
+
+def reset_peak_memory() -> None:
+    """Let PyTorch count the GPU's peak anew; `peak_memory_gib` does not forget."""
+    import torch
+
+    global _peak_before_reset
+    _peak_before_reset = max(_peak_before_reset, torch.cuda.max_memory_allocated())
+    torch.cuda.reset_peak_memory_stats()
+
+
 def peak_memory_gib() -> float:
     """Most memory in use so far, in GiB: of the GPU where there is one, else of this process."""
     import resource
@@ -131,5 +144,5 @@ def peak_memory_gib() -> float:
     import torch
 
     if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated() / GIB
+        return max(_peak_before_reset, torch.cuda.max_memory_allocated()) / GIB
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB

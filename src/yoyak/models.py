@@ -87,6 +87,9 @@ class ModelSpec(Section):
             raise ValueError("weights: scratch and an architecture go together")
         if self.weights == "scratch" and self.method != "full":
             raise ValueError("weights: scratch needs method: full")
+        positions = (self.architecture or {}).get("max_position_embeddings")
+        if isinstance(positions, int) and positions < self.max_prompt_tokens:
+            raise ValueError(f"max_prompt_tokens is {self.max_prompt_tokens}, but max_position_embeddings {positions}")
         return self
 
 
@@ -107,6 +110,7 @@ def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, 
     if spec.weights == "scratch":
         return _from_scratch(spec, texts)
     folder = weights_of.fetch(spec.weights, spec.pin)
+    _check_method(spec, folder)
     tokenizer = _tokenizer(folder)
     if spec.method == "full":
         # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
@@ -114,6 +118,15 @@ def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, 
     else:
         model = _quantised(spec, quantization, folder)
     return _loaded(spec, model, tokenizer)
+
+
+def _check_method(spec: ModelSpec, folder: Path) -> None:
+    from transformers import AutoConfig
+
+    encoder_decoder = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    if encoder_decoder != (spec.method == "full"):
+        kind, method = ("an encoder-decoder", "full") if encoder_decoder else ("decoder-only", "lora")
+        raise UserError(f"{spec.weights} is {kind}: its entry of models needs method: {method}")
 
 
 def load_for_inference(spec: ModelSpec, trained: Path | None) -> Loaded:
@@ -227,8 +240,9 @@ def unpack(model: Any) -> tuple[Any, str]:
     dtype = str(model.dtype).removeprefix("torch.")
     if not getattr(model, "is_loaded_in_4bit", False):
         return model, dtype
-    # Two values a byte, and two bytes a value.
-    dense = 4 * sum(weights.numel() for weights in model.parameters() if weights.dtype == torch.uint8)
+    # Two values a byte.
+    values = 2 * sum(weights.numel() for weights in model.parameters() if weights.dtype == torch.uint8)
+    dense = values * model.dtype.itemsize
     if device() == "cuda" and free_gpu_memory() - dense < ROOM_BESIDE_DENSE_WEIGHTS:
         return model, f"4 bits, computing in {dtype}"
     return model.dequantize(), f"4-bit values in {dtype}"

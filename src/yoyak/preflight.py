@@ -1,5 +1,6 @@
 """The first stage's look at everything: every section of `params.yaml`, every model, every file, before any work."""
 
+import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
@@ -143,10 +144,8 @@ def prepare(params: Params) -> None:
     references = known_references(params.data, splits)
     _check_submission(params.data, splits["test"])
     morphemes.require(params.scoring.tokenizer)
-    if params.tracking.wandb and find_spec("wandb") is None:
-        raise UserError(
-            "params.yaml: tracking.wandb: the package wandb is missing; `pip install wandb`, or set it false"
-        )
+    if params.tracking.wandb:
+        _check_wandb()
     check_disk(params.limits, 1, "prepare_prompts")
     names = dict.fromkeys([*params.run.models, *params.run.untuned])
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
@@ -160,6 +159,23 @@ def prepare(params: Params) -> None:
     for split, expected in references.items():
         write_records(Path(f"data/references/{split}.jsonl"), expected)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
+
+
+def _check_wandb() -> None:
+    """Whether it is there, and somebody is logged in; a training must not be the first to find out."""
+    where = "params.yaml: tracking.wandb"
+    if find_spec("wandb") is None:
+        raise UserError(f"{where}: the package wandb is missing; `pip install wandb`, or set it false")
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return
+    import wandb
+
+    try:
+        wandb.Api()
+    except wandb.errors.UsageError:
+        raise UserError(
+            f"{where}: nobody is logged in; `wandb login`, or WANDB_MODE=offline, or set it false"
+        ) from None
 
 
 def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:

@@ -32,7 +32,7 @@ def scratch_folder(name: str, job: TrainingJob, data: list[Path]) -> Iterator[Pa
     try:
         _forget_others(name, folder)
         yield folder
-        shutil.rmtree(folder)
+        _delete(folder)
     finally:
         lock.release()
 
@@ -41,15 +41,24 @@ def _forget_others(name: str, folder: Path) -> None:
     """Delete what trainings of this model with other parameters, data or code left: disks are small."""
     for other in folder.parent.glob(f"{name}-*/"):
         lock = FileLock(other.with_suffix(".lock"), timeout=0)
-        if other == folder or len(other.name) != len(folder.name):
+        if other == folder:
             continue
         try:
             with lock:
-                shutil.rmtree(other)
+                _delete(other)
         except Timeout:
             # Somebody trains there, in an experiment of another workspace.
             continue
         print(f"deleted the unfinished training {other.name}: parameters, data or code have changed since", flush=True)
+
+
+def _delete(folder: Path) -> None:
+    """Under another name first: what is left of it after a kill must not pass for a checkpoint."""
+    doomed = folder.with_suffix(".deleted")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    if folder != doomed:
+        shutil.rmtree(folder.rename(doomed))
 
 
 def last_checkpoint(folder: Path) -> Path | None:

@@ -3,10 +3,11 @@
 import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 from typing import Any, TypeVar
 
 from yoyak.errors import UserError
-from yoyak.machine import GIB, device, free_gpu_memory
+from yoyak.machine import GIB, device, free_gpu_memory, reset_peak_memory
 
 # Attention over packed rows without a kernel for them grows with the square of their joint length: on two cores
 # sixteen rows trained at six tenths of the rate of four (gemma3_270m, NF4; one probe).
@@ -46,7 +47,7 @@ class TokenBudget:
             return
         import torch
 
-        torch.cuda.reset_peak_memory_stats()
+        reset_peak_memory()
         yield
         # What the pass leaves, gradients above all, stays for all passes of a step.
         per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
@@ -75,18 +76,22 @@ class TokenBudget:
             "gradient_checkpointing": self.checkpointing,
         }
 
+    def take_up(self, described: dict[str, Any]) -> None:
+        """What an earlier run of the same training found: dropout is drawn as it would have been."""
+        self.tokens, self.why = described["micro_batch_tokens"], described["micro_batch_why"]
+        self.checkpointing = described["gradient_checkpointing"]
+        self._measured = True
 
-def split(lengths: list[int], most: int) -> list[slice]:
-    """Consecutive rows, of about as many tokens each, at most `most` unless a single row is longer."""
+
+def next_rows(lengths: list[int], most: int) -> int:
+    """How many of the rows that are left go through next: `most` tokens of them, unless a single row is longer.
+
+    Fewer, where as many micro-batches of about the same size hold all that is left.
+    """
     total = sum(lengths)
     target = min(most, -(-total // -(-total // most)) + max(lengths) // 2)
-    result, start, tokens = [], 0, 0
-    for row, length in enumerate(lengths):
-        if tokens and tokens + length > target:
-            result.append(slice(start, row))
-            start, tokens = row, 0
-        tokens += length
-    return [*result, slice(start, len(lengths))]
+    rows = sum(tokens <= target for tokens in accumulate(lengths))
+    return max(1, rows)
 
 
 def in_batches(rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]) -> Iterator[Result]:

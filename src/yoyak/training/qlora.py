@@ -2,6 +2,7 @@
 
 import random
 import shutil
+import sysconfig
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -12,6 +13,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from peft import LoraConfig
+from torch.nn import Linear
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorWithFlattening, GenerationConfig, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -19,6 +21,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
 from yoyak import rouge
+from yoyak.errors import UserError
 from yoyak.models import Loaded, LoraParams, unpack
 from yoyak.training import attention, memory
 from yoyak.training.memory import TokenBudget
@@ -57,7 +60,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
         done = 0
         while done < len(lengths):
             # The budget changes once the first micro-batch has been measured.
-            rows = memory.split(lengths[done:], self.budget.tokens)[0].stop
+            rows = memory.next_rows(lengths[done:], self.budget.tokens)
             first, last = starts[done], ends[done + rows - 1]
             yield {key: tensor[:, first:last] for key, tensor in inputs.items()}, last - first
             done += rows
@@ -180,6 +183,7 @@ def trainer(
     """A trainer that keeps the epoch with the lowest dev loss, or the best dev ROUGE."""
     lora = job.lora
     assert lora is not None, "the preflight gives it to each model with method: lora"
+    _check_targets(lora, loaded.model)
     model, base_weights = unpack(loaded.model)
     chosen = attention.use_best(model)
     arguments = SFTConfig(
@@ -212,6 +216,20 @@ def trainer(
     return result
 
 
+def _check_targets(lora: LoraParams, model: Any) -> None:
+    layers = sorted({name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, Linear)})
+    for target in [] if isinstance(lora.target_modules, str) else lora.target_modules:
+        if target not in layers:
+            raise UserError(
+                f"lora.target_modules: this model has no layer {target!r}; it has {', '.join(layers)}, or write "
+                "all-linear"
+            )
+    if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
+        raise UserError(
+            f"lora.target_modules: all-linear or a list of layers is expected (got {lora.target_modules!r})"
+        )
+
+
 def _peft_config(lora: LoraParams) -> LoraConfig:
     return LoraConfig(
         r=lora.r,
@@ -236,9 +254,18 @@ def _compile(model: Any, tokens: int) -> str:
         return "no: not on a GPU"
     if tokens < COMPILED_FROM:
         return f"no: {tokens} tokens are fewer than {COMPILED_FROM}"
-    if not any(map(shutil.which, ("cc", "gcc", "clang"))):
-        return "no: there is no C compiler; `apt install gcc` makes training on a GPU nearly twice as fast"
+    if not _builds_kernels():
+        return (
+            "no: no C compiler, or no Python.h; `apt install gcc python3-dev` makes training on a GPU nearly twice as "
+            "fast"
+        )
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile(dynamic=True)
     return "yes"
+
+
+def _builds_kernels() -> bool:
+    """Triton compiles C against Python's headers before its first kernel."""
+    compiler = any(map(shutil.which, ("cc", "gcc", "clang")))
+    return compiler and Path(sysconfig.get_paths()["include"], "Python.h").is_file()

@@ -22,6 +22,7 @@ class Rows:
 
     @property
     def tokens(self) -> int:
+        """Of all inputs: of prompts, and for a decoder-only model of summaries, too."""
         return sum(len(row["input_ids"]) for row in self.rows)
 
     @property

@@ -16,8 +16,8 @@ from yoyak import machine, rouge
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
-from yoyak.records import Prompt, read_records
-from yoyak.training import checkpoints, qlora, seq2seq
+from yoyak.records import Prompt, read_json, read_records, write_json
+from yoyak.training import checkpoints, memory, qlora, seq2seq
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
@@ -43,7 +43,15 @@ def train(training: Training) -> dict[str, Any]:
     machine.use_one_gpu()
     machine.limit_gpu(training.limits)
     with checkpoints.scratch_folder(training.name, training.job, data) as scratch:
-        result = _train(training, prompts, scratch)
+        try:
+            result = _train(training, prompts, scratch)
+        except RuntimeError as error:
+            # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
+            if not memory.ran_out(error):
+                raise
+            raise UserError(
+                f"{training.name}: out of GPU memory; see with `nvidia-smi` who else uses it, or raise limits.gpu_gib"
+            ) from None
     return {
         **result,
         "seed": training.job.seed,
@@ -67,6 +75,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         machine.check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
         for callback in (
             RoomToSave(training.limits, checkpoint_gb),
+            KeepBudget(trainer.budget),
             EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
         ):
             trainer.add_callback(callback)
@@ -86,6 +95,9 @@ def _go_on(trainer: Any, checkpoint: Path | None) -> dict[str, Any]:
     if checkpoint is not None:
         state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
         done = state.global_step
+        kept = checkpoint / KeepBudget.FILE
+        if kept.exists():
+            trainer.budget.take_up(read_json(kept))
         if _ended_early(state):
             # The trainer forgets that it was to stop.
             trainer.args.max_steps = done
@@ -114,7 +126,6 @@ def _figures(trainer: Any, train: Rows) -> dict[str, Any]:
         "epochs": state.epoch,
         "steps": state.global_step,
         "rows": len(train.rows),
-        "tokens": train.tokens,
         "shortened_rows": train.shortened,
         "tokens_per_second": round(trainer.tokens / trainer.seconds, 1) if trainer.seconds else None,
         "peak_memory_gib": round(machine.peak_memory_gib(), 2),
@@ -189,6 +200,18 @@ class RoomToSave(TrainerCallback):
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         machine.check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
+
+
+class KeepBudget(TrainerCallback):
+    """How a step was divided is kept with each checkpoint."""
+
+    FILE = "budget.json"
+
+    def __init__(self, budget: memory.TokenBudget) -> None:
+        self.budget = budget
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", self.FILE), self.budget.describe())
 
 
 class StopOnNaN(TrainerCallback):

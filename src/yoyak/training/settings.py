@@ -41,7 +41,7 @@ class TrainingParams(Section):
 
 
 class TrackingParams(Section):
-    """Where else curves go. No stage reruns when it changes."""
+    """Where else curves go. No model is trained anew when it changes."""
 
     wandb: bool
     """To Weights & Biases, too; needs the extra `wandb` and `wandb login`."""
@@ -81,7 +81,8 @@ def trainer_arguments(job: TrainingJob, scratch: Path, rows: int) -> dict[str, A
         "max_grad_norm": params.max_grad_norm,
         "eval_strategy": "epoch",
         "save_strategy": "epoch",
-        "save_total_limit": 1,
+        # The best and the last: with 1, the last is deleted at the end, before the model is saved.
+        "save_total_limit": 2,
         "load_best_model_at_end": True,
         "restore_callback_states_from_checkpoint": True,
         # Each look at the loss makes the CPU wait for the GPU.

@@ -27,7 +27,8 @@ class MicroBatching(Trainer):
         self.ran_with: dict[str, str] = {}
         """What was decided for this machine, for the record."""
         self.tokens, self.seconds = 0, 0.0
-        """That this process trained on, padding not counted, and how long it took, evaluations not counted."""
+        """That this process trained on, padding not counted, and how long it took, evaluations and checkpoints not
+        counted."""
         self._tokens_since_log = 0
         self._time_of_log: float | None = None
 
@@ -45,6 +46,7 @@ class MicroBatching(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._time_of_log = self._time_of_log or time.perf_counter()
+        self._recompute_if_decided(model)
         # Counted here: for some models the trainer counts nothing, and each micro-batch would be divided by its own.
         labels = (inputs["labels"] != IGNORED).sum()
         while True:
@@ -60,8 +62,11 @@ class MicroBatching(Trainer):
             model.zero_grad(set_to_none=True)
             memory.give_back()
             self.budget.shrink(self.longest_row(inputs))
-            if self.budget.checkpointing and not model.is_gradient_checkpointing:
-                model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+            self._recompute_if_decided(model)
+
+    def _recompute_if_decided(self, model: Any) -> None:
+        if self.budget.checkpointing and not model.is_gradient_checkpointing:
+            model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     def _accumulated(self, model: Any, inputs: dict[str, Any], labels: Any) -> torch.Tensor:
         losses = []
@@ -72,13 +77,14 @@ class MicroBatching(Trainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With real tokens a second since the last one, and the peak of memory so far in GiB."""
-        now = time.perf_counter()
         if "loss" in logs and self._time_of_log is not None:
+            now = time.perf_counter()
             seconds = now - self._time_of_log
             logs["tokens_per_second"] = round(self._tokens_since_log / seconds, 1)
             logs["peak_memory_gib"] = round(machine.peak_memory_gib(), 2)
             self.tokens, self.seconds = self.tokens + self._tokens_since_log, self.seconds + seconds
-            self._tokens_since_log = 0
-        # After an evaluation, too: it is no training.
-        self._time_of_log = now
+            self._tokens_since_log, self._time_of_log = 0, now
+        else:
+            # An evaluation: the clock starts again with the next step.
+            self._time_of_log = None
         super().log(logs, start_time)
