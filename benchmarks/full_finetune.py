@@ -57,7 +57,7 @@ def main() -> None:
 def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
     """Real tokens a second, and peak memory."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer(kobart)
+    tokenizer = _tokenizer(kobart, kobart)
     loaded = Loaded(
         AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(kobart), dtype=torch.float32),
         tokenizer,

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import torch
 from trainers import losses, our_gradients, plain_gradients, trainer_of, warmed_up
+from transformers import AutoModelForCausalLM, GenerationConfig
 from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
-from yoyak import weights
+from yoyak import decoding, weights
 from yoyak.models import ModelSpec, QuantizationParams, load_for_inference, load_for_training, unpack
 from yoyak.training import attention, memory, qlora
 
@@ -114,3 +115,17 @@ def test_unpacked_weights_are_what_4_bits_compute_with(tmp_path: Path) -> None:
     dense, what = unpack(model)
     assert what == "4-bit values in bfloat16"
     assert torch.allclose(dense(input_ids=ids).logits.float(), packed, rtol=0.02, atol=0.02)
+
+
+def test_decoding_writes_what_generate_writes(twin: Path) -> None:
+    model = AutoModelForCausalLM.from_pretrained(twin, dtype=torch.float32).to("cuda").eval()
+    prompts = [list(range(5, 5 + length)) for length in (90, 7, 30)]
+
+    def plain(prompt: list[int]) -> list[int]:
+        config = GenerationConfig(max_new_tokens=40, do_sample=False, eos_token_id=1999, pad_token_id=0)
+        ids = torch.tensor([prompt], device="cuda")
+        output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
+        return [int(token) for token in output[0, len(prompt) :]]
+
+    found = decoding.decode(model, prompts, 1, lambda logits, _: logits.argmax(-1), [1999], 40)
+    assert found.ids == [[plain(prompt)] for prompt in prompts]

@@ -240,7 +240,7 @@ def test_plots_show_learning_curves_and_leaderboard(experiments: Experiments) ->
             id="one model's learning rate",
         ),
         pytest.param(
-            lambda params: params["models"]["llama32_3b"].update(generation={"num_beams": 5}),
+            lambda params: params["models"]["llama32_3b"].update(generation={"candidates": 5}),
             {"infer@llama32_3b"},
             id="one model's beams",
         ),

@@ -13,10 +13,11 @@ from trainers import trainer_of
 from transformers import EarlyStoppingCallback, TrainerCallback
 from twins import llama32, save_twin
 
+from yoyak import scratch
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.records import read_json
-from yoyak.training import checkpoints
+from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.run import KeepBudget, RoomToSave, _go_on, mean_loss
 from yoyak.training.settings import TrainingJob
 
@@ -87,7 +88,7 @@ def test_a_training_that_was_to_stop_early_stops_though_killed(tmp_path: Path) -
 
     with pytest.raises(Killed):
         _go_on(trainer("killed", KilledAtTheEnd()), None)
-    resumed, last = trainer("killed"), checkpoints.last_checkpoint(tmp_path / "killed")
+    resumed, last = trainer("killed"), last_checkpoint(tmp_path / "killed")
     assert _go_on(resumed, last)["resumed_at_step"] == undisturbed.state.global_step
     assert resumed.state.global_step == undisturbed.state.global_step
     assert mean_loss(resumed.state.log_history) == mean_loss(undisturbed.state.log_history)
@@ -119,18 +120,18 @@ def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: 
     """But not one that runs, nor another model's."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     job = TrainingJob.model_construct()
-    with checkpoints.scratch_folder("kobart", job, []) as folder:
+    with scratch.scratch_folder("checkpoints", "kobart", job, []) as folder:
         (folder / "checkpoint-1").mkdir()
         (tmp_path / "data").write_text("other rows")
-        with checkpoints.scratch_folder("kobart", job, [tmp_path / "data"]):
+        with scratch.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
             assert folder.exists(), "it runs"
-        with checkpoints.scratch_folder("kobart_f0", job, []):
+        with scratch.scratch_folder("checkpoints", "kobart_f0", job, []):
             pass
         stale = folder.with_name(folder.name[:-1] + "x")
         stale.mkdir()
         another = folder.with_name("kobart_f0-" + "0" * 16)
         another.mkdir()
-        with checkpoints.scratch_folder("kobart", job, [tmp_path / "data"]):
+        with scratch.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
             assert not list(stale.parent.glob(f"{stale.name}*/"))
             assert another.exists()
 
@@ -150,16 +151,16 @@ def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monke
         raise Killed
 
     def trained() -> None:
-        with checkpoints.scratch_folder("kobart", job, []) as folder:
+        with scratch.scratch_folder("checkpoints", "kobart", job, []) as folder:
             (folder / "checkpoint-1").mkdir()
             (folder / "checkpoint-1/trainer_state.json").write_text("{}")
 
     with monkeypatch.context() as deleting:
-        deleting.setattr(checkpoints.shutil, "rmtree", killed)
+        deleting.setattr(scratch.shutil, "rmtree", killed)
         with pytest.raises(Killed):
             trained()
-    with checkpoints.scratch_folder("kobart", job, []) as folder:
-        assert checkpoints.last_checkpoint(folder) is None
+    with scratch.scratch_folder("checkpoints", "kobart", job, []) as folder:
+        assert last_checkpoint(folder) is None
     assert not list(folder.parent.glob("*/"))
 
 
@@ -174,7 +175,7 @@ def test_how_steps_were_divided_is_kept(tmp_path: Path) -> None:
     with pytest.raises(Killed):
         _go_on(first, None)
     second, _ = trainer_of(twin, tmp_path / "scratch")
-    _go_on(second, checkpoints.last_checkpoint(tmp_path / "scratch"))
+    _go_on(second, last_checkpoint(tmp_path / "scratch"))
     assert second.budget.describe() == first.budget.describe()
 
 

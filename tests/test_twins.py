@@ -175,7 +175,7 @@ def test_the_record_says_what_ran(name: str, job: TrainingJob) -> None:
 
 
 def test_predictions_keep_the_order_of_the_prompts(name: str, job: TrainingJob) -> None:
-    candidates = ENTRIES[name].get("generation", {}).get("candidates", 4)
+    candidates = ENTRIES[name].get("generation", {}).get("candidates", 8)
     for split in ("dev", "test"):
         predictions = read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction)
         prompts = read_records(Path(f"data/prompts/{split}.jsonl"), Prompt)

@@ -1,61 +1,26 @@
-"""Summaries of prompts: batched decoding into candidates with their log-probabilities."""
+"""Summaries of prompts: batches of candidates with their log-probabilities, kept as they are done."""
 
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from pathlib import Path
+from typing import Any
 
-from pydantic import Field, model_validator
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from pydantic import BaseModel
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+from transformers import set_seed
 
+from yoyak import decoding, search
+from yoyak.decoding import Answers
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams, check_shortened, device
 from yoyak.models import Loaded, ModelSpec
-from yoyak.parameters import Section
 from yoyak.records import Candidate, Prediction, Prompt
+from yoyak.search import GenerationJob, GenerationParams
 
 SCORED_TOGETHER = 4
 """Finished texts whose log-probabilities are computed in one pass."""
-
-
-class GenerationParams(Section):
-    """Defaults of the top-level section `generation`, which each model may override."""
-
-    search: Literal["greedy", "beam", "sample"]
-    max_new_tokens: int = Field(ge=1)
-    """Longest summary, in tokens."""
-    num_beams: int = Field(default=1, ge=1)
-    """Width of the beam search."""
-    length_penalty: float = 1.0
-    """Beam scores are divided by length to this power: above 1 favours longer summaries."""
-    temperature: float = Field(default=1.0, gt=0)
-    """For `search: sample`."""
-    top_p: float = Field(default=1.0, gt=0, le=1)
-    """For `search: sample`: the smallest set of tokens with this much probability is drawn from."""
-    no_repeat_ngram_size: int = Field(default=0, ge=0)
-    """No n-gram of tokens twice in a summary; 0 is off. A person tag is several tokens: a small size forbids naming a
-    person twice."""
-    candidates: int = Field(default=1, ge=1)
-    """Summaries kept for each dialogue, for the ensemble to choose from."""
-    batch_size: int = Field(ge=1)
-    """Dialogues decoded together. In bf16 it changes texts a little, so it is a parameter, not the machine's choice."""
-
-    @model_validator(mode="after")
-    def _search_gives_the_candidates(self) -> "GenerationParams":
-        if self.search == "greedy" and (self.num_beams, self.candidates) != (1, 1):
-            raise ValueError("search: greedy has num_beams: 1 and candidates: 1")
-        if self.search == "beam" and not self.candidates <= self.num_beams >= 2:
-            raise ValueError("search: beam needs num_beams of at least 2 and no more candidates than beams")
-        if self.search == "sample" and self.num_beams != 1:
-            raise ValueError("search: sample has num_beams: 1")
-        return self
-
-
-class GenerationJob(Section):
-    """What decides summaries beside weights and prompts: the content of `data/resolved/<model>/generation.yaml`."""
-
-    model: ModelSpec
-    generation: GenerationParams
-    seed: int
 
 
 @dataclass(frozen=True)
@@ -65,6 +30,8 @@ class Generated:
     predictions: list[Prediction]
     shortened_prompts: int
     """Prompts that lost turns to fit the token budget."""
+    done_before: int
+    """Dialogues that a run which was killed had done."""
 
     @property
     def empty(self) -> list[str]:
@@ -77,25 +44,49 @@ class Generated:
         return [prediction.fname for prediction in self.predictions if not prediction.candidates[0].finished]
 
 
-def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str) -> Generated:
-    """A prediction for each prompt. Batches are of like length, so that little is padding."""
-    from transformers import set_seed
+def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str, kept: Path) -> Generated:
+    """A prediction for each prompt. Batches are of like length, so that little is padding.
 
-    set_seed(job.seed)
+    `kept` is a file that each batch is added to as it is done, for the next run should this one be killed.
+    """
     encoded = [loaded.encoder.prompt(prompt) for prompt in prompts]
     order = sorted(range(len(prompts)), key=lambda row: len(encoded[row].ids), reverse=True)
-    found: dict[int, list[Candidate]] = {}
-    with _progress() as progress:
-        for start in range(0, len(order), job.generation.batch_size):
-            batch = order[start : start + job.generation.batch_size]
-            decoded = _within_memory(loaded, [encoded[row].ids for row in batch], job)
+    size = job.generation.batch_size
+    found = _read_kept(kept)
+    done_before = len(found)
+    if found:
+        print(f"{title}: {len(found)} of {len(prompts)} dialogues were done before; going on", flush=True)
+    with _progress(title, len(prompts), len(found)) as progress:
+        for batch in (order[start : start + size] for start in range(0, len(order), size)):
+            if set(batch) <= set(found):
+                continue
+            decoded = _within_memory(loaded, [(row, encoded[row].ids) for row in batch], job)
+            _keep(kept, dict(zip(batch, decoded, strict=True)))
             found.update(zip(batch, decoded, strict=True))
-            progress.update(progress.task_ids[0], description=title, completed=len(found), total=len(order))
+            progress.update(progress.task_ids[0], completed=len(found))
     predictions = [
         Prediction(fname=prompt.fname, text=found[row][0].text, candidates=tuple(found[row]))
         for row, prompt in enumerate(prompts)
     ]
-    return Generated(predictions, sum(prompt.shortened for prompt in encoded))
+    return Generated(predictions, sum(prompt.shortened for prompt in encoded), done_before)
+
+
+class KeptBatch(BaseModel):
+    """A line of the file that a killed run leaves."""
+
+    rows: dict[int, list[Candidate]]
+    """Of prompts, by their place."""
+
+
+def _keep(path: Path, rows: dict[int, list[Candidate]]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(KeptBatch(rows=rows).model_dump_json() + "\n")
+
+
+def _read_kept(path: Path) -> dict[int, list[Candidate]]:
+    """Rows of whole batches: the last line may have been cut."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
+    return {row: found for line in lines for row, found in KeptBatch.model_validate_json(line).rows.items()}
 
 
 def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:
@@ -112,20 +103,29 @@ def check_generated(generated: Generated, limits: LimitsParams, model: str) -> N
         )
 
 
-def _progress() -> Progress:
+class Rate(ProgressColumn):
+    """Dialogues a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+
+
+def _progress(title: str, rows: int, done: int) -> Progress:
     progress = Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("dialogues"),
+        TextColumn("dialogues,"),
+        Rate(),
         TimeRemainingColumn(),
+        speed_estimate_period=300,
     )
-    progress.add_task("")
+    progress.add_task(title, total=rows, completed=done)
     return progress
 
 
-def _within_memory(loaded: Loaded, prompts: list[list[int]], job: GenerationJob) -> list[list[Candidate]]:
-    """Decode a batch, in halves where the GPU runs out of memory."""
+def _within_memory(loaded: Loaded, prompts: list[tuple[int, list[int]]], job: GenerationJob) -> list[list[Candidate]]:
+    """Decode a batch of numbered prompts, in halves where the GPU runs out of memory."""
     import torch
 
     try:
@@ -133,18 +133,48 @@ def _within_memory(loaded: Loaded, prompts: list[list[int]], job: GenerationJob)
     except torch.cuda.OutOfMemoryError:
         if len(prompts) == 1:
             raise UserError(
-                "a single dialogue does not fit into the GPU's memory; lower generation.num_beams, "
-                "generation.max_new_tokens or the model's max_prompt_tokens"
+                "a single dialogue does not fit into the GPU's memory; lower generation.candidates, "
+                "generation.num_beams, generation.max_new_tokens or the model's max_prompt_tokens"
             ) from None
     # Outside `except`, where the error no longer holds the tensors of the failed attempt.
     torch.cuda.empty_cache()
     half = len(prompts) // 2
-    print(f"out of GPU memory with {len(prompts)} dialogues: going on in halves", flush=True)
+    print(
+        f"out of GPU memory with {len(prompts)} dialogues: going on in halves, which may change their texts; lower "
+        "generation.batch_size to have the same texts on every machine",
+        flush=True,
+    )
     return [row for part in (prompts[:half], prompts[half:]) for row in _within_memory(loaded, part, job)]
 
 
-def _decode(loaded: Loaded, prompts: list[list[int]], job: GenerationJob) -> list[list[Candidate]]:
+def _decode(loaded: Loaded, prompts: list[tuple[int, list[int]]], job: GenerationJob) -> list[list[Candidate]]:
     """The candidates of each prompt, best first."""
+    params, ids = job.generation, [prompt for _, prompt in prompts]
+    if params.search != "beam" and decoding.supports(loaded.model):
+        # Each batch draws from its own seed: those that a killed run had done change nothing.
+        seed = zlib.crc32(repr((params.seed, prompts[0][0])).encode())
+        choose = search.chooser(params, _end_ids(loaded), loaded.model.device, seed)
+        answers = decoding.decode(loaded.model, ids, params.candidates, choose, _end_ids(loaded), params.max_new_tokens)
+    else:
+        set_seed(params.seed + prompts[0][0])
+        answers = _with_transformers(loaded, ids, job)
+    pairs = zip(answers.ids, answers.log_probabilities, strict=True)
+    groups = [_candidates(loaded, *pair) for pair in pairs]
+    if params.search == "sample":
+        return [sorted(group, key=lambda candidate: -candidate.log_probability) for group in groups]
+    return groups
+
+
+def _candidates(loaded: Loaded, answers: list[list[int]], log_probabilities: list[float]) -> list[Candidate]:
+    texts = loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)
+    return [
+        Candidate(text=text.strip(), log_probability=value, finished=answer[-1] in _end_ids(loaded))
+        for text, answer, value in zip(texts, answers, log_probabilities, strict=True)
+    ]
+
+
+def _with_transformers(loaded: Loaded, prompts: list[list[int]], job: GenerationJob) -> Answers:
+    """Beams, and models that `decoding` does not know."""
     import torch
 
     # A decoder goes on from the last token, an encoder reads from the first: padding stands at the other end.
@@ -154,21 +184,16 @@ def _decode(loaded: Loaded, prompts: list[list[int]], job: GenerationJob) -> lis
     # In place of the model's own, whose penalties and forced tokens `generate` would mix in.
     loaded.model.generation_config = _config(loaded, job.generation)
     with torch.inference_mode():
-        sequences = loaded.model.generate(**inputs, logits_processor=_processors(job.generation, prompt_length))
+        sequences = loaded.model.generate(**inputs, logits_processor=_of_answers(loaded, job.generation, prompt_length))
         answers = [_until_end(ids, _end_ids(loaded)) for ids in sequences[:, prompt_length:].tolist()]
         repeated = [prompt for prompt in prompts for _ in range(job.generation.candidates)]
         log_probabilities = _log_probabilities(loaded, job.model, repeated, answers)
-    texts = [text.strip() for text in loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)]
-    finished = [answer[-1] in _end_ids(loaded) for answer in answers]
-    candidates = [
-        Candidate(text=text, log_probability=value, finished=ended)
-        for text, value, ended in zip(texts, log_probabilities, finished, strict=True)
-    ]
     width = job.generation.candidates
-    groups = [candidates[start : start + width] for start in range(0, len(candidates), width)]
-    if job.generation.search == "sample":
-        return [sorted(group, key=lambda candidate: -candidate.log_probability) for group in groups]
-    return groups
+    starts = range(0, len(answers), width)
+    return Answers(
+        [answers[start : start + width] for start in starts],
+        [log_probabilities[start : start + width] for start in starts],
+    )
 
 
 def _end_ids(loaded: Loaded) -> list[int]:
@@ -182,7 +207,7 @@ def _config(loaded: Loaded, params: GenerationParams) -> Any:
     of_the_search: dict[str, Any] = {
         "greedy": {},
         "beam": {"length_penalty": params.length_penalty},
-        "sample": {"temperature": params.temperature, "top_p": params.top_p, "top_k": 0},
+        "sample": {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k},
     }[params.search]
     model = loaded.model.config
     return GenerationConfig(
@@ -198,14 +223,13 @@ def _config(loaded: Loaded, params: GenerationParams) -> Any:
     )
 
 
-def _processors(params: GenerationParams, prompt_length: int) -> list[Any]:
-    if not params.no_repeat_ngram_size:
-        return []
-    from transformers import NoRepeatNGramLogitsProcessor
+def _of_answers(loaded: Loaded, params: GenerationParams, prompt_length: int) -> list[Any]:
+    """Processors that look at the summary alone: a decoder-only model may well repeat what the dialogue says."""
 
-    ban = NoRepeatNGramLogitsProcessor(params.no_repeat_ngram_size)
-    # Looking at the summary alone: a decoder-only model may well repeat what the dialogue says.
-    return [lambda ids, scores: ban(ids[:, prompt_length:], scores)]
+    def behind_the_prompt(process: search.Processor) -> search.Processor:
+        return lambda ids, scores: process(ids[:, prompt_length:], scores)
+
+    return [behind_the_prompt(process) for process in search.processors(params, _end_ids(loaded))]
 
 
 def _until_end(ids: list[int], end_ids: list[int]) -> list[int]:

@@ -111,7 +111,7 @@ def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, 
         return _from_scratch(spec, texts)
     folder = weights_of.fetch(spec.weights, spec.pin)
     _check_method(spec, folder)
-    tokenizer = _tokenizer(folder)
+    tokenizer = _tokenizer(folder, folder)
     if spec.method == "full":
         # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
         model = _model_class(folder).from_pretrained(folder, dtype="float32")
@@ -145,7 +145,7 @@ def load_for_inference(spec: ModelSpec, trained: Path | None) -> Loaded:
         if trained:
             model = PeftModel.from_pretrained(model, trained).merge_and_unload()
     model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
-    return _loaded(spec, model.to(device()).eval(), _tokenizer(trained or folder))
+    return _loaded(spec, model.to(device()).eval(), _tokenizer(trained or folder, folder))
 
 
 def _with_fresh_strides(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -182,8 +182,10 @@ def _model_class(folder: Path) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
-def _tokenizer(folder: Path) -> Any:
+def _tokenizer(folder: Path, base: Path) -> Any:
     """The model's own tokenizer, its vocabulary never resized; the end token pads where there is no pad token.
+
+    `base` is where the model's configuration is: a folder with an adapter has none.
 
     Padding with the end token is harmless here: labels and attention masks are built by position, not from token ids.
     """
@@ -193,7 +195,7 @@ def _tokenizer(folder: Path) -> Any:
     # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     tokenizer = kind.from_pretrained(folder)
-    _name_missing_tokens(tokenizer, AutoConfig.from_pretrained(folder), folder)
+    _name_missing_tokens(tokenizer, AutoConfig.from_pretrained(base), folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer

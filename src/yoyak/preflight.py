@@ -13,13 +13,13 @@ from yoyak import dialogues, morphemes, weights
 from yoyak.dialogues import DataParams
 from yoyak.ensemble import EnsembleParams, members
 from yoyak.errors import UserError
-from yoyak.generation import GenerationJob, GenerationParams
 from yoyak.machine import LimitsParams, check_disk
 from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
 from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_yaml
 from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, Reference, write_json, write_records
 from yoyak.scoring import ScoringParams
+from yoyak.search import GenerationJob, GenerationParams
 from yoyak.submission import SubmissionParams, read_sample
 from yoyak.training.settings import TrackingParams, TrainingJob, TrainingParams
 
@@ -43,7 +43,7 @@ class RunParams(Section):
     untuned: list[str] = Field(default=[])
     """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference each."""
     seed: int = Field(ge=0, lt=2**32)
-    """Of training and of sampling."""
+    """Of training; sampling has `generation.seed`."""
 
     @field_validator("models", "untuned")
     @classmethod
@@ -119,10 +119,9 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     }
     model = check(ModelSpec, {**entry, "pin": pin}, where)
     generation = sections.pop("generation")
-    seed = params.run.seed
     return Jobs(
-        training=check(TrainingJob, {"model": model, **sections, "seed": seed}, where),
-        generation=check(GenerationJob, {"model": model, "generation": generation, "seed": seed}, where),
+        training=check(TrainingJob, {"model": model, **sections, "seed": params.run.seed}, where),
+        generation=check(GenerationJob, {"model": model, "generation": generation}, where),
     )
 
 

@@ -17,7 +17,9 @@ from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
 from yoyak.records import Prompt, read_json, read_records, write_json
-from yoyak.training import checkpoints, memory, qlora, seq2seq
+from yoyak.scratch import scratch_folder
+from yoyak.training import memory, qlora, seq2seq
+from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
@@ -42,7 +44,7 @@ def train(training: Training) -> dict[str, Any]:
     prompts = tuple(read_records(path, Prompt) for path in data)
     machine.use_one_gpu()
     machine.limit_gpu(training.limits)
-    with checkpoints.scratch_folder(training.name, training.job, data) as scratch:
+    with scratch_folder("checkpoints", training.name, training.job, data) as scratch:
         try:
             result = _train(training, prompts, scratch)
         except RuntimeError as error:
@@ -83,7 +85,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
             trainer.args.run_name = name
             trainer.add_callback(WandbCallback)
         print(_announcement(name, job, train, trainer), flush=True)
-        outcome = _go_on(trainer, checkpoints.last_checkpoint(scratch))
+        outcome = _go_on(trainer, last_checkpoint(scratch))
     _save(job, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
     return {**_figures(trainer, train), **outcome}
