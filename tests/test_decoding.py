@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from twins import Family, gemma3, llama3, llama32, qwen3, qwen25, save_twin
 
 from yoyak import decoding
-from yoyak.generation import _causal_log_probabilities
+from yoyak.hf_decoding import causal_log_probabilities
 
 PROMPTS = [list(range(5, 5 + length)) for length in (90, 7, 30, 75, 1, 30)]
 MOST = 70
@@ -28,7 +28,7 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return loaded
 
 
-def greedy(logits: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+def greedy(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
     return logits.argmax(-1)
 
 
@@ -59,7 +59,7 @@ def test_answers_to_one_prompt_do_not_see_each_other(model: Any) -> None:
     """Three answers that begin with the first, second and third best token, and then go on greedily."""
     ends = some_ends(model)
 
-    def fan_out(logits: torch.Tensor, so_far: torch.Tensor) -> torch.Tensor:
+    def fan_out(logits: torch.Tensor, so_far: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
         ranked = logits.topk(3).indices
         return ranked[:, 0] if so_far.shape[-1] == 0 else ranked[..., 0]
 
@@ -75,12 +75,12 @@ def test_answers_to_one_prompt_do_not_see_each_other(model: Any) -> None:
 def test_log_probabilities_are_those_of_a_second_pass(model: Any) -> None:
     ends = some_ends(model)
 
-    def second_best(logits: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    def second_best(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
         return logits.topk(2).indices[..., 1]
 
     found = decoding.decode(model, PROMPTS, 1, second_best, ends, MOST)
     answers = [answer for (answer,) in found.ids]
-    again = _causal_log_probabilities(model, PROMPTS, answers)
+    again = causal_log_probabilities(model, PROMPTS, answers)
     assert [value for (value,) in found.log_probabilities] == pytest.approx(again, abs=1e-4)
 
 

@@ -16,9 +16,10 @@ from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogit
 from twins import bart, llama32, save_twin
 
 from yoyak import generation, weights
+from yoyak.hf_decoding import of_answers
 from yoyak.models import Loaded, load_for_inference
 from yoyak.records import Prediction, read_json, read_records
-from yoyak.search import GenerationJob, GenerationParams, likeliest
+from yoyak.search import GenerationJob, GenerationParams, likeliest, processors
 
 
 @pytest.fixture(scope="module")
@@ -114,9 +115,9 @@ def test_penalties_look_at_the_summary_alone(
     logits = torch.zeros(1, 1, 10)
     logits[..., 6], logits[..., 4] = 3.0, 2.0
     choose = generation.search.chooser(job.generation, [9], "cpu", 0)
-    assert choose(logits, torch.tensor([[so_far]])).item() == chosen
+    assert choose(logits, torch.tensor([[so_far]]), torch.arange(1)).item() == chosen
     scores = logits[0]
-    for process in generation._of_answers(load(job), job.generation, len(prompt)):
+    for process in of_answers(processors(job.generation, [9]), len(prompt), None):
         scores = process(torch.tensor([prompt + so_far]), scores)
     assert scores.argmax() == chosen
 
@@ -128,7 +129,7 @@ def test_no_summary_ends_too_early(folder: Path) -> None:
     logits[..., 7], logits[..., 8], logits[..., 3] = 3.0, 2.0, 1.0
     for steps in range(6):
         so_far = torch.zeros(2, 1, steps, dtype=torch.long)
-        assert chosen(logits, so_far).tolist() == [[3 if steps < 4 else 7]] * 2
+        assert chosen(logits, so_far, torch.arange(2)).tolist() == [[3 if steps < 4 else 7]] * 2
 
 
 def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: Path, tmp_path: Path) -> None:

@@ -23,9 +23,9 @@ machine."""
 GROWTH = 64
 """Tokens by which the room for answers grows."""
 
-Choose = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""From logits (rows, answers, vocabulary) in fp32 and the tokens so far (rows, answers, steps): the next tokens (rows,
-answers)."""
+Choose = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
+"""From logits (rows, answers, vocabulary) in fp32, the tokens so far (rows, answers, steps), and which of the prompts
+the rows are (rows,): the next tokens (rows, answers)."""
 
 
 @dataclass
@@ -70,7 +70,7 @@ def _decode(
     here = torch.arange(len(prompts), device=logits.device)
     for step in range(most):
         logits = logits.float()
-        chosen = choose(logits, tokens[here, :, :step])
+        chosen = choose(logits, tokens[here, :, :step], here)
         open_ = lengths[here] == most
         tokens[here, :, step] = torch.where(open_, chosen, ends[0])
         likely = logits.gather(-1, chosen[..., None])[..., 0] - logits.logsumexp(-1)
@@ -176,7 +176,7 @@ def shared_prompts(
     """Attention in transformers' interface; query has shape (rows or rows x answers, heads, tokens, head size)."""
     layer = module.layer_idx
     if kept.step is None:
-        kept.prompts[layer] = key, value
+        kept.prompts[layer] = _to_keep(key), _to_keep(value)
         output = _over_prompts(query, key, value, kept.positions, scaling, sliding_window)
     else:
         _keep_answers(kept, layer, key, value)
@@ -209,7 +209,7 @@ def _keep_answers(kept: Kept, layer: int, key: torch.Tensor, value: torch.Tensor
     rows, heads, size = len(kept.positions), key.shape[1], key.shape[3]
     assert kept.step is not None
     if layer not in kept.answers:
-        empty = key.new_zeros((rows, len(key) // rows, heads, 0, size))
+        empty = _to_keep(key).new_zeros((rows, len(key) // rows, heads, 0, size))
         kept.answers[layer] = empty, empty
     if kept.step >= kept.answers[layer][0].shape[3]:
         # The last dimension but one: room for more steps.
@@ -235,18 +235,31 @@ def _over_answers(
     queries = query.view(rows, answers, heads, group, size) * scaling
     of_prompts = queries.transpose(1, 2).reshape(rows, heads, answers * group, size)
 
-    prompt_scores = (of_prompts @ prompt_keys.transpose(-1, -2)).float()
+    prompt_scores = _product(of_prompts, prompt_keys.transpose(-1, -2))
     prompt_scores = prompt_scores.masked_fill(~_seen_of_prompts(kept, sliding_window)[:, None, None], -torch.inf)
     prompt_scores = prompt_scores.view(rows, heads, answers, group, -1).transpose(1, 2)
-    answer_scores = (queries @ answer_keys.transpose(-1, -2)).float()
+    answer_scores = _product(queries, answer_keys.transpose(-1, -2))
     answer_scores = answer_scores.masked_fill(~_seen_of_answers(kept, layer, sliding_window), -torch.inf)
 
     width = prompt_keys.shape[2]
     shares = torch.cat([prompt_scores, answer_scores], -1).softmax(-1).to(query.dtype)
     of_prompts = shares[..., :width].transpose(1, 2).reshape(rows, heads, answers * group, width)
-    output = (of_prompts @ prompt_values).view(rows, heads, answers, group, size).transpose(1, 2)
-    output = output + shares[..., width:] @ answer_values
-    return output.reshape(rows * answers, 1, heads * group, size)
+    output = _product(of_prompts, prompt_values).view(rows, heads, answers, group, size).transpose(1, 2)
+    output = output + _product(shares[..., width:], answer_values)
+    return output.reshape(rows * answers, 1, heads * group, size).to(query.dtype)
+
+
+def _to_keep(tensor: torch.Tensor) -> torch.Tensor:
+    """A CPU multiplies bf16 into bf16; what is rounded there changes texts, and memory is plenty."""
+    return tensor.float() if tensor.device.type == "cpu" else tensor
+
+
+def _product(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Matrix products in fp32, as fused kernels sum them up."""
+    if other.dtype == torch.float32:
+        return one.float() @ other
+    flat = torch.bmm(one.flatten(0, -3), other.flatten(0, -3), out_dtype=torch.float32)
+    return flat.view(*one.shape[:-1], other.shape[-1])
 
 
 def _seen_of_prompts(kept: Kept, sliding_window: int | None) -> torch.Tensor:

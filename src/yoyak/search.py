@@ -35,6 +35,8 @@ class GenerationParams(Section):
     not count."""
     candidates: int = Field(default=1, ge=1)
     """Summaries kept for each dialogue, for the ensemble to choose from."""
+    script_guard: bool = True
+    """No letters but Hangul, unless the dialogue has that script; Latin ones for words of the dialogue alone."""
     batch_size: int = Field(ge=1)
     """Dialogues decoded together. In bf16 it changes texts a little, so it is a parameter, not the machine's choice."""
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -90,14 +92,21 @@ def _not_before(steps: int, end_ids: list[int]) -> Processor:
     return process
 
 
-def chooser(params: GenerationParams, end_ids: list[int], device: Any, seed: int) -> Callable[[Any, Any], Any]:
-    """For `decoding.decode`: the next token of each answer. `seed` is of this batch."""
+def chooser(
+    params: GenerationParams, end_ids: list[int], device: Any, seed: int, forbidden: Any = None
+) -> Callable[[Any, Any, Any], Any]:
+    """For `decoding.decode`: the next token of each answer. `seed` is of this batch.
+
+    `forbidden`: tokens that must not stand in any answer to a prompt, shape (prompts, vocabulary).
+    """
     import torch
 
     chain = processors(params, end_ids)
     generator = torch.Generator(device).manual_seed(seed)
 
-    def choose(logits: Any, so_far: Any) -> Any:
+    def choose(logits: Any, so_far: Any, prompts: Any) -> Any:
+        if forbidden is not None:
+            logits = logits.masked_fill(forbidden[prompts][:, None], -torch.inf)
         scores = logits.flatten(0, 1)
         for process in chain:
             scores = process(so_far.flatten(0, 1), scores)

@@ -1,0 +1,127 @@
+"""Decoding by transformers' `generate`: beams, encoder-decoders, and decoders that `decoding` does not know."""
+
+from typing import Any
+
+from yoyak import search
+from yoyak.decoding import Answers
+from yoyak.machine import device
+from yoyak.models import Loaded, ModelSpec
+from yoyak.search import GenerationJob, GenerationParams, Processor
+
+SCORED_TOGETHER = 4
+"""Finished texts whose log-probabilities are computed in one pass."""
+
+
+def decode(
+    loaded: Loaded, prompts: list[list[int]], job: GenerationJob, end_ids: list[int], forbidden: Any = None
+) -> Answers:
+    """The candidates of each prompt; `forbidden` are tokens, shape (prompts, vocabulary)."""
+    import torch
+
+    # A decoder goes on from the last token, an encoder reads from the first: padding stands at the other end.
+    side = "right" if job.model.method == "full" else "left"
+    inputs = loaded.tokenizer.pad({"input_ids": prompts}, padding_side=side, return_tensors="pt").to(device())
+    prompt_length = 1 if job.model.method == "full" else inputs["input_ids"].shape[1]
+    # In place of the model's own, whose penalties and forced tokens `generate` would mix in.
+    loaded.model.generation_config = _config(loaded, job.generation, end_ids)
+    with torch.inference_mode():
+        chain = of_answers(search.processors(job.generation, end_ids), prompt_length, forbidden)
+        sequences = loaded.model.generate(**inputs, logits_processor=chain)
+        answers = [_until_end(ids, end_ids) for ids in sequences[:, prompt_length:].tolist()]
+        repeated = [prompt for prompt in prompts for _ in range(job.generation.candidates)]
+        values = log_probabilities(loaded, job.model, repeated, answers)
+    width = job.generation.candidates
+    starts = range(0, len(answers), width)
+    return Answers(
+        [answers[start : start + width] for start in starts],
+        [values[start : start + width] for start in starts],
+    )
+
+
+def _config(loaded: Loaded, params: GenerationParams, end_ids: list[int]) -> Any:
+    from transformers import GenerationConfig
+
+    of_the_search: dict[str, Any] = {
+        "greedy": {},
+        "beam": {"length_penalty": params.length_penalty},
+        "sample": {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k},
+    }[params.search]
+    model = loaded.model.config
+    return GenerationConfig(
+        max_new_tokens=params.max_new_tokens,
+        do_sample=params.search == "sample",
+        num_beams=params.num_beams,
+        num_return_sequences=params.candidates,
+        eos_token_id=end_ids,
+        pad_token_id=loaded.tokenizer.pad_token_id,
+        bos_token_id=loaded.tokenizer.bos_token_id,
+        decoder_start_token_id=model.decoder_start_token_id if model.is_encoder_decoder else None,
+        **of_the_search,
+    )
+
+
+def of_answers(chain: list[Processor], prompt_length: int, forbidden: Any) -> list[Processor]:
+    """Processors that look at the summary alone: a decoder-only model may well repeat what the dialogue says."""
+
+    def behind_the_prompt(process: Processor) -> Processor:
+        return lambda ids, scores: process(ids[:, prompt_length:], scores)
+
+    def forbid(ids: Any, scores: Any) -> Any:
+        return scores.masked_fill(forbidden.repeat_interleave(len(scores) // len(forbidden), 0), -float("inf"))
+
+    shifted = [behind_the_prompt(process) for process in chain]
+    return shifted if forbidden is None else [forbid, *shifted]
+
+
+def _until_end(ids: list[int], end_ids: list[int]) -> list[int]:
+    """The generated tokens up to the first end token, that one included; what follows is padding."""
+    for position, token in enumerate(ids):
+        if token in end_ids:
+            return ids[: position + 1]
+    return ids
+
+
+def log_probabilities(
+    loaded: Loaded, spec: ModelSpec, prompts: list[list[int]], answers: list[list[int]]
+) -> list[float]:
+    """Mean log-probability of each answer's tokens under the model itself, whatever search and penalties found it.
+
+    A second pass over the finished texts: `generate` would keep the logits of every step and beam to tell the same.
+    """
+    if spec.method == "full":
+        return [_seq2seq_log_probability(loaded.model, *pair) for pair in zip(prompts, answers, strict=True)]
+    chunks = (slice(start, start + SCORED_TOGETHER) for start in range(0, len(prompts), SCORED_TOGETHER))
+    return [value for rows in chunks for value in causal_log_probabilities(loaded.model, prompts[rows], answers[rows])]
+
+
+def causal_log_probabilities(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> list[float]:
+    """Of rows joined to one sequence; position ids that begin anew keep the rows from seeing each other."""
+    import torch
+
+    rows = [torch.tensor(prompt + answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    positions = torch.cat([torch.arange(len(row)) for row in rows])
+    ends = torch.tensor([len(row) for row in rows]).cumsum(0).tolist()
+    before_answers = torch.cat(
+        [torch.arange(end - len(answer) - 1, end - 1) for end, answer in zip(ends, answers, strict=True)]
+    )
+    logits = model(
+        input_ids=torch.cat(rows)[None].to(device()),
+        position_ids=positions[None].to(device()),
+        use_cache=False,
+        logits_to_keep=before_answers.to(device()),
+    ).logits[0]
+    tokens = torch.tensor([token for answer in answers for token in answer], device=device())
+    split = _log_probabilities_of(logits, tokens).split([len(answer) for answer in answers])
+    return [float(values.mean()) for values in split]
+
+
+def _seq2seq_log_probability(model: Any, prompt: list[int], answer: list[int]) -> float:
+    import torch
+
+    labels = torch.tensor([answer], device=device())
+    logits = model(input_ids=torch.tensor([prompt], device=device()), labels=labels).logits
+    return float(_log_probabilities_of(logits[0], labels[0]).mean())
+
+
+def _log_probabilities_of(logits: Any, tokens: Any) -> Any:
+    return logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
