@@ -36,14 +36,14 @@ def main() -> None:
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
             started = time.perf_counter()
-            generated = generate(loaded, prompts, job, f"{title} {split}", scratch / f"{split}.jsonl")
+            generated = generate(loaded, prompts, job, f"{title} {split}", scratch / split)
             seconds = time.perf_counter() - started
             folder = Path(f"predictions/{'baseline/' if untuned else ''}{title}")
             write_records(folder / f"{split}.jsonl", generated.predictions)
             metrics[split] = {
                 "rows": len(prompts),
-                "empty": len(generated.empty),
-                "unfinished": len(generated.unfinished),
+                "generated_again": generated.generated_again,
+                **{fault: generated.faults[fault] for fault in ("empty", "unfinished", "foreign_script")},
                 "shortened_prompts": generated.shortened_prompts,
                 "resumed_at_row": generated.done_before,
                 "seconds": round(seconds, 1),

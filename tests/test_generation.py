@@ -135,8 +135,9 @@ def test_no_summary_ends_too_early(folder: Path) -> None:
 def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: Path, tmp_path: Path) -> None:
     job = job_of(folder)
     whole = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole")
-    first, *_, cut = (tmp_path / "whole").read_text().splitlines(keepends=True)
-    (tmp_path / "killed").write_text(first + cut[: len(cut) // 2])
+    first, *_, cut = (tmp_path / "whole/first.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "killed").mkdir()
+    (tmp_path / "killed/first.jsonl").write_text(first + cut[: len(cut) // 2])
     resumed = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
     assert (whole.done_before, resumed.done_before) == (0, 5)
     assert resumed.predictions == whole.predictions
@@ -153,7 +154,7 @@ def test_a_killed_inference_goes_on(project: Project) -> None:
     running = subprocess.Popen(
         command, cwd=project.root, env=project.environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )
-    while not any(path.stat().st_size for path in (project.root / ".cache/predictions").glob("*/dev.jsonl")):
+    while not any(path.stat().st_size for path in (project.root / ".cache/predictions").glob("*/dev/first.jsonl")):
         assert running.poll() is None, "it ended before it could be killed"
         time.sleep(0.005)
     running.send_signal(signal.SIGKILL)
@@ -172,3 +173,42 @@ def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
     runs = [generation.generate(load(job), PROMPTS, job, "twin", tmp_path / name).predictions for name in "ab"]
     assert runs[0] == runs[1]
     assert [len(row.candidates) for row in runs[0]] == [3] * len(PROMPTS)
+
+
+def test_a_summary_with_a_fault_is_searched_for_again(folder: Path, tmp_path: Path) -> None:
+    """This model never ends by itself, until it must not repeat itself."""
+    job = job_of(folder, search="greedy", candidates=1, max_new_tokens=30, script_guard=False)
+    loaded = load(job)
+    end, other = loaded.encoder.end_id, loaded.tokenizer("요", add_special_tokens=False).input_ids[-1]
+    liked = torch.zeros(loaded.model.config.vocab_size)
+    # Its favourite token again and again; of the others the end comes next.
+    liked[other], liked[end] = 1000.0, 990.0
+    loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * 0 + liked)
+    generated = generation.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
+    assert generated.generated_again == len(PROMPTS)
+    assert not generated.faults
+    for row in generated.predictions:
+        assert [candidate.finished for candidate in row.candidates] == [True]
+        assert row.faults is None
+
+
+def test_one_sound_candidate_is_enough(folder: Path, tmp_path: Path) -> None:
+    job = job_of(folder, search="sample", candidates=6, max_new_tokens=3, script_guard=False)
+    loaded = load(job)
+    # As likely as all other tokens together.
+    liked = torch.zeros(loaded.model.config.vocab_size)
+    liked[loaded.encoder.end_id] = 7.0
+    loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * 0 + liked)
+    generated = generation.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
+    sound = [[not generation.faults_of(one, "") for one in row.candidates] for row in generated.predictions]
+    assert any(True in row and False in row for row in sound)
+    assert all(row == sorted(row, reverse=True) for row in sound)
+    assert generated.generated_again < len(PROMPTS)
+
+
+def test_a_fault_that_stays_is_told(folder: Path, tmp_path: Path) -> None:
+    job = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
+    generated = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept")
+    assert generated.faults["unfinished"] == generated.generated_again == len(PROMPTS)
+    assert all(row.faults and "unfinished" in row.faults for row in generated.predictions)
+    assert all(row.text == row.candidates[0].text for row in generated.predictions)

@@ -5,14 +5,12 @@ others none.
 """
 
 import re
-import unicodedata
 from typing import NamedTuple
 
 from yoyak.dialogues import TAG
 from yoyak.morphemes import morphemes
+from yoyak.scripts import foreign_words
 
-FOREIGN_WORD = re.compile(r"[^\W\d_\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]+")
-"""Letters that are no Hangul."""
 BROKEN_TAG = re.compile(r"#|Person\s*\d", re.IGNORECASE)
 """What is left of a tag once whole ones are taken out."""
 LONGEST_STUTTER = 4
@@ -46,7 +44,7 @@ def diagnose(summary: str, dialogue: str | None) -> Diagnosis:
         copied=None if dialogue is None else copied_share(summary, dialogue) >= COPIED_SHARE,
         unfinished=bool(summary.strip()) and not ends_as_a_sentence(summary),
         unknown_tags=None if dialogue is None else _has_unknown_tags(summary, dialogue),
-        foreign_script=None if dialogue is None else not _foreign_words(summary) <= _foreign_words(dialogue),
+        foreign_script=None if dialogue is None else not foreign_words(summary) <= foreign_words(dialogue),
         repeated=_repeats(summary.split()),
     )
 
@@ -71,11 +69,6 @@ def copied_share(summary: str, dialogue: str) -> float:
 def _has_unknown_tags(summary: str, dialogue: str) -> bool:
     whole = not set(TAG.findall(summary)) <= set(TAG.findall(dialogue))
     return whole or bool(BROKEN_TAG.search(TAG.sub(" ", summary)))
-
-
-def _foreign_words(text: str) -> set[str]:
-    """Words in other letters than Hangul, tags aside; full-width letters are plain ones, and capitals small."""
-    return set(FOREIGN_WORD.findall(unicodedata.normalize("NFKC", TAG.sub(" ", text)).casefold())) - {"person"}
 
 
 def _repeats(words: list[str]) -> bool:

@@ -1,6 +1,7 @@
 """Summaries of prompts: batches of candidates with their log-probabilities, kept as they are done."""
 
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,8 +17,11 @@ from yoyak.errors import UserError
 from yoyak.machine import LimitsParams, check_shortened
 from yoyak.models import Loaded
 from yoyak.records import Candidate, Prediction, Prompt
-from yoyak.scripts import ScriptGuard
+from yoyak.scripts import ScriptGuard, foreign_words
 from yoyak.search import GenerationJob
+
+SECOND_SEARCH = {"repetition_penalty": 1.2, "min_new_tokens": 4, "script_guard": True}
+"""Against what makes summaries endless, empty or foreign."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class Generated:
     predictions: list[Prediction]
     shortened_prompts: int
     """Prompts that lost turns to fit the token budget."""
+    generated_again: int
+    """Dialogues whose first candidates all had faults."""
     done_before: int
     """Dialogues that a run which was killed had done."""
 
@@ -36,38 +42,9 @@ class Generated:
         return [prediction.fname for prediction in self.predictions if not prediction.text]
 
     @property
-    def unfinished(self) -> list[str]:
-        """The rows whose summary was cut off at `max_new_tokens`."""
-        return [prediction.fname for prediction in self.predictions if not prediction.candidates[0].finished]
-
-
-def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str, kept: Path) -> Generated:
-    """A prediction for each prompt. Batches are of like length, so that little is padding.
-
-    `kept` is a file that each batch is added to as it is done, for the next run should this one be killed.
-    """
-    encoded = [loaded.encoder.prompt(prompt) for prompt in prompts]
-    order = sorted(range(len(prompts)), key=lambda row: len(encoded[row].ids), reverse=True)
-    size = job.generation.batch_size
-    guard = _guard(loaded) if job.generation.script_guard else None
-    found = _read_kept(kept)
-    done_before = len(found)
-    if found:
-        print(f"{title}: {len(found)} of {len(prompts)} dialogues were done before; going on", flush=True)
-    with _progress(title, len(prompts), len(found)) as progress:
-        for batch in (order[start : start + size] for start in range(0, len(order), size)):
-            if set(batch) <= set(found):
-                continue
-            asked = [Asked(row, encoded[row].ids, "\n".join(prompts[row].turns)) for row in batch]
-            decoded = _within_memory(loaded, asked, job, guard)
-            _keep(kept, dict(zip(batch, decoded, strict=True)))
-            found.update(zip(batch, decoded, strict=True))
-            progress.update(progress.task_ids[0], completed=len(found))
-    predictions = [
-        Prediction(fname=prompt.fname, text=found[row][0].text, candidates=tuple(found[row]))
-        for row, prompt in enumerate(prompts)
-    ]
-    return Generated(predictions, sum(prompt.shortened for prompt in encoded), done_before)
+    def faults(self) -> Counter[str]:
+        """Summaries with each fault, after the second search."""
+        return Counter(fault for prediction in self.predictions for fault in prediction.faults or ())
 
 
 class Asked(NamedTuple):
@@ -79,6 +56,73 @@ class Asked(NamedTuple):
     dialogue: str
 
 
+def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str, kept: Path) -> Generated:
+    """A prediction for each prompt. Where each candidate has a fault, others are searched for, with `SECOND_SEARCH`.
+
+    `kept` is a folder to which each batch is added as it is done, for the next run should this one be killed.
+    """
+    encoded = [loaded.encoder.prompt(prompt) for prompt in prompts]
+    asked = [Asked(row, prompt.ids, "\n".join(prompts[row].turns)) for row, prompt in enumerate(encoded)]
+    done_before, found = _searched(loaded, asked, job, title, kept / "first.jsonl")
+    faulty = [
+        prompt for prompt in asked if all(faults_of(candidate, prompt.dialogue) for candidate in found[prompt.row])
+    ]
+    second = job.model_copy(update={"generation": job.generation.model_copy(update=SECOND_SEARCH)})
+    _, again = _searched(loaded, faulty, second, f"{title}, again", kept / "second.jsonl")
+    predictions = [
+        _prediction(prompts[prompt.row].fname, prompt.dialogue, found[prompt.row], again.get(prompt.row))
+        for prompt in asked
+    ]
+    return Generated(predictions, sum(prompt.shortened for prompt in encoded), len(faulty), done_before)
+
+
+def faults_of(candidate: Candidate, dialogue: str) -> tuple[str, ...]:
+    """For which a summary is searched for again."""
+    found = {
+        "empty": not candidate.text,
+        "unfinished": not candidate.finished,
+        "foreign_script": not foreign_words(candidate.text) <= foreign_words(dialogue),
+    }
+    return tuple(fault for fault, there in found.items() if there)
+
+
+def _prediction(fname: str, dialogue: str, first: list[Candidate], second: list[Candidate] | None) -> Prediction:
+    """Of the second search, if it is better; candidates with the fewest faults before others."""
+
+    def fewest_first(candidates: list[Candidate]) -> list[Candidate]:
+        return sorted(candidates, key=lambda candidate: len(faults_of(candidate, dialogue)))
+
+    searches = [fewest_first(candidates) for candidates in (first, second) if candidates]
+    best, *others = min(searches, key=lambda candidates: len(faults_of(candidates[0], dialogue)))
+    faults = faults_of(best, dialogue) or None
+    return Prediction(fname=fname, text=best.text, candidates=(best, *others), faults=faults)
+
+
+def _searched(
+    loaded: Loaded, asked: list[Asked], job: GenerationJob, title: str, kept: Path
+) -> tuple[int, dict[int, list[Candidate]]]:
+    """How many were done before; and the candidates of each. Batches are of like length, so that little is padding."""
+    order = sorted(asked, key=lambda prompt: len(prompt.ids), reverse=True)
+    size = job.generation.batch_size
+    found = _read_kept(kept)
+    done_before = len(found)
+    if found:
+        print(f"{title}: {len(found)} of {len(asked)} dialogues were done before; going on", flush=True)
+    batches = [order[start : start + size] for start in range(0, len(order), size)]
+    missing = [batch for batch in batches if not {prompt.row for prompt in batch} <= set(found)]
+    if not missing:
+        return done_before, found
+    guard = _guard(loaded) if job.generation.script_guard else None
+    with _progress(title, len(asked), done_before) as progress:
+        for batch in missing:
+            decoded = _within_memory(loaded, batch, job, guard)
+            rows = dict(zip([prompt.row for prompt in batch], decoded, strict=True))
+            _keep(kept, rows)
+            found.update(rows)
+            progress.update(progress.task_ids[0], completed=len(found))
+    return done_before, found
+
+
 class KeptBatch(BaseModel):
     """A line of the file that a killed run leaves."""
 
@@ -87,6 +131,7 @@ class KeptBatch(BaseModel):
 
 
 def _keep(path: Path, rows: dict[int, list[Candidate]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(KeptBatch(rows=rows).model_dump_json() + "\n")
 

@@ -65,6 +65,8 @@ class Prediction(Record):
     text: str
     candidates: tuple[Candidate, ...] = ()
     """Best first; `text` is the first one's. Empty for baselines."""
+    faults: tuple[str, ...] | None = None
+    """What is still wrong with `text` after a second search: `empty`, `unfinished`, `foreign_script`."""
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

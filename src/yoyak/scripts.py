@@ -1,4 +1,4 @@
-"""Which tokens would bring foreign letters into a summary: of scripts, or of Latin words, that its dialogue lacks."""
+"""Foreign letters: those of scripts, or of Latin words, that a dialogue lacks; and the tokens that would bring them."""
 
 import re
 import unicodedata
@@ -19,10 +19,17 @@ SCRIPTS = {
     "KANGXI": "HAN",
 }
 """By how Unicode's names of their letters begin; all others count as one."""
+FOREIGN_WORD = re.compile(r"[^\W\d_\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]+")
+"""Letters that are no Hangul."""
 OTHER = "OTHER"
 NUMBERED = sorted({*SCRIPTS.values(), OTHER})
 FIRST_OF_SEVERAL = 0xC2
 """The least byte that begins a character of several bytes."""
+
+
+def foreign_words(text: str) -> set[str]:
+    """Words in other letters than Hangul, tags aside; full-width letters are plain ones, and capitals small."""
+    return set(FOREIGN_WORD.findall(unicodedata.normalize("NFKC", TAG.sub(" ", text)).casefold())) - {"person"}
 
 
 class ScriptGuard:
