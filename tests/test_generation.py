@@ -168,6 +168,11 @@ def test_a_killed_inference_goes_on(project: Project) -> None:
     assert read_records(project.root / "predictions/bart_mini/dev.jsonl", Prediction)
 
 
+def test_more_likely_tokens_than_the_vocabulary_has_are_all(folder: Path, tmp_path: Path) -> None:
+    job = job_of(folder, top_k=1_000_000)
+    assert generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept").predictions
+
+
 def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
     job = job_of(save_twin(bart, tmp_path / "twin"), method="full")
     runs = [generation.generate(load(job), PROMPTS, job, "twin", tmp_path / name).predictions for name in "ab"]

@@ -4,6 +4,7 @@ import zlib
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -236,6 +237,8 @@ def _end_ids(loaded: Loaded) -> list[int]:
     return sorted({loaded.encoder.end_id, loaded.tokenizer.eos_token_id})
 
 
+@lru_cache(maxsize=1)
 def _guard(loaded: Loaded) -> ScriptGuard:
+    """Made once a process: a large vocabulary takes seconds."""
     model = loaded.model
     return ScriptGuard(loaded.tokenizer, _end_ids(loaded), model.get_output_embeddings().weight.shape[0], model.device)

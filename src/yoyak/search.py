@@ -130,7 +130,7 @@ def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
 
     As temperature, top-k and top-p of transformers, which sorts the whole vocabulary: here `top_k` tokens alone.
     """
-    values, tokens = (scores / params.temperature).topk(params.top_k or scores.shape[-1])
+    values, tokens = (scores / params.temperature).topk(min(params.top_k or scores.shape[-1], scores.shape[-1]))
     shares = values.softmax(-1)
     # What is likelier than a token already has `top_p` together: it is not needed.
     shares = shares.where(shares.cumsum(-1) - shares < params.top_p, 0.0)
