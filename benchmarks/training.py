@@ -110,7 +110,7 @@ def of_3b(run: Run, row: Row) -> list[dict[str, Any]]:
     if "UNSLOTH" not in os.environ:
         return rows
     peers = {
-        "Unsloth without checkpointing, 48 rows": (ours, run("unsloth", rows=48, checkpointing=False)),
+        "Unsloth without checkpointing": (ours, run("unsloth", rows=64, checkpointing=False, most=30_000)),
         f"Unsloth with checkpointing, {CAP_GIB:g} GiB": (
             capped,
             run("unsloth", rows=64, checkpointing="unsloth", cap=CAP_GIB),
@@ -288,7 +288,6 @@ def unsloth_loop(base: Path, lengths: list[tuple[int, int]], options: dict[str, 
     optimiser = torch.optim.AdamW(trained, lr=2e-5, fused=True)
     model.train()
     size = options["rows"]
-    # No row twice, or a batch of the longest would not fit where Unsloth keeps all activations.
     steps, skipped = (7, 2) if size > 8 else (40, 5)
     rows = sorted(rows_of(lengths, steps * size), key=lambda row: len(row["input_ids"]))
     batches = [rows[start : start + size] for start in range(0, len(rows), size)]
@@ -298,15 +297,25 @@ def unsloth_loop(base: Path, lengths: list[tuple[int, int]], options: dict[str, 
         if step == skipped:
             torch.cuda.synchronize()
             clock, tokens = time.perf_counter(), 0
-        with torch.autocast("cuda", torch.bfloat16):
-            loss = model(**padded(batch)).loss
-        loss.backward()
+        for part in parts(batch, options.get("most")):
+            with torch.autocast("cuda", torch.bfloat16):
+                loss = model(**padded(part)).loss
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimiser.step()
         optimiser.zero_grad(set_to_none=True)
         tokens += sum(len(row["input_ids"]) for row in batch)
     torch.cuda.synchronize()
     return tokens / (time.perf_counter() - clock)
+
+
+def parts(batch: list[dict[str, list[int]]], most: int | None) -> list[list[dict[str, list[int]]]]:
+    """The batch, or its halves where it has more than `most` tokens, padding counted: 64 of the longest rows do not fit
+    where all activations are kept."""
+    if most is None or max(len(row["input_ids"]) for row in batch) * len(batch) <= most:
+        return [batch]
+    half = len(batch) // 2
+    return [*parts(batch[:half], most), *parts(batch[half:], most)]
 
 
 def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
@@ -361,7 +370,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"
         trainer.args.load_best_model_at_end = False
         clock = Clock(skip=warm)
-        trainer.training_step = counting(trainer, clock)
+        trainer.training_step = counting(trainer, clock, trainer.real_tokens)
         trainer.add_callback(clock)
         trainer.train()
         print(trainer.ran_with, trainer.budget.describe(), file=sys.stderr)
@@ -386,12 +395,12 @@ class Clock(TrainerCallback):
             self.steps, self.seconds = state.global_step - self.skip, now - self.started
 
 
-def counting(trainer: Any, clock: Clock) -> Callable[..., Any]:
+def counting(trainer: Any, clock: Clock, real_tokens: Callable[[Any], int]) -> Callable[..., Any]:
     """The trainer's step, its tokens added to the clock's."""
     step = trainer.training_step
 
     def counted(model: Any, inputs: dict[str, Any], labels: Any = None) -> Any:
-        clock.tokens += trainer.real_tokens(inputs)
+        clock.tokens += real_tokens(inputs)
         return step(model, inputs, labels)
 
     return counted
