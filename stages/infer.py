@@ -32,7 +32,7 @@ def main() -> None:
     machine.limit_gpu(limits)
     metrics = {}
     with scratch_folder("predictions", title, job, files) as scratch:
-        loaded = load_for_inference(job.model, trained)
+        loaded = load_for_inference(job.model, trained, job.quantization)
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
             started = time.perf_counter()

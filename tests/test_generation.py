@@ -15,7 +15,7 @@ from trainers import PROMPTS
 from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 from twins import bart, llama32, save_twin
 
-from yoyak import generation, weights
+from yoyak import generation, hf_decoding, weights
 from yoyak.hf_decoding import of_answers
 from yoyak.models import Loaded, load_for_inference
 from yoyak.records import Prediction, read_json, read_records
@@ -178,6 +178,62 @@ def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
     runs = [generation.generate(load(job), PROMPTS, job, "twin", tmp_path / name).predictions for name in "ab"]
     assert runs[0] == runs[1]
     assert [len(row.candidates) for row in runs[0]] == [3] * len(PROMPTS)
+
+
+def test_diverse_groups_of_one_beam_are_greedy_with_a_penalty(folder: Path, tmp_path: Path) -> None:
+    """Held to the paper's own order: at each step one group after the other."""
+    params = {"search": "diverse_beam", "num_beams": 3, "num_beam_groups": 3, "diversity_penalty": 0.3}
+    job = job_of(folder, **params)
+    loaded = load(job)
+    with torch.no_grad():
+        for name, weight in loaded.model.named_parameters():
+            weight.mul_(6 if "proj" in name else 1)
+    prompts = [loaded.encoder.prompt(prompt).ids for prompt in PROMPTS[:4]]
+    found = hf_decoding.decode(loaded, prompts, job, [loaded.encoder.end_id]).ids
+    for prompt, answers in zip(prompts, found, strict=True):
+        expected = diverse_greedy(loaded.model, prompt, loaded.encoder.end_id, groups=3, penalty=0.3, most=12)
+        # The last one before the limit is not held against anybody.
+        assert [answer[:11] for answer in answers] == [answer[:11] for answer in expected]
+        assert len(set(map(tuple, expected))) == 3
+
+
+def diverse_greedy(
+    model: Any, prompt: list[int], end_id: int, groups: int, penalty: float, most: int
+) -> list[list[int]]:
+    answers: list[list[int]] = [[] for _ in range(groups)]
+    for step in range(most):
+        for number, answer in enumerate(answers):
+            if answer[-1:] == [end_id]:
+                continue
+            with torch.no_grad():
+                scores = model(input_ids=torch.tensor([prompt + answer])).logits[0, -1].log_softmax(-1)
+            for earlier in answers[:number]:
+                if len(earlier) > step and earlier[step] != end_id:
+                    scores[earlier[step]] -= penalty
+            answer.append(int(scores.argmax()))
+    return answers
+
+
+def test_each_group_of_beams_is_a_beam_search(folder: Path, tmp_path: Path) -> None:
+    """With next to no penalty."""
+    diverse = {"num_beams": 4, "num_beam_groups": 2, "candidates": 4, "diversity_penalty": 1e-9}
+    runs = [
+        generation.generate(load(job), PROMPTS, job, "twin", tmp_path / job.generation.search).predictions
+        for job in (
+            job_of(folder, search="diverse_beam", **diverse),
+            job_of(folder, search="beam", num_beams=2, candidates=2),
+        )
+    ]
+    for row, plain in zip(*map(texts, runs), strict=True):
+        assert sorted(row) == sorted(plain * 2)
+
+
+def test_as_many_diverse_candidates_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
+    """The best of each group before the second of any."""
+    params = {"search": "diverse_beam", "num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 5.0}
+    job = job_of(folder, candidates=3, **params)
+    for row in generation.generate(load(job), PROMPTS, job, "twin", tmp_path).predictions:
+        assert len({candidate.text for candidate in row.candidates}) == 3
 
 
 def test_a_summary_with_a_fault_is_searched_for_again(folder: Path, tmp_path: Path) -> None:

@@ -61,6 +61,7 @@ def _decode(
     model: Any, prompts: list[list[int]], answers: int, choose: Choose, end_ids: list[int], most: int
 ) -> Answers:
     kept, logits = _read(model, prompts)
+    stepper = Stepper(model, kept)
     logits = logits[:, None].expand(-1, answers, -1)
     ends = torch.tensor(end_ids, device=logits.device)
     # Of all prompts; `here` are those still in the batch.
@@ -82,8 +83,8 @@ def _decode(
             break
         if left <= len(here) // 2:
             here = here[going_on]
-            kept.keep(going_on)
-        logits = _next(model, kept, tokens[here, :, step], step)
+            stepper.keep(going_on)
+        logits = stepper.next(tokens[here, :, step], step)
     return Answers(_cut(tokens, lengths), (totals / lengths).tolist())
 
 
@@ -104,8 +105,17 @@ class Kept:
     """Shape (rows, heads, width, head size)."""
     answers: dict[int, tuple[torch.Tensor, torch.Tensor]] = field(default_factory=dict)
     """Shape (rows, answers, heads, steps, head size)."""
-    step: int | None = None
-    """Of the token that is looked at; none while prompts are read."""
+    step: torch.Tensor | None = None
+    """Number of the token that is looked at, shape (); none while prompts are read."""
+
+    def make_room(self, answers: int) -> None:
+        """For `GROWTH` more tokens of each answer."""
+        for layer, (keys, _) in self.prompts.items():
+            rows, heads, _, size = keys.shape
+            none = keys.new_zeros((rows, answers, heads, 0, size))
+            before = self.answers.get(layer, (none, none))
+            # The last dimension but one.
+            self.answers[layer] = pad(before[0], (0, 0, 0, GROWTH)), pad(before[1], (0, 0, 0, GROWTH))
 
     def keep(self, rows: torch.Tensor) -> None:
         """Forget all rows but those that `rows`, shape (rows,), is true for, and padding that all of them have."""
@@ -147,10 +157,59 @@ def _read_part(model: Any, prompts: list[list[int]], width: int) -> tuple[Kept, 
     return kept, output.logits[:, -1]
 
 
-def _next(model: Any, kept: Kept, tokens: torch.Tensor, step: int) -> torch.Tensor:
-    """Logits (rows, answers, vocabulary) after `tokens` (rows, answers), the answers' tokens number `step`."""
-    kept.step = step
-    positions = kept.positions[:, -1:] + 1 + step
+class Stepper:
+    """From the last tokens of answers to the logits of their next.
+
+    A step is a thousand small kernels, and launching them takes the host several times as long as a GPU computes. So
+    the second step of a shape is recorded as a CUDA graph, and those after it launch that.
+    """
+
+    def __init__(self, model: Any, kept: Kept) -> None:
+        self.model, self.kept = model, kept
+        self._recorded: tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor] | None = None
+        """With the tokens that it reads and the logits that it writes."""
+        self._shape_is_new = True
+
+    def next(self, tokens: torch.Tensor, step: int) -> torch.Tensor:
+        """Logits (rows, answers, vocabulary) after `tokens` (rows, answers), the answers' tokens number `step`.
+
+        They are overwritten by the next call.
+        """
+        if self.kept.step is None:
+            self.kept.step = torch.zeros((), dtype=torch.long, device=tokens.device)
+        if step % GROWTH == 0:
+            self._forget()
+            self.kept.make_room(tokens.shape[1])
+        self.kept.step.fill_(step)
+        if self._shape_is_new or tokens.device.type == "cpu":
+            self._shape_is_new = False
+            return _after(self.model, self.kept, tokens)
+        if self._recorded is None:
+            self._recorded = self._record(tokens)
+        graph, read, written = self._recorded
+        read.copy_(tokens)
+        graph.replay()
+        return written
+
+    def keep(self, rows: torch.Tensor) -> None:
+        """As `Kept.keep`."""
+        self._forget()
+        self.kept.keep(rows)
+
+    def _forget(self) -> None:
+        """A graph is of tensors at their places."""
+        self._recorded, self._shape_is_new = None, True
+
+    def _record(self, tokens: torch.Tensor) -> tuple[torch.cuda.CUDAGraph, torch.Tensor, torch.Tensor]:
+        graph, read = torch.cuda.CUDAGraph(), tokens.clone()
+        with torch.cuda.graph(graph):
+            written = _after(self.model, self.kept, read)
+        return graph, read, written
+
+
+def _after(model: Any, kept: Kept, tokens: torch.Tensor) -> torch.Tensor:
+    assert kept.step is not None
+    positions = kept.positions[:, -1:] + 1 + kept.step
     output = model(
         input_ids=tokens.reshape(-1, 1),
         position_ids=positions.repeat_interleave(tokens.shape[1], 0),
@@ -206,18 +265,10 @@ def _over_prompts(
 
 def _keep_answers(kept: Kept, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
     """The keys and values of one token of each answer."""
-    rows, heads, size = len(kept.positions), key.shape[1], key.shape[3]
     assert kept.step is not None
-    if layer not in kept.answers:
-        empty = _to_keep(key).new_zeros((rows, len(key) // rows, heads, 0, size))
-        kept.answers[layer] = empty, empty
-    if kept.step >= kept.answers[layer][0].shape[3]:
-        # The last dimension but one: room for more steps.
-        keys, values = kept.answers[layer]
-        kept.answers[layer] = pad(keys, (0, 0, 0, GROWTH)), pad(values, (0, 0, 0, GROWTH))
-    keys, values = kept.answers[layer]
-    keys[:, :, :, kept.step] = key.view(rows, -1, heads, size)
-    values[:, :, :, kept.step] = value.view(rows, -1, heads, size)
+    for room, new in zip(kept.answers[layer], (key, value), strict=True):
+        rows, answers, heads, _, size = room.shape
+        room.index_copy_(3, kept.step[None], new.view(rows, answers, heads, 1, size).to(room.dtype))
 
 
 def _over_answers(

@@ -207,7 +207,7 @@ def _decode(loaded: Loaded, batch: list[Asked], job: GenerationJob, guard: Scrip
     """The candidates of each prompt, best first."""
     params, prompts = job.generation, [asked.ids for asked in batch]
     forbidden = guard.forbidden([asked.dialogue for asked in batch]) if guard else None
-    if params.search != "beam" and decoding.supports(loaded.model):
+    if params.search in ("greedy", "sample") and decoding.supports(loaded.model):
         # Each batch draws from its own seed: those that a killed run had done change nothing.
         seed = zlib.crc32(repr((params.seed, batch[0].row)).encode())
         choose = search.chooser(params, _end_ids(loaded), loaded.model.device, seed, forbidden)
@@ -219,7 +219,7 @@ def _decode(loaded: Loaded, batch: list[Asked], job: GenerationJob, guard: Scrip
         answers = hf_decoding.decode(loaded, prompts, job, _end_ids(loaded), forbidden)
     pairs = zip(answers.ids, answers.log_probabilities, strict=True)
     groups = [_candidates(loaded, *pair) for pair in pairs]
-    if params.search == "sample":
+    if params.search in ("sample", "diverse_beam"):
         return [sorted(group, key=lambda candidate: -candidate.log_probability) for group in groups]
     return groups
 

@@ -22,20 +22,99 @@ def decode(
     side = "right" if job.model.method == "full" else "left"
     inputs = loaded.tokenizer.pad({"input_ids": prompts}, padding_side=side, return_tensors="pt").to(device())
     prompt_length = 1 if job.model.method == "full" else inputs["input_ids"].shape[1]
-    # In place of the model's own, whose penalties and forced tokens `generate` would mix in.
-    loaded.model.generation_config = _config(loaded, job.generation, end_ids)
-    with torch.inference_mode():
-        chain = of_answers(search.processors(job.generation, end_ids), prompt_length, forbidden)
-        sequences = loaded.model.generate(**inputs, logits_processor=chain)
-        answers = [_until_end(ids, end_ids) for ids in sequences[:, prompt_length:].tolist()]
-        repeated = [prompt for prompt in prompts for _ in range(job.generation.candidates)]
-        values = log_probabilities(loaded, job.model, repeated, answers)
     width = job.generation.candidates
+    with torch.inference_mode():
+        chain = search.processors(job.generation, end_ids)
+        if job.generation.search == "diverse_beam":
+            answers = _in_groups(loaded, inputs, prompt_length, job.generation, end_ids, chain, forbidden)
+        else:
+            answers = _generated(
+                loaded, inputs, prompt_length, _config(loaded, job.generation, end_ids), chain, forbidden
+            )
+        repeated = [prompt for prompt in prompts for _ in range(width)]
+        values = log_probabilities(loaded, job.model, repeated, answers)
     starts = range(0, len(answers), width)
     return Answers(
         [answers[start : start + width] for start in starts],
         [values[start : start + width] for start in starts],
     )
+
+
+def _generated(
+    loaded: Loaded, inputs: Any, prompt_length: int, config: Any, chain: list[Processor], forbidden: Any
+) -> list[list[int]]:
+    # In place of the model's own, whose penalties and forced tokens `generate` would mix in.
+    loaded.model.generation_config = config
+    sequences = loaded.model.generate(**inputs, logits_processor=of_answers(chain, prompt_length, forbidden))
+    return [_until_end(ids, config.eos_token_id) for ids in sequences[:, prompt_length:].tolist()]
+
+
+def _in_groups(
+    loaded: Loaded,
+    inputs: Any,
+    prompt_length: int,
+    params: GenerationParams,
+    end_ids: list[int],
+    chain: list[Processor],
+    forbidden: Any,
+) -> list[list[int]]:
+    """Diverse beam search: the best of each group, then the second of each, as many as candidates are asked for.
+
+    transformers 5 has no groups of beams any more. A group depends on those before it alone, and so they are searched
+    one after another.
+    """
+    size = params.num_beams // params.num_beam_groups
+    config = _config(loaded, params, end_ids)
+    config.num_beams = config.num_return_sequences = size
+    rows = len(inputs["input_ids"])
+    apart = Diversity(params.diversity_penalty, rows, end_ids)
+    groups = []
+    for _ in range(params.num_beam_groups):
+        groups.append(_generated(loaded, inputs, prompt_length, config, [*chain, apart], forbidden))
+        apart.begin_group()
+    by_row = [
+        [group[row * size + rank] for rank in range(size) for group in groups][: params.candidates]
+        for row in range(rows)
+    ]
+    return [answer for answers in by_row for answer in answers]
+
+
+class Diversity:
+    """Vijayakumar et al. 2016 (arXiv:1610.02424), by Hamming distance: `penalty` off a token's score for each beam of
+    an earlier group that has it at this step.
+
+    Two exceptions: an end is never held against a later group, for what follows it is padding; nor is what the earlier
+    groups said last before the limit, which `generate` does not tell.
+    """
+
+    def __init__(self, penalty: float, rows: int, end_ids: list[int]) -> None:
+        self.penalty, self.rows, self.end_ids = penalty, rows, end_ids
+        self._earlier: dict[int, Any] = {}
+        """Of each step, the tokens of earlier groups' beams, shape (rows, beams)."""
+        self._own: dict[int, Any] = {}
+
+    def __call__(self, ids: Any, scores: Any) -> Any:
+        import torch
+
+        step = ids.shape[1]
+        if step:
+            # A beam's last token shows only now which beams went on.
+            self._own[step - 1] = ids[:, -1].view(self.rows, -1)
+        if step not in self._earlier:
+            return scores
+        tokens = self._earlier[step]
+        times = torch.zeros_like(scores[:: len(scores) // self.rows])
+        times.scatter_add_(1, tokens, torch.ones_like(tokens, dtype=times.dtype))
+        times[:, self.end_ids] = 0
+        return scores - self.penalty * times.repeat_interleave(len(scores) // self.rows, 0)
+
+    def begin_group(self) -> None:
+        import torch
+
+        for step, tokens in self._own.items():
+            before = self._earlier.get(step, tokens[:, :0])
+            self._earlier[step] = torch.cat([before, tokens], 1)
+        self._own = {}
 
 
 def _config(loaded: Loaded, params: GenerationParams, end_ids: list[int]) -> Any:
@@ -44,6 +123,7 @@ def _config(loaded: Loaded, params: GenerationParams, end_ids: list[int]) -> Any
     of_the_search: dict[str, Any] = {
         "greedy": {},
         "beam": {"length_penalty": params.length_penalty},
+        "diverse_beam": {"length_penalty": params.length_penalty},
         "sample": {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k},
     }[params.search]
     model = loaded.model.config

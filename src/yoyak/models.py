@@ -116,6 +116,7 @@ def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, 
         # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
         model = _model_class(folder).from_pretrained(folder, dtype="float32")
     else:
+        assert quantization is not None, "the preflight gives it to each model with method: lora"
         model = _quantised(spec, quantization, folder)
     return _loaded(spec, model, tokenizer)
 
@@ -129,23 +130,43 @@ def _check_method(spec: ModelSpec, folder: Path) -> None:
         raise UserError(f"{spec.weights} is {kind}: its entry of models needs method: {method}")
 
 
-def load_for_inference(spec: ModelSpec, trained: Path | None) -> Loaded:
+def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: QuantizationParams | None = None) -> Loaded:
     """Weights in `spec.dtype`, with the adapter merged in, or the fully trained model; untuned where `trained` is None.
 
     Adapters are merged into weights reloaded in `spec.dtype`: merging into 4-bit weights would round the adapter away.
+    With `quantization` the base weights are in 4 bits, and the adapter stays beside them.
     """
     if spec.method == "full":
         folder = trained or weights_of.fetch(spec.weights, spec.pin)
-        model = _model_class(folder).from_pretrained(folder, dtype=torch_dtype(spec.dtype))
+        model = _dense(spec, folder)
     else:
-        from peft import PeftModel
-
         folder = weights_of.fetch(spec.weights, spec.pin)
-        model = _model_class(folder).from_pretrained(folder, dtype=torch_dtype(spec.dtype))
+        model = _quantised(spec, quantization, folder) if quantization else _dense(spec, folder)
         if trained:
-            model = PeftModel.from_pretrained(model, trained).merge_and_unload()
+            model = _beside(model, trained) if quantization else _merged(model, trained)
     model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
     return _loaded(spec, model.to(device()).eval(), _tokenizer(trained or folder, folder))
+
+
+def _dense(spec: ModelSpec, folder: Path) -> Any:
+    return _model_class(folder).from_pretrained(folder, dtype=torch_dtype(spec.dtype))
+
+
+def _merged(model: Any, adapter: Path) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+
+
+def _beside(model: Any, adapter: Path) -> Any:
+    """Adapters in the model's dtype: PEFT would have them in fp32, and cast each input."""
+    from peft import PeftModel
+
+    with_adapter = PeftModel.from_pretrained(model, adapter, autocast_adapter_dtype=False)
+    for name, weight in with_adapter.named_parameters():
+        if "lora_" in name:
+            weight.data = weight.data.to(model.dtype)
+    return with_adapter.get_base_model()
 
 
 def _with_fresh_strides(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -211,10 +232,9 @@ def _name_missing_tokens(tokenizer: Any, config: Any, folder: Path) -> None:
         raise UserError(f"{folder}: neither its tokenizer nor its config.json names an end token (eos_token)")
 
 
-def _quantised(spec: ModelSpec, quantization: QuantizationParams | None, folder: Path) -> Any:
+def _quantised(spec: ModelSpec, quantization: QuantizationParams, folder: Path) -> Any:
     from transformers import BitsAndBytesConfig
 
-    assert quantization is not None, "the preflight gives it to each model with method: lora"
     dtype = torch_dtype(spec.dtype)
     config = BitsAndBytesConfig(
         load_in_4bit=True,

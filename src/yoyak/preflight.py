@@ -119,10 +119,20 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     }
     model = check(ModelSpec, {**entry, "pin": pin}, where)
     generation = sections.pop("generation")
+    # Only the summaries' own switch counts here.
+    in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
     return Jobs(
         training=check(TrainingJob, {"model": model, **sections, "seed": params.run.seed}, where),
-        generation=check(GenerationJob, {"model": model, "generation": generation}, where),
+        generation=check(
+            GenerationJob,
+            {"model": model, "generation": generation, "quantization": in_4bit},
+            where,
+        ),
     )
+
+
+def _in_4bit(merged: Mapping[str, Any]) -> bool:
+    return merged["quantization"] is not None and merged["generation"]["load_in_4bit"]
 
 
 def _merged(params: Params, key: str, overrides: object, where: str) -> dict[str, Any]:

@@ -5,20 +5,25 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from yoyak.models import ModelSpec
+from yoyak.models import ModelSpec, QuantizationParams
 from yoyak.parameters import Section
 
 
 class GenerationParams(Section):
     """Defaults of the top-level section `generation`, which each model may override."""
 
-    search: Literal["greedy", "beam", "sample"]
+    search: Literal["greedy", "beam", "diverse_beam", "sample"]
     max_new_tokens: int = Field(ge=1)
     """Longest summary, in tokens."""
     min_new_tokens: int = Field(default=0, ge=0)
     """No summary ends before so many."""
     num_beams: int = Field(default=1, ge=1)
     """Width of the beam search."""
+    num_beam_groups: int = Field(default=1, ge=1)
+    """For `search: diverse_beam`: the beams are searched in so many groups of like size."""
+    diversity_penalty: float = Field(default=1.0, gt=0)
+    """For `search: diverse_beam`: what a token's score loses for each beam of an earlier group that has the token at
+    the same place."""
     length_penalty: float = 1.0
     """Beam scores are divided by length to this power: above 1 favours longer summaries."""
     temperature: float = Field(default=1.0, gt=0)
@@ -41,6 +46,9 @@ class GenerationParams(Section):
     """Dialogues decoded together. In bf16 it changes texts a little, so it is a parameter, not the machine's choice."""
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Of the draws of `search: sample`."""
+    load_in_4bit: bool = False
+    """Of models with `method: lora`: base weights as `quantization` has them, the adapter beside them, not merged. For
+    cards that the weights in 16 bits do not fit; slower."""
 
     @model_validator(mode="after")
     def _search_gives_the_candidates(self) -> "GenerationParams":
@@ -48,6 +56,12 @@ class GenerationParams(Section):
             raise ValueError("search: greedy has num_beams: 1 and candidates: 1")
         if self.search == "beam" and not self.candidates <= self.num_beams >= 2:
             raise ValueError("search: beam needs num_beams of at least 2 and no more candidates than beams")
+        if self.search == "diverse_beam" and not self.candidates <= self.num_beams:
+            raise ValueError("search: diverse_beam has no more candidates than num_beams")
+        if self.search == "diverse_beam" and (self.num_beam_groups == 1 or self.num_beams % self.num_beam_groups):
+            raise ValueError("search: diverse_beam needs at least 2 num_beam_groups, which divide num_beams evenly")
+        if self.search != "diverse_beam" and self.num_beam_groups != 1:
+            raise ValueError(f"search: {self.search} has num_beam_groups: 1")
         if self.search == "sample" and self.num_beams != 1:
             raise ValueError("search: sample has num_beams: 1")
         if self.min_new_tokens > self.max_new_tokens:
@@ -60,6 +74,8 @@ class GenerationJob(Section):
 
     model: ModelSpec
     generation: GenerationParams
+    quantization: QuantizationParams | None = None
+    """Of base weights that stay in 4 bits."""
 
 
 Processor = Callable[[Any, Any], Any]
