@@ -25,7 +25,7 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 
-from yoyak import machine
+from yoyak import gpu
 from yoyak.dialogues import read_dialogues
 from yoyak.models import Loaded, ModelSpec, _tokenizer
 from yoyak.parameters import read_yaml
@@ -73,7 +73,7 @@ def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
         trainer.training_step = counting(trainer, clock, real_tokens)
         trainer.add_callback(clock)
         trainer.train()
-    return {"tokens_per_second": clock.tokens / clock.seconds, "peak_gib": machine.peak_memory_gib()}
+    return {"tokens_per_second": clock.tokens / clock.seconds, "peak_gib": gpu.peak_memory_gib()}
 
 
 def real_tokens(inputs: dict[str, Any]) -> int:

@@ -47,15 +47,16 @@ def main() -> None:
         return recording.row(name, "dialogues/s", *rates, whose, mine["peak_gib"], command)
 
     old, whose = run("old"), f"NF4, batches of {OLD_BATCH}, {OLD_BEAMS} beams"
-    greedy, eight = {"search": "greedy", "batch_size": 128}, {"search": "sample", "candidates": 8, "batch_size": 32}
-    unguarded = run("ours", **eight)
+    greedy = {"search": "greedy", "batch_size": 128, "guard": True}
+    default = {"search": "sample", "candidates": 8, "batch_size": 32, "guard": True}
+    eight = run("ours", **default)
     recording.record(
         "generation",
         [
             row("greedy, batches of 128", run("ours", **greedy), old, whose),
-            row("8 candidates", unguarded, old, whose),
-            row(f"8 candidates, {CAP_GIB:g} GiB", run("ours", **eight, cap=CAP_GIB), old, whose),
-            row("8 candidates, script guard", run("ours", **eight, guard=True), unguarded, "the same without"),
+            row("8 candidates", eight, old, whose),
+            row(f"8 candidates, {CAP_GIB:g} GiB", run("ours", **default, cap=CAP_GIB), old, whose),
+            row("8 candidates", eight, run("ours", **default | {"guard": False}), "without the script guard"),
         ],
     )
 
@@ -113,7 +114,7 @@ def old_recipe(base: Path, lengths: list[tuple[int, int]], options: dict[str, An
 def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
     """Merged weights in bf16, as the stage `infer` loads them; batches by length."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, device_map={"": 0}).eval()
-    guard = guard_of(base.parent / "tokenizer", model) if options.pop("guard", False) else None
+    guard = guard_of(base.parent / "tokenizer", model) if options.pop("guard") else None
     params = search.GenerationParams(max_new_tokens=512, temperature=0.7, top_p=0.9, **options)
     texts = [row.dialogue for row in read_dialogues(Path("data/sample/train.csv"), with_summary=True)]
     prompts, wanted = prompts_of(lengths)

@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from training import four_bits, padded
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
-from yoyak import machine, weights
+from yoyak import gpu, weights
 from yoyak.dialogues import read_dialogues
 from yoyak.models import LoraParams, QuantizationParams, load_for_training
 from yoyak.parameters import read_yaml
@@ -46,7 +46,7 @@ def main() -> None:
     whose = "batches of 8, padded, checkpointing, all logits, PagedAdamW32bit"
     command = "python benchmarks/loss_curve.py MODEL TRAIN"
     rows = [
-        recording.row(f"step {step + 1}", "loss", mine, other, whose, machine.peak_memory_gib(), command)
+        recording.row(f"step {step + 1}", "loss", mine, other, whose, gpu.peak_memory_gib(), command)
         for step, (mine, other) in enumerate(zip(ours, plain, strict=True))
     ]
     print(f"furthest apart: {max(abs(mine / other - 1) for mine, other in zip(ours, plain, strict=True)):.3%}")

@@ -24,7 +24,7 @@ import recording
 from konlpy_mecab import konlpy_mecab
 from rouge import Rouge
 
-from yoyak import machine, rouge, significance
+from yoyak import gpu, rouge, significance
 from yoyak.morphemes import morphemes
 
 PAIRS = 12_457
@@ -88,7 +88,7 @@ def pairs() -> list[tuple[str, str]]:
 def _timed(work: Any) -> dict[str, Any]:
     started = time.perf_counter()
     result = work()
-    return {"seconds": time.perf_counter() - started, "result": result, "peak_gib": machine.peak_memory_gib()}
+    return {"seconds": time.perf_counter() - started, "result": result, "peak_gib": gpu.peak_memory_gib()}
 
 
 def _read(path: str) -> list[tuple[str, str]]:

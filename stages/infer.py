@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from yoyak import machine
+from yoyak import gpu, machine
 from yoyak.errors import exits_with_one_line
 from yoyak.generation import check_generated, generate
 from yoyak.machine import LimitsParams
@@ -28,11 +28,12 @@ def main() -> None:
     title = f"untuned_{name}" if untuned else name
     paths = {split: Path(f"data/prompts/{split}.jsonl") for split in ("dev", "test")}
     files = [*paths.values(), *(sorted(trained.iterdir()) if trained else [])]
-    machine.use_one_gpu()
-    machine.limit_gpu(limits)
+    gpu.use_one()
+    gpu.limit(limits)
     metrics = {}
     with scratch_folder("predictions", title, job, files) as scratch:
-        loaded = load_for_inference(job.model, trained, job.quantization)
+        with gpu.running_out_is_told(title, f"set models.{name}.generation.load_in_4bit: true"):
+            loaded = load_for_inference(job.model, trained, job.quantization)
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
             started = time.perf_counter()
@@ -54,7 +55,7 @@ def main() -> None:
     ran = {"seed": job.generation.seed, "commit": machine.commit(), "ran": machine.describe()}
     write_json(
         Path(f"metrics/infer/{title}.json"),
-        {**metrics, "peak_memory_gib": round(machine.peak_memory_gib(), 2), **ran},
+        {**metrics, "peak_memory_gib": round(gpu.peak_memory_gib(), 2), **ran},
     )
 
 

@@ -61,7 +61,7 @@ def test_other_models_go_through_transformers_to_the_same_greedy_summaries(
 ) -> None:
     job = job_of(folder, search=search, candidates=1 if search == "greedy" else 3)
     ours = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "ours").predictions
-    monkeypatch.setattr(generation.decoding, "supports", lambda model: False)
+    monkeypatch.setattr(generation, "has_plain_attention", lambda model: False)
     theirs = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "theirs").predictions
     if search == "greedy":
         assert texts(ours) == texts(theirs)

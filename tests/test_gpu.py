@@ -1,4 +1,4 @@
-"""What only a GPU shows: the kernel for packed rows, loss scaling, compiled layers, memory that really runs out."""
+"""What only a GPU shows: kernels, loss scaling, compiled layers, recorded graphs, memory that really runs out."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -10,9 +10,10 @@ from trainers import losses, our_gradients, plain_gradients, trainer_of, warmed_
 from transformers import AutoModelForCausalLM, GenerationConfig
 from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
-from yoyak import decoding, weights
+from yoyak import decoding, gpu, weights
+from yoyak.hf_decoding import causal_log_probabilities
 from yoyak.models import ModelSpec, QuantizationParams, load_for_inference, load_for_training, unpack
-from yoyak.training import attention, memory, qlora
+from yoyak.training import attention, qlora
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -82,7 +83,7 @@ def memory_cap() -> Iterator[Callable[[int], None]]:
     """Sets how many bytes more the process may take."""
 
     def cap(more: int) -> None:
-        memory.give_back()
+        gpu.give_back()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + more) / total)
 
@@ -119,16 +120,42 @@ def test_unpacked_weights_are_what_4_bits_compute_with(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_decoding_writes_what_generate_writes(twin: Path, dtype: torch.dtype) -> None:
-    """In 16 bits the first tokens at least, before roundings tell."""
+    """Through recorded graphs, recorded anew as dialogues leave and answers grow. In 16 bits the first tokens at least,
+    before roundings tell."""
     model = AutoModelForCausalLM.from_pretrained(twin, dtype=dtype).to("cuda").eval()
-    prompts = [list(range(5, 5 + length)) for length in (90, 7, 30)]
-    most = 80 if dtype == torch.float32 else 3
+    prompts = [list(range(5, 5 + length)) for length in (90, 7, 30, 50)]
+    most = 80 if dtype == torch.float32 else 4
 
-    def plain(prompt: list[int]) -> list[int]:
-        config = GenerationConfig(max_new_tokens=most, do_sample=False, eos_token_id=1999, pad_token_id=0)
+    def plain(prompt: list[int], most: int, ends: list[int]) -> list[int]:
+        config = GenerationConfig(max_new_tokens=most, do_sample=False, eos_token_id=ends, pad_token_id=0)
         ids = torch.tensor([prompt], device="cuda")
         output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
         return [int(token) for token in output[0, len(prompt) :]]
 
-    found = decoding.decode(model, prompts, 1, lambda logits, *_: logits.argmax(-1), [1999], most)
-    assert found.ids == [[plain(prompt)] for prompt in prompts]
+    def fan_out(logits: torch.Tensor, so_far: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        ranked = logits.topk(2).indices
+        return ranked[:, 0] if so_far.shape[-1] == 0 else ranked[..., 0]
+
+    ends = [plain(prompts[0], most, [1999])[2], 1999]
+    found = decoding.decode(model, prompts, 2, fan_out, ends, most).ids
+    for prompt, answers in zip(prompts, found, strict=True):
+        for answer in answers:
+            rest = [] if answer[0] in ends else plain([*prompt, answer[0]], most - 1, ends)
+            assert answer[1:] == rest
+    if dtype == torch.float32:
+        assert len({len(answer) for answers in found for answer in answers}) > 1
+
+
+def test_4_bit_weights_are_decoded_through_graphs_too(tmp_path: Path) -> None:
+    twin = save_twin(llama32, tmp_path / "twin")
+    loaded = load_for_inference(spec_of(twin, "bf16"), None, NF4)
+    prompts = [list(range(5, 5 + length)) for length in (90, 7)]
+
+    def first_rank(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+        return logits.argmax(-1)
+
+    recorded = decoding.decode(loaded.model, prompts, 1, first_rank, [1999], 12)
+    again = decoding.decode(loaded.model, prompts, 1, first_rank, [1999], 12)
+    assert recorded == again
+    second_pass = causal_log_probabilities(loaded.model, prompts, [answer for (answer,) in recorded.ids])
+    assert [value for (value,) in recorded.log_probabilities] == pytest.approx(second_pass, abs=0.05)

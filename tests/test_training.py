@@ -163,7 +163,7 @@ def test_the_first_pass_on_a_gpu_sets_the_budget(monkeypatch: pytest.MonkeyPatch
         ("max_memory_allocated", 3 * 2**30),
     ):
         monkeypatch.setattr(torch.cuda, name, lambda figure=figure: figure)
-    monkeypatch.setattr(memory, "free_gpu_memory", lambda: 10 * 2**30)
+    monkeypatch.setattr(memory.gpu, "free_memory", lambda: 10 * 2**30)
     with budget.measuring(torch.nn.Linear(1, 1), tokens=2048):
         pass
     assert budget.tokens == int(memory.SHARE * (10 * 2**30 - 16) / 2**20)

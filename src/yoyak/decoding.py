@@ -15,8 +15,6 @@ from torch.nn.functional import pad, scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 NAME = "shared_prompts"
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
-"""Whose attention is what is computed here; others may look ahead, or have sinks."""
 READ_TOGETHER = 16_384
 """Prompt tokens that go through the model at once, padding counted: a constant, so that texts do not depend on the
 machine."""
@@ -36,11 +34,6 @@ class Answers:
     """Tokens; the end token is the last one, unless the limit came first."""
     log_probabilities: list[list[float]]
     """Mean over an answer's tokens, under the model itself, whatever was done to the logits before choosing."""
-
-
-def supports(model: Any) -> bool:
-    config = model.config
-    return config.model_type in FAMILIES and not getattr(config, "attn_logit_softcapping", None)
 
 
 @torch.inference_mode()

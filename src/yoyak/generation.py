@@ -13,10 +13,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColum
 from rich.text import Text
 from transformers import set_seed
 
-from yoyak import decoding, hf_decoding, search
+from yoyak import decoding, gpu, hf_decoding, search
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams, check_shortened
-from yoyak.models import Loaded
+from yoyak.models import Loaded, has_plain_attention
 from yoyak.records import Candidate, Prediction, Prompt
 from yoyak.scripts import ScriptGuard, foreign_words
 from yoyak.search import GenerationJob
@@ -182,18 +182,18 @@ def _within_memory(
     loaded: Loaded, batch: list[Asked], job: GenerationJob, guard: ScriptGuard | None
 ) -> list[list[Candidate]]:
     """Decode a batch, in halves where the GPU runs out of memory."""
-    import torch
-
     try:
         return _decode(loaded, batch, job, guard)
-    except torch.cuda.OutOfMemoryError:
+    except RuntimeError as error:
+        if not gpu.ran_out(error):
+            raise
         if len(batch) == 1:
             raise UserError(
                 "a single dialogue does not fit into the GPU's memory; lower generation.candidates, "
                 "generation.num_beams, generation.max_new_tokens or the model's max_prompt_tokens"
             ) from None
     # Outside `except`, where the error no longer holds the tensors of the failed attempt.
-    torch.cuda.empty_cache()
+    gpu.give_back()
     half = len(batch) // 2
     print(
         f"out of GPU memory with {len(batch)} dialogues: going on in halves, which may change their texts; lower "
@@ -207,7 +207,7 @@ def _decode(loaded: Loaded, batch: list[Asked], job: GenerationJob, guard: Scrip
     """The candidates of each prompt, best first."""
     params, prompts = job.generation, [asked.ids for asked in batch]
     forbidden = guard.forbidden([asked.dialogue for asked in batch]) if guard else None
-    if params.search in ("greedy", "sample") and decoding.supports(loaded.model):
+    if params.search in ("greedy", "sample") and has_plain_attention(loaded.model):
         # Each batch draws from its own seed: those that a killed run had done change nothing.
         seed = zlib.crc32(repr((params.seed, batch[0].row)).encode())
         choose = search.chooser(params, _end_ids(loaded), loaded.model.device, seed, forbidden)

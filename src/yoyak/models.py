@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from yoyak import gpu
 from yoyak import weights as weights_of
 from yoyak.errors import UserError
-from yoyak.machine import GIB, device, free_gpu_memory
+from yoyak.machine import GIB, device
 from yoyak.parameters import Section, refuse_unknown
 from yoyak.prompts import Encoder, PromptForm
 
@@ -177,6 +178,17 @@ def _with_fresh_strides(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     return (inputs[0].clone(memory_format=torch.contiguous_format), *inputs[1:])
 
 
+def has_plain_attention(model: Any) -> bool:
+    """Causal softmax, over a window perhaps, and nothing else: what `training.attention` and `decoding` compute. Other
+    families may look ahead, or have sinks; tests hold these four to transformers' own."""
+    config = model.config.get_text_config()
+    return (
+        config.model_type in ("llama", "qwen2", "qwen3", "gemma3_text")
+        and not getattr(config, "attn_logit_softcapping", None)
+        and not getattr(config, "use_bidirectional_attention", False)
+    )
+
+
 def torch_dtype(name: DType) -> Any:
     import torch
 
@@ -265,7 +277,7 @@ def unpack(model: Any) -> tuple[Any, str]:
     # Two values a byte.
     values = 2 * sum(weights.numel() for weights in model.parameters() if weights.dtype == torch.uint8)
     dense = values * model.dtype.itemsize
-    if device() == "cuda" and free_gpu_memory() - dense < ROOM_BESIDE_DENSE_WEIGHTS:
+    if device() == "cuda" and gpu.free_memory() - dense < ROOM_BESIDE_DENSE_WEIGHTS:
         return model, f"4 bits, computing in {dtype}"
     return model.dequantize(), f"4-bit values in {dtype}"
 

@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from yoyak.models import has_plain_attention
+
 # Not "flash…": transformers would look for a kernel of that name on the hub.
 NAME = "packed_rows"
-FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
-"""Whose attention the kernel computes, and a test on a GPU compares; others may look ahead, or have sinks."""
 
 
 def use_best(model: Any) -> str:
@@ -28,14 +28,12 @@ def _bears_packed_rows(model: Any) -> bool:
     config = model.config.get_text_config()
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return (
-        config.model_type in FAMILIES
+        has_plain_attention(model)
         and torch.cuda.is_available()
         and torch.cuda.get_device_capability() >= (8, 0)
         and model.dtype in (torch.bfloat16, torch.float16)
         # The kernel's backward pass for longer heads needs more shared memory than cards for gamers have.
         and head_size <= (256 if torch.cuda.get_device_capability() in ((8, 0), (9, 0)) else 192)
-        and not getattr(config, "attn_logit_softcapping", None)
-        and not getattr(config, "use_bidirectional_attention", False)
         and not getattr(config, "attention_dropout", 0.0)
     )
 

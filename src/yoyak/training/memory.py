@@ -1,13 +1,13 @@
 """How much goes through the model at once: found on the machine, never a hyper-parameter."""
 
-import gc
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, TypeVar
 
+from yoyak import gpu
 from yoyak.errors import UserError
-from yoyak.machine import GIB, device, free_gpu_memory, reset_peak_memory
+from yoyak.machine import GIB, device
 
 # Attention over packed rows without a kernel for them grows with the square of their joint length: on two cores
 # sixteen rows trained at six tenths of the rate of four (gemma3_270m, NF4; one probe).
@@ -47,12 +47,12 @@ class TokenBudget:
             return
         import torch
 
-        reset_peak_memory()
+        gpu.reset_peak_memory()
         yield
         # What the pass leaves, gradients above all, stays for all passes of a step.
         per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-        left = free_gpu_memory() - OPTIMISER_BYTES * trained
+        left = gpu.free_memory() - OPTIMISER_BYTES * trained
         self.tokens = max(1, min(self.most, int(SHARE * left / per_token)))
         self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
         self._measured = True
@@ -101,32 +101,17 @@ def in_batches(rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]]
         try:
             result = run(rows[start : start + size])
         except RuntimeError as error:
-            if not ran_out(error):
+            if not gpu.ran_out(error):
                 raise
         else:
             yield result
             start += size
             continue
         # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
-        give_back()
+        gpu.give_back()
         if size == 1:
             raise _nothing_smaller("a single row of dev")
         size //= 2
-
-
-def ran_out(error: RuntimeError) -> bool:
-    """Whether it is the GPU's memory that ran out: cuBLAS, which takes some of its own, says so in its own way."""
-    import torch
-
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
-
-
-def give_back() -> None:
-    """Return to the GPU what a failed attempt held."""
-    import torch
-
-    gc.collect()
-    torch.cuda.empty_cache()
 
 
 def _nothing_smaller(what: str) -> UserError:

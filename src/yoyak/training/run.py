@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, s
 from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from yoyak import machine, rouge
+from yoyak import gpu, machine, rouge
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
@@ -42,18 +42,14 @@ def train(training: Training) -> dict[str, Any]:
     """Train on prompts, save the best epoch, and return what ran and how it went."""
     data = [training.train, training.dev]
     prompts = tuple(read_records(path, Prompt) for path in data)
-    machine.use_one_gpu()
-    machine.limit_gpu(training.limits)
-    with scratch_folder("checkpoints", training.name, training.job, data) as scratch:
-        try:
-            result = _train(training, prompts, scratch)
-        except RuntimeError as error:
-            # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
-            if not memory.ran_out(error):
-                raise
-            raise UserError(
-                f"{training.name}: out of GPU memory; see with `nvidia-smi` who else uses it, or raise limits.gpu_gib"
-            ) from None
+    gpu.use_one()
+    gpu.limit(training.limits)
+    with (
+        scratch_folder("checkpoints", training.name, training.job, data) as scratch,
+        # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
+        gpu.running_out_is_told(training.name, "raise limits.gpu_gib"),
+    ):
+        result = _train(training, prompts, scratch)
     return {
         **result,
         "seed": training.job.seed,
@@ -130,7 +126,7 @@ def _figures(trainer: Any, train: Rows) -> dict[str, Any]:
         "rows": len(train.rows),
         "shortened_rows": train.shortened,
         "tokens_per_second": round(trainer.tokens / trainer.seconds, 1) if trainer.seconds else None,
-        "peak_memory_gib": round(machine.peak_memory_gib(), 2),
+        "peak_memory_gib": round(gpu.peak_memory_gib(), 2),
         **trainer.ran_with,
         **trainer.budget.describe(),
     }

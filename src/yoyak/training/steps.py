@@ -7,8 +7,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from yoyak import machine
-from yoyak.training import memory
+from yoyak import gpu
 from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED
 
@@ -53,14 +52,14 @@ class MicroBatching(Trainer):
             try:
                 loss = self._accumulated(model, inputs, labels)
             except RuntimeError as error:
-                if not memory.ran_out(error):
+                if not gpu.ran_out(error):
                     raise
             else:
                 self._tokens_since_log += self.real_tokens(inputs)
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
-            memory.give_back()
+            gpu.give_back()
             self.budget.shrink(self.longest_row(inputs))
             self._recompute_if_decided(model)
 
@@ -81,7 +80,7 @@ class MicroBatching(Trainer):
             now = time.perf_counter()
             seconds = now - self._time_of_log
             logs["tokens_per_second"] = round(self._tokens_since_log / seconds, 1)
-            logs["peak_memory_gib"] = round(machine.peak_memory_gib(), 2)
+            logs["peak_memory_gib"] = round(gpu.peak_memory_gib(), 2)
             self.tokens, self.seconds = self.tokens + self._tokens_since_log, self.seconds + seconds
             self._tokens_since_log, self._time_of_log = 0, now
         else:
