@@ -46,10 +46,10 @@ def main() -> None:
         command = "python benchmarks/generation.py LENGTHS FOLDER"
         return recording.row(name, "dialogues/s", *rates, whose, mine["peak_gib"], command)
 
-    old, whose = run("old"), f"NF4, batches of {OLD_BATCH}, {OLD_BEAMS} beams"
     greedy = {"search": "greedy", "batch_size": 128, "guard": True}
     default = {"search": "sample", "candidates": 8, "batch_size": 32, "guard": True}
     eight = run("ours", **default)
+    old, whose = run("old"), f"NF4, batches of {OLD_BATCH}, {OLD_BEAMS} beams"
     recording.record(
         "generation",
         [

@@ -42,11 +42,12 @@ def main() -> None:
     model, train = map(Path, sys.argv[1:])
     job = job_of(model)
     batches, adapters, ours = our_losses(job, train)
+    peak = gpu.peak_memory_gib()
     plain = plain_losses(job, model, batches, adapters)
     whose = "batches of 8, padded, checkpointing, all logits, PagedAdamW32bit"
     command = "python benchmarks/loss_curve.py MODEL TRAIN"
     rows = [
-        recording.row(f"step {step + 1}", "loss", mine, other, whose, gpu.peak_memory_gib(), command)
+        recording.row(f"step {step + 1}", "loss", mine, other, whose, peak, command)
         for step, (mine, other) in enumerate(zip(ours, plain, strict=True))
     ]
     print(f"furthest apart: {max(abs(mine / other - 1) for mine, other in zip(ours, plain, strict=True)):.3%}")

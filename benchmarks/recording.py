@@ -20,11 +20,10 @@ def require_clean_tree() -> None:
 
 def in_a_process(script: str, *arguments: str, environment: dict[str, str] | None = None) -> Any:
     """The last line that `script` prints, as JSON: each side of a comparison runs in a process of its own."""
-    done = subprocess.run(
-        [sys.executable, script, *arguments], capture_output=True, text=True, check=False, env=environment
-    )
+    command = [sys.executable, script, *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
     if done.returncode:
-        sys.exit(f"error: {script} {' '.join(arguments)}:\n{done.stderr}")
+        sys.exit(f"error: {' '.join(command)}: exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
 
 

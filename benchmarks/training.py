@@ -109,15 +109,16 @@ def of_3b(run: Run, row: Row) -> list[dict[str, Any]]:
     ]
     if "UNSLOTH" not in os.environ:
         return rows
-    peers = {
-        "Unsloth without checkpointing": (ours, run("unsloth", rows=64, checkpointing=False, most=30_000)),
-        f"Unsloth with checkpointing, {CAP_GIB:g} GiB": (
-            capped,
-            run("unsloth", rows=64, checkpointing="unsloth", cap=CAP_GIB),
-        ),
-        "Unsloth without checkpointing, 8 rows": (small, run("unsloth", rows=8, checkpointing=False)),
-    }
-    return [*rows, *(row("the same as above", mine, peer, name) for name, (mine, peer) in peers.items())]
+    unsloth, uncheckpointed = "Unsloth with its checkpointing", "Unsloth without checkpointing"
+    peer = run("unsloth", rows=64, checkpointing=False, most=30_000)
+    capped_peer = run("unsloth", rows=64, checkpointing="unsloth", cap=CAP_GIB)
+    small_peer = run("unsloth", rows=8, checkpointing=False)
+    return [
+        *rows,
+        row("64 rows a step", ours, peer, uncheckpointed),
+        row(f"64 rows a step, {CAP_GIB:g} GiB", capped, capped_peer, unsloth),
+        row("8 rows a step", small, small_peer, uncheckpointed),
+    ]
 
 
 def of_8b(run: Run, row: Row) -> list[dict[str, Any]]:

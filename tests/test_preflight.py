@@ -396,7 +396,11 @@ BAD_VALUES = [
     ("training.epochs", 0, "params.yaml: training.epochs: Input should be greater than 0"),
     ("training.learning_rate", -1e-4, "params.yaml: training.learning_rate: Input should be greater than 0"),
     ("generation.batch_size", -1, "params.yaml: generation.batch_size: Input should be greater than or equal to 1"),
-    ("generation.search", "beams", "params.yaml: generation.search: Input should be 'greedy', 'beam', 'diverse_beam' or 'sample'"),
+    (
+        "generation.search",
+        "beams",
+        "params.yaml: generation.search: Input should be 'greedy', 'beam', 'diverse_beam' or 'sample'",
+    ),
     ("generation.search", "beam", "params.yaml: generation: search: beam needs num_beams"),
     ("generation.min_new_tokens", 513, "params.yaml: generation: min_new_tokens must not exceed max_new_tokens"),
     ("run.seed", "x", "params.yaml: run.seed: Input should be a valid integer"),

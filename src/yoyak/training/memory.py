@@ -55,6 +55,8 @@ class TokenBudget:
         left = gpu.free_memory() - OPTIMISER_BYTES * trained
         self.tokens = max(1, min(self.most, int(SHARE * left / per_token)))
         self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
+        if self.checkpointing:
+            self.why += ", activations recomputed after running out of memory"
         self._measured = True
 
     def shrink(self, longest_row: int) -> None:
