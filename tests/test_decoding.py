@@ -8,6 +8,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from twins import Family, gemma3, llama3, llama32, qwen3, qwen25, save_twin
 
 from yoyak import decoding
+from yoyak.decoding import Answers, Choose, Request, Said
 from yoyak.hf_decoding import causal_log_probabilities
 
 PROMPTS = [list(range(5, 5 + length)) for length in (90, 7, 30, 75, 1, 30)]
@@ -28,8 +29,21 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return loaded
 
 
-def greedy(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+def greedy(logits: torch.Tensor, _: Said) -> torch.Tensor:
     return logits.argmax(-1)
+
+
+def fan_out(logits: torch.Tensor, said: Said) -> torch.Tensor:
+    """Answers that begin with the first, second and third best token, and then go on greedily."""
+    ranked = logits.topk(3).indices
+    return torch.where(said.counts[:, None] == 0, ranked[:, 0], ranked[..., 0])
+
+
+def decoded(model: Any, answers: int, choose: Choose, ends: list[int], most: int, together: int = 6) -> list[Answers]:
+    """In the order of the prompts, each of which must come once."""
+    found = list(decoding.decode(model, PROMPTS, together, Request(answers, most, ends, choose)))
+    assert sorted(number for number, _ in found) == list(range(len(PROMPTS)))
+    return [answers for _, answers in sorted(found, key=lambda pair: pair[0])]
 
 
 def plain(model: Any, prompt: list[int], end_ids: list[int], most: int = MOST) -> list[int]:
@@ -46,28 +60,24 @@ def some_ends(model: Any) -> list[int]:
     return [long[0][4], long[2][20]]
 
 
-def test_greedy_answers_are_those_of_generate(model: Any) -> None:
+@pytest.mark.parametrize("together", [1, 2, 3, 6, 50])
+def test_greedy_answers_are_those_of_generate(model: Any, together: int) -> None:
+    """However many are in work together: places are given to the next prompt, narrowed and closed on the way."""
     ends = some_ends(model)
     expected = [plain(model, prompt, ends) for prompt in PROMPTS]
     assert len({len(answer) for answer in expected}) > 1
-    found = decoding.decode(model, PROMPTS, 1, greedy, ends, MOST)
-    assert found.ids == [[answer] for answer in expected]
+    found = decoded(model, 1, greedy, ends, MOST, together)
+    assert [row.ids for row in found] == [[answer] for answer in expected]
     assert model.config._attn_implementation == "sdpa"
 
 
-def test_answers_to_one_prompt_do_not_see_each_other(model: Any) -> None:
-    """Three answers that begin with the first, second and third best token, and then go on greedily."""
+@pytest.mark.parametrize("together", [2, 6])
+def test_answers_to_one_prompt_do_not_see_each_other(model: Any, together: int) -> None:
     ends = some_ends(model)
-
-    def fan_out(logits: torch.Tensor, so_far: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
-        ranked = logits.topk(3).indices
-        return ranked[:, 0] if so_far.shape[-1] == 0 else ranked[..., 0]
-
-    found = decoding.decode(model, PROMPTS, 3, fan_out, ends, MOST)
-    for prompt, answers in zip(PROMPTS, found.ids, strict=True):
-        first_tokens = [answer[0] for answer in answers]
+    for prompt, row in zip(PROMPTS, decoded(model, 3, fan_out, ends, MOST, together), strict=True):
+        first_tokens = [answer[0] for answer in row.ids]
         assert len(set(first_tokens)) == 3
-        for first, answer in zip(first_tokens, answers, strict=True):
+        for first, answer in zip(first_tokens, row.ids, strict=True):
             rest = [] if first in ends else plain(model, [*prompt, first], ends, MOST - 1)
             assert answer == [first, *rest]
 
@@ -75,21 +85,31 @@ def test_answers_to_one_prompt_do_not_see_each_other(model: Any) -> None:
 def test_log_probabilities_are_those_of_a_second_pass(model: Any) -> None:
     ends = some_ends(model)
 
-    def second_best(logits: torch.Tensor, *_: torch.Tensor) -> torch.Tensor:
+    def second_best(logits: torch.Tensor, _: Said) -> torch.Tensor:
         return logits.topk(2).indices[..., 1]
 
-    found = decoding.decode(model, PROMPTS, 1, second_best, ends, MOST)
-    answers = [answer for (answer,) in found.ids]
-    again = causal_log_probabilities(model, PROMPTS, answers)
-    assert [value for (value,) in found.log_probabilities] == pytest.approx(again, abs=1e-4)
+    found = decoded(model, 1, second_best, ends, MOST)
+    again = causal_log_probabilities(model, PROMPTS, [row.ids[0] for row in found])
+    assert [row.log_probabilities[0] for row in found] == pytest.approx(again, abs=1e-4)
 
 
-def test_how_many_are_read_together_changes_nothing(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    ends = some_ends(model)
-    together = decoding.decode(model, PROMPTS, 1, greedy, ends, MOST)
-    monkeypatch.setattr(decoding, "READ_TOGETHER", 100)
-    assert decoding.decode(model, PROMPTS, 1, greedy, ends, MOST).ids == together.ids
+def test_facts_stay_with_their_prompt(model: Any) -> None:
+    """Each prompt is told how its answers begin, and when they end."""
+
+    def facts(numbers: list[int]) -> dict[str, torch.Tensor]:
+        return {"number": torch.tensor(numbers)}
+
+    def choose(logits: torch.Tensor, said: Said) -> torch.Tensor:
+        number = said.facts["number"][:, None]
+        assert (said.tokens[:, :, 0] == 100 + number).all() or (said.counts == 0).any()
+        over = said.counts[:, None] > 2 * number
+        return torch.where(over, 1999, torch.where(said.counts[:, None] == 0, 100 + number, 7))
+
+    request = Request(1, 30, [1999], choose, facts)
+    for number, row in decoding.decode(model, PROMPTS, 3, request):
+        assert row.ids == [[100 + number, *[7] * (2 * number), 1999]]
 
 
 def test_a_limit_of_one_token(model: Any) -> None:
-    assert decoding.decode(model, PROMPTS, 1, greedy, [1999], 1).ids == [[plain(model, p, [1999], 1)] for p in PROMPTS]
+    found = decoded(model, 1, greedy, [1999], 1, together=2)
+    assert [row.ids for row in found] == [[plain(model, prompt, [1999], 1)] for prompt in PROMPTS]

@@ -1,25 +1,26 @@
-"""Summaries of prompts: batches of candidates with their log-probabilities, kept as they are done."""
+"""Summaries of prompts: candidates with their log-probabilities, kept as they are done."""
 
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pydantic import BaseModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.text import Text
 from transformers import set_seed
 
-from yoyak import decoding, gpu, hf_decoding, search
+from yoyak import decoding, gpu, hf_decoding
+from yoyak.decoding import Answers, Request
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams, check_shortened
 from yoyak.models import Loaded, has_plain_attention
 from yoyak.records import Candidate, Prediction, Prompt
 from yoyak.scripts import ScriptGuard, foreign_words
-from yoyak.search import GenerationJob
+from yoyak.search import Chooser, GenerationJob, GenerationParams
 
 SECOND_SEARCH = {"repetition_penalty": 1.2, "min_new_tokens": 4, "script_guard": True}
 """Against what makes summaries endless, empty or foreign."""
@@ -60,7 +61,7 @@ class Asked(NamedTuple):
 def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str, kept: Path) -> Generated:
     """A prediction for each prompt. Where each candidate has a fault, others are searched for, with `SECOND_SEARCH`.
 
-    `kept` is a folder to which each batch is added as it is done, for the next run should this one be killed.
+    `kept` is a folder to which each dialogue's are added as they are done, for the next run should this one be killed.
     """
     encoded = [loaded.encoder.prompt(prompt) for prompt in prompts]
     asked = [Asked(row, prompt.ids, "\n".join(prompts[row].turns)) for row, prompt in enumerate(encoded)]
@@ -102,45 +103,42 @@ def _prediction(fname: str, dialogue: str, first: list[Candidate], second: list[
 def _searched(
     loaded: Loaded, asked: list[Asked], job: GenerationJob, title: str, kept: Path
 ) -> tuple[int, dict[int, list[Candidate]]]:
-    """How many were done before; and the candidates of each. Batches are of like length, so that little is padding."""
-    order = sorted(asked, key=lambda prompt: len(prompt.ids), reverse=True)
-    size = job.generation.batch_size
+    """How many were done before; and the candidates of each. Those of like length go together: little is padding."""
     found = _read_kept(kept)
     done_before = len(found)
     if found:
         print(f"{title}: {len(found)} of {len(asked)} dialogues were done before; going on", flush=True)
-    batches = [order[start : start + size] for start in range(0, len(order), size)]
-    missing = [batch for batch in batches if not {prompt.row for prompt in batch} <= set(found)]
+    missing = [prompt for prompt in asked if prompt.row not in found]
+    missing.sort(key=lambda prompt: len(prompt.ids), reverse=True)
     if not missing:
         return done_before, found
-    guard = _guard(loaded) if job.generation.script_guard else None
     with _progress(title, len(asked), done_before) as progress:
-        for batch in missing:
-            decoded = _within_memory(loaded, batch, job, guard)
-            rows = dict(zip([prompt.row for prompt in batch], decoded, strict=True))
-            _keep(kept, rows)
-            found.update(rows)
+        for prompt, answers in _within_memory(loaded, missing, job):
+            found[prompt.row] = _candidates(loaded, answers, job.generation)
+            _keep(kept, prompt.row, found[prompt.row])
             progress.update(progress.task_ids[0], completed=len(found))
     return done_before, found
 
 
-class KeptBatch(BaseModel):
+class KeptRow(BaseModel):
     """A line of the file that a killed run leaves."""
 
-    rows: dict[int, list[Candidate]]
-    """Of prompts, by their place."""
+    row: int
+    """Of the prompt, by its place."""
+    candidates: list[Candidate]
 
 
-def _keep(path: Path, rows: dict[int, list[Candidate]]) -> None:
+def _keep(path: Path, row: int, candidates: list[Candidate]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(KeptBatch(rows=rows).model_dump_json() + "\n")
+        file.write(KeptRow(row=row, candidates=candidates).model_dump_json() + "\n")
 
 
 def _read_kept(path: Path) -> dict[int, list[Candidate]]:
-    """Rows of whole batches: the last line may have been cut."""
+    """Whole lines: the last one may have been cut."""
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    return {row: found for line in lines for row, found in KeptBatch.model_validate_json(line).rows.items()}
+    rows = [KeptRow.model_validate_json(line) for line in lines]
+    return {row.row: row.candidates for row in rows}
 
 
 def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:
@@ -178,58 +176,78 @@ def _progress(title: str, rows: int, done: int) -> Progress:
     return progress
 
 
-def _within_memory(
-    loaded: Loaded, batch: list[Asked], job: GenerationJob, guard: ScriptGuard | None
-) -> list[list[Candidate]]:
-    """Decode a batch, in halves where the GPU runs out of memory."""
-    try:
-        return _decode(loaded, batch, job, guard)
-    except RuntimeError as error:
-        if not gpu.ran_out(error):
-            raise
-        if len(batch) == 1:
+def _within_memory(loaded: Loaded, asked: list[Asked], job: GenerationJob) -> Iterator[tuple[Asked, Answers]]:
+    """Answers to each prompt, half as many at once from where the GPU runs out of memory."""
+    left, together = {prompt.row: prompt for prompt in asked}, job.generation.batch_size
+    while left:
+        try:
+            for prompt, answers in _decoded(loaded, list(left.values()), job, together):
+                del left[prompt.row]
+                yield prompt, answers
+        except RuntimeError as error:
+            if not gpu.ran_out(error):
+                raise
+        else:
+            return
+        # Outside `except`, where the error no longer holds the tensors of the failed attempt.
+        gpu.give_back()
+        if together == 1:
             raise UserError(
                 "a single dialogue does not fit into the GPU's memory; lower generation.candidates, "
                 "generation.num_beams, generation.max_new_tokens or the model's max_prompt_tokens"
-            ) from None
-    # Outside `except`, where the error no longer holds the tensors of the failed attempt.
-    gpu.give_back()
-    half = len(batch) // 2
-    print(
-        f"out of GPU memory with {len(batch)} dialogues: going on in halves, which may change their texts; lower "
-        "generation.batch_size to have the same texts on every machine",
-        flush=True,
-    )
-    return [row for part in (batch[:half], batch[half:]) for row in _within_memory(loaded, part, job, guard)]
-
-
-def _decode(loaded: Loaded, batch: list[Asked], job: GenerationJob, guard: ScriptGuard | None) -> list[list[Candidate]]:
-    """The candidates of each prompt, best first."""
-    params, prompts = job.generation, [asked.ids for asked in batch]
-    forbidden = guard.forbidden([asked.dialogue for asked in batch]) if guard else None
-    if params.search in ("greedy", "sample") and has_plain_attention(loaded.model):
-        # Each batch draws from its own seed: those that a killed run had done change nothing.
-        seed = zlib.crc32(repr((params.seed, batch[0].row)).encode())
-        choose = search.chooser(params, _end_ids(loaded), loaded.model.device, seed, forbidden)
-        answers = decoding.decode(
-            loaded.model, prompts, params.candidates, choose, _end_ids(loaded), params.max_new_tokens
+            )
+        together = min(together, len(left) + 1) // 2
+        print(
+            f"out of GPU memory: {together} dialogues together from here, which may change their texts; lower "
+            "generation.batch_size to have the same texts on every machine",
+            flush=True,
         )
-    else:
-        set_seed(params.seed + batch[0].row)
-        answers = hf_decoding.decode(loaded, prompts, job, _end_ids(loaded), forbidden)
-    pairs = zip(answers.ids, answers.log_probabilities, strict=True)
-    groups = [_candidates(loaded, *pair) for pair in pairs]
-    if params.search in ("sample", "diverse_beam"):
-        return [sorted(group, key=lambda candidate: -candidate.log_probability) for group in groups]
-    return groups
 
 
-def _candidates(loaded: Loaded, answers: list[list[int]], log_probabilities: list[float]) -> list[Candidate]:
-    texts = loaded.tokenizer.batch_decode(answers, skip_special_tokens=True)
-    return [
-        Candidate(text=text.strip(), log_probability=value, finished=answer[-1] in _end_ids(loaded))
-        for text, answer, value in zip(texts, answers, log_probabilities, strict=True)
+def _decoded(loaded: Loaded, asked: list[Asked], job: GenerationJob, together: int) -> Iterator[tuple[Asked, Answers]]:
+    """Answers as they are done."""
+    ours = job.generation.search in ("greedy", "sample") and has_plain_attention(loaded.model)
+    yield from (_by_us if ours else _by_transformers)(loaded, asked, job, together)
+
+
+def _by_us(loaded: Loaded, asked: list[Asked], job: GenerationJob, together: int) -> Iterator[tuple[Asked, Answers]]:
+    params, device = job.generation, loaded.model.device
+    # Its own draws for each dialogue: which ones a killed run had done, or stand beside it, changes nothing.
+    seeds = [zlib.crc32(repr((params.seed, prompt.row)).encode()) for prompt in asked]
+    chooser = Chooser(params, _end_ids(loaded), device, seeds, _forbidden(loaded, asked, params))
+    request = Request(params.candidates, params.max_new_tokens, _end_ids(loaded), chooser.choose, chooser.facts)
+    for number, answers in decoding.decode(loaded.model, [prompt.ids for prompt in asked], together, request):
+        yield asked[number], answers
+
+
+def _by_transformers(
+    loaded: Loaded, asked: list[Asked], job: GenerationJob, together: int
+) -> Iterator[tuple[Asked, Answers]]:
+    forbidden = _forbidden(loaded, asked, job.generation)
+    for start in range(0, len(asked), together):
+        batch = asked[start : start + together]
+        set_seed(job.generation.seed + batch[0].row)
+        tokens = forbidden([*range(start, start + len(batch))]) if forbidden else None
+        answers = hf_decoding.decode(loaded, [prompt.ids for prompt in batch], job, _end_ids(loaded), tokens)
+        yield from zip(batch, answers, strict=True)
+
+
+def _forbidden(loaded: Loaded, asked: list[Asked], params: GenerationParams) -> Callable[[list[int]], Any] | None:
+    """From numbers of prompts to tokens that must not stand in their summaries, shape (prompts, vocabulary)."""
+    guard = _guard(loaded) if params.script_guard else None
+    return (lambda numbers: guard.forbidden([asked[number].dialogue for number in numbers])) if guard else None
+
+
+def _candidates(loaded: Loaded, answers: Answers, params: GenerationParams) -> list[Candidate]:
+    """Best first: as beams rank, else by log-probability."""
+    texts = loaded.tokenizer.batch_decode(answers.ids, skip_special_tokens=True)
+    candidates = [
+        Candidate(text=text.strip(), log_probability=value, finished=ids[-1] in _end_ids(loaded))
+        for text, ids, value in zip(texts, answers.ids, answers.log_probabilities, strict=True)
     ]
+    if params.search == "beam":
+        return candidates
+    return sorted(candidates, key=lambda candidate: -candidate.log_probability)
 
 
 def _end_ids(loaded: Loaded) -> list[int]:

@@ -1,20 +1,24 @@
 """Decoding by transformers' `generate`: beams, encoder-decoders, and decoders that `decoding` does not know."""
 
+from collections.abc import Callable
 from typing import Any
 
 from yoyak import search
 from yoyak.decoding import Answers
 from yoyak.machine import device
 from yoyak.models import Loaded, ModelSpec
-from yoyak.search import GenerationJob, GenerationParams, Processor
+from yoyak.search import GenerationJob, GenerationParams
 
 SCORED_TOGETHER = 4
 """Finished texts whose log-probabilities are computed in one pass."""
+Processor = Callable[[Any, Any], Any]
+"""Of transformers' kind: from the tokens of summaries so far (summaries, steps) and scores (summaries, vocabulary) to
+scores."""
 
 
 def decode(
     loaded: Loaded, prompts: list[list[int]], job: GenerationJob, end_ids: list[int], forbidden: Any = None
-) -> Answers:
+) -> list[Answers]:
     """The candidates of each prompt; `forbidden` are tokens, shape (prompts, vocabulary)."""
     import torch
 
@@ -24,7 +28,7 @@ def decode(
     prompt_length = 1 if job.model.method == "full" else inputs["input_ids"].shape[1]
     width = job.generation.candidates
     with torch.inference_mode():
-        chain = search.processors(job.generation, end_ids)
+        chain = [_penalties(job.generation, end_ids)]
         if job.generation.search == "diverse_beam":
             answers = _in_groups(loaded, inputs, prompt_length, job.generation, end_ids, chain, forbidden)
         else:
@@ -34,10 +38,7 @@ def decode(
         repeated = [prompt for prompt in prompts for _ in range(width)]
         values = log_probabilities(loaded, job.model, repeated, answers)
     starts = range(0, len(answers), width)
-    return Answers(
-        [answers[start : start + width] for start in starts],
-        [values[start : start + width] for start in starts],
-    )
+    return [Answers(answers[start : start + width], values[start : start + width]) for start in starts]
 
 
 def _generated(
@@ -138,6 +139,14 @@ def _config(loaded: Loaded, params: GenerationParams, end_ids: list[int]) -> Any
         decoder_start_token_id=model.decoder_start_token_id if model.is_encoder_decoder else None,
         **of_the_search,
     )
+
+
+def _penalties(params: GenerationParams, end_ids: list[int]) -> Processor:
+    def process(ids: Any, scores: Any) -> Any:
+        counts = ids.new_full((len(ids),), ids.shape[1])
+        return search.penalised(scores, ids, counts, params, end_ids)
+
+    return process
 
 
 def of_answers(chain: list[Processor], prompt_length: int, forbidden: Any) -> list[Processor]:

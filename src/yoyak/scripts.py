@@ -39,6 +39,7 @@ class ScriptGuard:
         import torch
 
         self.tokenizer = tokenizer
+        self._known: dict[str, list[int]] = {}
         whole, begun = [0] * vocabulary, [0] * vocabulary
         for token_id, text in _token_texts(tokenizer, vocabulary, end_ids):
             whole[token_id], begun[token_id] = map(_bits, scripts_of_token(text))
@@ -62,8 +63,13 @@ class ScriptGuard:
         tags = set(TAG.findall(dialogue))
         words = set(WORD.findall(TAG.sub(" ", dialogue)))
         forms = {form for word in words for form in (word, word.lower(), word.upper(), word.capitalize())} | tags
-        texts = [start + form for form in sorted(forms) for start in ("", " ")]
-        return [token for text in texts for token in self.tokenizer(text, add_special_tokens=False).input_ids]
+        return [token for form in sorted(forms) for start in ("", " ") for token in self._tokens(start + form)]
+
+    def _tokens(self, text: str) -> list[int]:
+        """Kept, for the same tags stand in every dialogue."""
+        if text not in self._known:
+            self._known[text] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return self._known[text]
 
 
 def _bits(scripts: Iterable[str]) -> int:

@@ -1,12 +1,15 @@
 """Which token comes next: what is searched for, what is forbidden, and how chance decides."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
 from yoyak.models import ModelSpec, QuantizationParams
 from yoyak.parameters import Section
+
+if TYPE_CHECKING:
+    from yoyak.decoding import Facts, Said
 
 
 class GenerationParams(Section):
@@ -78,67 +81,64 @@ class GenerationJob(Section):
     """Of base weights that stay in 4 bits."""
 
 
-Processor = Callable[[Any, Any], Any]
-"""Of transformers' kind: from the tokens of summaries so far (summaries, steps) and scores (summaries, vocabulary) to
-scores."""
+class Chooser:
+    """The next tokens of answers, for `decoding.decode`: on the device, for all rows at once."""
+
+    def __init__(
+        self,
+        params: GenerationParams,
+        end_ids: list[int],
+        device: Any,
+        seeds: Sequence[int],
+        forbidden: Callable[[list[int]], Any] | None = None,
+    ) -> None:
+        """`seeds`: a prompt's draws are its own, and do not depend on its company.
+
+        `forbidden`: from numbers of prompts to tokens that must not stand in any answer to them, shape (prompts,
+        vocabulary).
+        """
+        self.params, self.end_ids, self.device = params, end_ids, device
+        self.seeds, self.forbidden = seeds, forbidden
+
+    def facts(self, prompts: list[int]) -> "Facts":
+        facts: Facts = {}
+        if self.forbidden is not None:
+            facts["forbidden"] = self.forbidden(prompts)
+        if self.params.search == "sample":
+            facts["draws"] = self._draws(prompts)
+        return facts
+
+    def _draws(self, prompts: list[int]) -> Any:
+        """From [0, 1), shape (prompts, candidates, max_new_tokens)."""
+        import torch
+
+        shape = self.params.candidates, self.params.max_new_tokens
+        generators = [torch.Generator().manual_seed(self.seeds[number]) for number in prompts]
+        draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+        return draws.to(self.device)
+
+    def choose(self, logits: Any, said: "Said") -> Any:
+        """Shape (rows, answers), from logits (rows, answers, vocabulary)."""
+        if (forbidden := said.facts.get("forbidden")) is not None:
+            logits = logits.masked_fill(forbidden[:, None], -float("inf"))
+        scores, answers = logits.flatten(0, 1), logits.shape[1]
+        counts = said.counts.repeat_interleave(answers)
+        scores = penalised(scores, said.tokens.flatten(0, 1), counts, self.params, self.end_ids)
+        if self.params.search == "greedy":
+            return scores.argmax(-1).view(-1, answers)
+        at = said.counts[:, None, None].expand(-1, answers, 1)
+        draws = said.facts["draws"].gather(2, at).flatten()
+        return drawn(scores, draws, self.params).view(-1, answers)
 
 
-def processors(params: GenerationParams, end_ids: list[int]) -> list[Processor]:
-    """What is done to scores whatever the search."""
-    from transformers import NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
-
-    chain: list[Processor] = []
-    if params.repetition_penalty != 1.0:
-        chain.append(RepetitionPenaltyLogitsProcessor(params.repetition_penalty))
-    if params.no_repeat_ngram_size:
-        chain.append(NoRepeatNGramLogitsProcessor(params.no_repeat_ngram_size))
-    if params.min_new_tokens:
-        chain.append(_not_before(params.min_new_tokens, end_ids))
-    return chain
-
-
-def _not_before(steps: int, end_ids: list[int]) -> Processor:
-    """transformers' own wants the prompt's length, and a batch of ours has no single one."""
-
-    def process(ids: Any, scores: Any) -> Any:
-        if ids.shape[1] >= steps:
-            return scores
-        return scores.index_fill(1, scores.new_tensor(end_ids).long(), -float("inf"))
-
-    return process
-
-
-def chooser(
-    params: GenerationParams, end_ids: list[int], device: Any, seed: int, forbidden: Any = None
-) -> Callable[[Any, Any, Any], Any]:
-    """For `decoding.decode`: the next token of each answer. `seed` is of this batch.
-
-    `forbidden`: tokens that must not stand in any answer to a prompt, shape (prompts, vocabulary).
-    """
-    import torch
-
-    chain = processors(params, end_ids)
-    generator = torch.Generator(device).manual_seed(seed)
-
-    def choose(logits: Any, so_far: Any, prompts: Any) -> Any:
-        if forbidden is not None:
-            logits = logits.masked_fill(forbidden[prompts][:, None], -torch.inf)
-        scores = logits.flatten(0, 1)
-        for process in chain:
-            scores = process(so_far.flatten(0, 1), scores)
-        tokens = _drawn(scores, params, generator) if params.search == "sample" else scores.argmax(-1)
-        return tokens.view(logits.shape[:2])
-
-    return choose
-
-
-def _drawn(scores: Any, params: GenerationParams, generator: Any) -> Any:
-    """A token for each line of `scores` (lines, vocabulary)."""
-    import torch
-
+def drawn(scores: Any, draws: Any, params: GenerationParams) -> Any:
+    """For each line of `scores` (lines, vocabulary) the token at which shares add up to the draw, shape (lines,)."""
     shares, tokens = likeliest(scores, params)
-    drawn = torch.multinomial(shares, 1, generator=generator)
-    return tokens.gather(-1, drawn)[:, 0]
+    cumulated = shares.cumsum(-1)
+    place = (cumulated <= draws[:, None] * cumulated[:, -1:]).sum(-1)
+    # A draw next to 1 may be rounded to the whole.
+    place = place.minimum((shares > 0).sum(-1) - 1)
+    return tokens.gather(-1, place[:, None])[:, 0]
 
 
 def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
@@ -151,3 +151,47 @@ def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
     # What is likelier than a token already has `top_p` together: it is not needed.
     shares = shares.where(shares.cumsum(-1) - shares < params.top_p, 0.0)
     return shares, tokens
+
+
+def penalised(scores: Any, tokens: Any, counts: Any, params: GenerationParams, end_ids: list[int]) -> Any:
+    """What is done to scores (lines, vocabulary) whatever the search.
+
+    `tokens` (lines, most) have been said, so many of them as `counts` (lines,) tells. As transformers' processors,
+    whose lines have all said as much.
+    """
+    import torch
+
+    size = params.no_repeat_ngram_size
+    if params.repetition_penalty != 1.0:
+        said = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]
+        penalty = params.repetition_penalty
+        less_likely = torch.where(scores > 0, scores / penalty, scores * penalty)
+        scores = less_likely.where(_marked(scores, tokens, said), scores)
+    if 0 < size <= tokens.shape[1]:
+        scores = scores.masked_fill(_marked(scores, *_continuations(tokens, counts, size)), -float("inf"))
+    if params.min_new_tokens:
+        ends = tokens.new_tensor(end_ids).expand(len(tokens), -1)
+        early = (counts < params.min_new_tokens)[:, None].expand_as(ends)
+        scores = scores.masked_fill(_marked(scores, ends, early), -float("inf"))
+    return scores
+
+
+def _continuations(tokens: Any, counts: Any, size: int) -> tuple[Any, Any]:
+    """Tokens that once followed what has been said last, and whether they did: shapes (lines, windows)."""
+    import torch
+
+    windows = tokens.unfold(1, size, 1)
+    last = counts[:, None] - (size - 1) + torch.arange(size - 1, device=tokens.device)
+    prefix = tokens.gather(1, last.clamp(min=0))
+    same = (windows[..., :-1] == prefix[:, None]).all(-1)
+    inside = torch.arange(windows.shape[1], device=tokens.device) + size <= counts[:, None]
+    return windows[..., -1], same & inside
+
+
+def _marked(scores: Any, tokens: Any, which: Any) -> Any:
+    """True at those of `tokens` (lines, n) that `which` (lines, n) is true for, shape as `scores`."""
+    import torch
+
+    vocabulary = scores.shape[1]
+    marks = torch.zeros((len(scores), vocabulary + 1), dtype=torch.bool, device=scores.device)
+    return marks.scatter_(1, tokens.where(which, vocabulary), True)[:, :-1]
