@@ -20,6 +20,7 @@ from training import CAP_GIB, four_bits, random_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from yoyak import decoding, search
+from yoyak.decoding import Request, Said
 from yoyak.dialogues import read_dialogues
 from yoyak.scripts import ScriptGuard
 
@@ -112,41 +113,46 @@ def old_recipe(base: Path, lengths: list[tuple[int, int]], options: dict[str, An
 
 
 def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
-    """Merged weights in bf16, as the stage `infer` loads them; batches by length."""
+    """Merged weights in bf16, as the stage `infer` loads them, the longest prompts first."""
     model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, device_map={"": 0}).eval()
     guard = guard_of(base.parent / "tokenizer", model) if options.pop("guard") else None
     params = search.GenerationParams(max_new_tokens=512, temperature=0.7, top_p=0.9, **options)
     texts = [row.dialogue for row in read_dialogues(Path("data/sample/train.csv"), with_summary=True)]
     prompts, wanted = prompts_of(lengths)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
-    batches = [order[start : start + params.batch_size] for start in range(0, len(order), params.batch_size)]
-    # The last, the shortest, once before, so that nothing is loaded while the clock runs.
     started = 0.0
-    for number, batch in enumerate([batches[-1], *batches]):
+    # A few before, so that nothing is loaded while the clock runs.
+    for number, rows in enumerate([order[-8:], order]):
         if number == 1:
             torch.cuda.synchronize()
             started = time.perf_counter()
-        forbidden = guard.forbidden([texts[row % len(texts)] for row in batch]) if guard else None
-        chooser = search.chooser(params, [END], model.device, number, forbidden)
-        choose = ending(chooser, [wanted[row] for row in batch])
-        decoding.decode(model, [prompts[row] for row in batch], params.candidates, choose, [END], params.max_new_tokens)
+        request = request_for(
+            params, model, guard, [texts[row % len(texts)] for row in rows], [wanted[row] for row in rows]
+        )
+        done = decoding.decode(model, [prompts[row] for row in rows], params.batch_size, request)
+        assert sum(1 for _ in done) == len(rows)
     torch.cuda.synchronize()
     return len(prompts) / (time.perf_counter() - started)
 
 
+def request_for(params: Any, model: Any, guard: ScriptGuard | None, texts: list[str], wanted: list[int]) -> Request:
+    """As the stage `infer` asks, but with the end token where the real summary ends and nowhere else."""
+    forbidden = (lambda rows: guard.forbidden([texts[row] for row in rows])) if guard else None
+    chooser = search.Chooser(params, [END], model.device, range(len(texts)), forbidden)
+
+    def choose(logits: torch.Tensor, said: Said) -> torch.Tensor:
+        logits[..., END] = -torch.inf
+        last = said.counts + 1 == said.facts["wanted"]
+        return chooser.choose(logits, said).where(~last[:, None], END)
+
+    def facts(rows: list[int]) -> dict[str, torch.Tensor]:
+        return chooser.facts(rows) | {"wanted": torch.tensor([wanted[row] for row in rows], device=model.device)}
+
+    return Request(params.candidates, params.max_new_tokens, [END], choose, facts)
+
+
 def guard_of(tokenizer: Path, model: Any) -> ScriptGuard:
     return ScriptGuard(AutoTokenizer.from_pretrained(tokenizer), [END], model.config.vocab_size, model.device)
-
-
-def ending(choose: Any, wanted: list[int]) -> Any:
-    """`choose`, with the end token where the real summary ends and nowhere else."""
-
-    def at_the_right_place(logits: torch.Tensor, so_far: torch.Tensor, rows: torch.Tensor) -> torch.Tensor:
-        last = torch.tensor(wanted, device=logits.device)[rows] == so_far.shape[-1] + 1
-        logits[..., END] = -torch.inf
-        return choose(logits, so_far, rows).where(~last[:, None], END)
-
-    return at_the_right_place
 
 
 if __name__ == "__main__":

@@ -8,18 +8,25 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import Project
 from trainers import PROMPTS
-from transformers import LogitsProcessorList, TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
+from transformers import (
+    LogitsProcessorList,
+    MinNewTokensLengthLogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 from twins import bart, llama32, save_twin
 
 from yoyak import generation, hf_decoding, weights
-from yoyak.hf_decoding import of_answers
 from yoyak.models import Loaded, load_for_inference
 from yoyak.records import Prediction, read_json, read_records
-from yoyak.search import GenerationJob, GenerationParams, likeliest, processors
+from yoyak.search import GenerationJob, GenerationParams, drawn, likeliest, penalised
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +47,14 @@ def load(job: GenerationJob) -> Loaded:
 
 def texts(predictions: list[Prediction]) -> list[list[str]]:
     return [[candidate.text for candidate in prediction.candidates] for prediction in predictions]
+
+
+def assert_same(ones: list[Prediction], others: list[Prediction]) -> None:
+    """But for the last digits of log-probabilities, which depend on what stood beside a dialogue."""
+    assert texts(ones) == texts(others)
+    for one, other in zip(ones, others, strict=True):
+        expected = [candidate.log_probability for candidate in other.candidates]
+        assert [candidate.log_probability for candidate in one.candidates] == pytest.approx(expected, abs=1e-5)
 
 
 def test_the_same_parameters_give_the_same_candidates(folder: Path, tmp_path: Path) -> None:
@@ -96,51 +111,101 @@ def test_tokens_are_drawn_from_what_transformers_would_draw_from(
         assert (cumulated - top_p).abs().min() < 1e-5
 
 
-@pytest.mark.parametrize(
-    ("params", "so_far", "chosen"),
-    [
-        ({}, [5, 6, 5], 6),
-        # 6 has been said: half of 3 is less than 2.
-        ({"repetition_penalty": 2.0}, [5, 6, 5], 4),
-        # "5 6" has been said.
-        ({"no_repeat_ngram_size": 2}, [5, 6, 5], 4),
-        ({"no_repeat_ngram_size": 2}, [6, 4, 5], 6),
-    ],
-)
-@pytest.mark.parametrize("prompt", [[], [6, 6, 5, 6]])
-def test_penalties_look_at_the_summary_alone(
-    folder: Path, params: dict[str, Any], so_far: list[int], chosen: int, prompt: list[int]
+TOKENS = st.lists(st.integers(0, 6), max_size=9)
+
+
+@given(st.lists(TOKENS, min_size=1, max_size=3), st.sampled_from([1.0, 0.5, 1.7]), st.integers(0, 4), st.integers(0, 4))
+def test_penalties_are_those_of_transformers(
+    said: list[list[int]], repetition_penalty: float, no_repeat_ngram_size: int, min_new_tokens: int
 ) -> None:
-    job = job_of(folder, search="greedy", candidates=1, **params)
-    logits = torch.zeros(1, 1, 10)
-    logits[..., 6], logits[..., 4] = 3.0, 2.0
-    choose = generation.search.chooser(job.generation, [9], "cpu", 0)
-    assert choose(logits, torch.tensor([[so_far]]), torch.arange(1)).item() == chosen
-    scores = logits[0]
-    for process in of_answers(processors(job.generation, [9]), len(prompt), None):
-        scores = process(torch.tensor([prompt + so_far]), scores)
-    assert scores.argmax() == chosen
+    """Whose lines have all said as much: so line by line."""
+    params = GenerationParams(
+        search="greedy",
+        max_new_tokens=9,
+        batch_size=1,
+        repetition_penalty=repetition_penalty,
+        no_repeat_ngram_size=no_repeat_ngram_size,
+        min_new_tokens=min_new_tokens,
+    )
+    scores = torch.linspace(-2, 2, 7).expand(len(said), -1)
+    # What stands behind the last token must not matter.
+    tokens = torch.tensor([line + [3] * (9 - len(line)) for line in said])
+    ours = penalised(scores, tokens, torch.tensor([len(line) for line in said]), params, [4, 6])
+    for line, found in zip(said, ours, strict=True):
+        theirs = LogitsProcessorList()
+        if repetition_penalty != 1.0:
+            theirs.append(RepetitionPenaltyLogitsProcessor(repetition_penalty))
+        if no_repeat_ngram_size:
+            theirs.append(NoRepeatNGramLogitsProcessor(no_repeat_ngram_size))
+        theirs.append(MinNewTokensLengthLogitsProcessor(0, min_new_tokens, torch.tensor([4, 6])))
+        ids = torch.tensor([line], dtype=torch.long)
+        assert torch.equal(found, theirs(ids, scores[:1])[0])
 
 
-def test_no_summary_ends_too_early(folder: Path) -> None:
-    job = job_of(folder, search="greedy", candidates=1, min_new_tokens=4)
-    chosen = generation.search.chooser(job.generation, [7, 8], "cpu", 0)
-    logits = torch.zeros(2, 1, 10)
-    logits[..., 7], logits[..., 8], logits[..., 3] = 3.0, 2.0, 1.0
-    for steps in range(6):
-        so_far = torch.zeros(2, 1, steps, dtype=torch.long)
-        assert chosen(logits, so_far, torch.arange(2)).tolist() == [[3 if steps < 4 else 7]] * 2
+def test_what_the_dialogue_says_is_no_repetition(folder: Path, tmp_path: Path) -> None:
+    """Nor in the penalties that `generate` of transformers is given."""
+    job = job_of(folder, search="beam", num_beams=2, candidates=1, repetition_penalty=1.5, no_repeat_ngram_size=2)
+    penalties = hf_decoding._penalties(job.generation, [9])
+    (process,) = hf_decoding.of_answers([penalties], 4, None)
+    scores = torch.arange(10.0)[None]
+    assert torch.equal(process(torch.tensor([[1, 2, 1, 2]]), scores), scores)
+    assert process(torch.tensor([[1, 2, 1, 2, 5]]), scores)[0, 5] == pytest.approx(5 / 1.5)
+
+
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_tokens_are_drawn_as_often_as_they_are_likely(seed: int) -> None:
+    params = GenerationParams(search="sample", max_new_tokens=1, batch_size=1, temperature=1.3, top_k=4, top_p=0.95)
+    scores = torch.randn(6, generator=torch.Generator().manual_seed(seed)) * 2
+    shares, tokens = likeliest(scores[None], params)
+    draws = (torch.arange(20_000) + 0.5) / 20_000
+    found = drawn(scores.expand(len(draws), -1), draws, params).bincount(minlength=6) / len(draws)
+    expected = torch.zeros(6).scatter(0, tokens[0], shares[0] / shares.sum())
+    assert found == pytest.approx(expected, abs=1e-3)
+    assert drawn(scores[None], torch.tensor([1 - 2**-24]), params) == tokens[0, shares[0] > 0][-1]
 
 
 def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: Path, tmp_path: Path) -> None:
     job = job_of(folder)
     whole = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole")
-    first, *_, cut = (tmp_path / "whole/first.jsonl").read_text().splitlines(keepends=True)
+    *lines, cut = (tmp_path / "whole/first.jsonl").read_text().splitlines(keepends=True)
+    assert len(lines) == len(PROMPTS) - 1
     (tmp_path / "killed").mkdir()
-    (tmp_path / "killed/first.jsonl").write_text(first + cut[: len(cut) // 2])
+    (tmp_path / "killed/first.jsonl").write_text("".join(lines[:5]) + cut[: len(cut) // 2])
     resumed = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
     assert (whole.done_before, resumed.done_before) == (0, 5)
-    assert resumed.predictions == whole.predictions
+    assert_same(resumed.predictions, whole.predictions)
+
+
+def test_how_many_stand_together_changes_no_text(folder: Path, tmp_path: Path) -> None:
+    """In fp32; each dialogue has draws of its own."""
+    runs = []
+    for together in (1, 5, 100):
+        job = job_of(folder, batch_size=together)
+        runs.append(texts(generation.generate(load(job), PROMPTS, job, "twin", tmp_path / str(together)).predictions))
+    assert runs[0] == runs[1] == runs[2]
+
+
+def test_half_as_many_where_memory_runs_out(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As if a GPU's were full once the third dialogue is done."""
+    job = job_of(folder)
+    expected = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole").predictions
+    decode, sizes = generation.decoding.decode, []
+
+    def scarce(model: Any, prompts: Any, together: int, request: Any) -> Any:
+        sizes.append(together)
+        for number, answers in enumerate(decode(model, prompts, together, request)):
+            if together > 2 and number == 3:
+                raise torch.cuda.OutOfMemoryError("out of memory")
+            yield answers
+
+    monkeypatch.setattr(generation.decoding, "decode", scarce)
+    found = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "scarce").predictions
+    assert sizes == [5, 2, *sizes[2:]]
+    assert_same(found, expected)
+    assert "2 dialogues together from here" in capsys.readouterr().out
 
 
 def test_a_killed_inference_goes_on(project: Project) -> None:
@@ -189,11 +254,11 @@ def test_diverse_groups_of_one_beam_are_greedy_with_a_penalty(folder: Path, tmp_
         for name, weight in loaded.model.named_parameters():
             weight.mul_(6 if "proj" in name else 1)
     prompts = [loaded.encoder.prompt(prompt).ids for prompt in PROMPTS[:4]]
-    found = hf_decoding.decode(loaded, prompts, job, [loaded.encoder.end_id]).ids
-    for prompt, answers in zip(prompts, found, strict=True):
+    found = hf_decoding.decode(loaded, prompts, job, [loaded.encoder.end_id])
+    for prompt, row in zip(prompts, found, strict=True):
         expected = diverse_greedy(loaded.model, prompt, loaded.encoder.end_id, groups=3, penalty=0.3, most=12)
         # The last one before the limit is not held against anybody.
-        assert [answer[:11] for answer in answers] == [answer[:11] for answer in expected]
+        assert [answer[:11] for answer in row.ids] == [answer[:11] for answer in expected]
         assert len(set(map(tuple, expected))) == 3
 
 

@@ -72,7 +72,8 @@ class Request:
 def decode(model: Any, prompts: list[list[int]], together: int, request: Request) -> Iterator[tuple[int, Answers]]:
     """The number of each prompt and its answers, as they are done, with at most `together` prompts in work.
 
-    Prompts of like length side by side, the longest first, waste least.
+    Prompts of like length side by side, the longest first, waste least. Until the last are told, `model` computes
+    attention in a way that is of use here alone.
     """
     before = model.config._attn_implementation
     ALL_ATTENTION_FUNCTIONS.register(NAME, shared_prompts)
@@ -186,7 +187,7 @@ class Places:
         at = torch.tensor(finished, device=self.model.device)
         tokens, lengths = self.tokens[at].tolist(), self.lengths[at].tolist()
         values = (self.totals[at] / self.lengths[at]).tolist()
-        self.lengths[at], self.kept.positions[at] = 0, -1
+        self.counts[at], self.lengths[at], self.kept.positions[at] = 0, 0, -1
         for place, answers, ends, log_probabilities in zip(finished, tokens, lengths, values, strict=True):
             number, self.numbers[place], self.said[place] = self.numbers[place], None, 0
             assert number is not None
