@@ -50,9 +50,7 @@ def score(
 
 @app.command()
 def summarize(
-    file: Annotated[
-        str, typer.Argument(metavar="FILE", help="Text (a dialogue), JSONL or CSV; - is standard input.")
-    ],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Text (a dialogue), JSONL or CSV; - is standard input.")],
     model: Annotated[
         str | None, typer.Option(help="A trained model, or ensemble; else the ensemble, or the only model.")
     ] = None,
@@ -73,7 +71,9 @@ def summarize(
 
 
 @app.command()
-def serve(port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine alone: 127.0.0.1.")] = 7860) -> None:
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine alone: 127.0.0.1.")] = 7860,
+) -> None:
     """Open a page in which dialogues are pasted and the models' summaries stand side by side."""
     from yoyak import page  # As above.
 

@@ -1,11 +1,11 @@
 """Dialogues that somebody hands over to be summarised: text, JSONL or the competition's CSV, or standard input."""
 
-import json
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 
 from yoyak.dialogues import read_dialogues, speakers, turns
 from yoyak.errors import UserError
@@ -102,16 +102,15 @@ def _json_lines(text: str, name: str) -> Input:
 
 def _row(line: str, where: str) -> Row:
     try:
-        content = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise UserError(f"{where}: not valid JSON: {error.msg} (column {error.colno})") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{where}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f'{where}: a JSON object is expected, such as {{"dialogue": "…"}}')
-    try:
-        return Row.model_validate(content)
+        return Row.model_validate_json(line)
     except ValidationError as error:
-        fault = error.errors()[0]
-        says = "missing; add it" if fault["type"] == "missing" else f"text is expected, not {str(fault['input'])[:40]}"
-        raise UserError(f"{where}: key {str(fault['loc'][0])!r}: {says}") from None
+        raise UserError(f"{where}: {_told(error.errors()[0])}") from None
+
+
+def _told(fault: ErrorDetails) -> str:
+    if fault["type"] == "json_invalid":
+        return f"not valid JSON: {fault['ctx']['error']}".replace(" at line 1 column ", ", column ")
+    if not fault["loc"]:
+        return 'a JSON object is expected, such as {"dialogue": "…"}'
+    says = "missing; add it" if fault["type"] == "missing" else f"text is expected, not {str(fault['input'])[:40]}"
+    return f"key {str(fault['loc'][0])!r}: {says}"

@@ -29,7 +29,9 @@ EXAMPLE = """\
 #Person1#: 그럼 금요일 오후 다섯 시로 부탁드려요. 혹시 주차도 되나요?
 #Person2#: 네, 건물 지하에 두 시간까지 무료로 세우실 수 있어요. 금요일에 뵙겠습니다.
 """
+HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
 FAULTS = {"empty": "빈 요약", "unfinished": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
+WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 COLOURS = 6
 """Of person tags, in the style sheet."""
 
@@ -40,21 +42,29 @@ def serve(port: int) -> None:
         raise UserError("the package gradio is missing: `pip install 'yoyak[serve]'`")
     # Read by gradio as it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    _pass_by_proxies()
     params = trained.open_project()
     page = build(params, trained.offered(params), cache(trained.load))
-    print(f"http://{HOST}:{port} (Ctrl+C ends it)", file=sys.stderr, flush=True)
     try:
         _launch(page, port)
     except OSError:
-        raise UserError(f"port {port} is taken; choose another with --port") from None
+        raise UserError(f"port {port} of {HOST} is taken; choose another with --port") from None
+    print(f"http://{HOST}:{port} (Ctrl+C ends it)", file=sys.stderr, flush=True)
+    page.block_thread()
+
+
+def _pass_by_proxies() -> None:
+    """Gradio asks its own server whether it is up, which no proxy can reach."""
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = f"{others},{HOST}" if others else HOST
 
 
 def _launch(page: Any, port: int) -> None:
-    import gradio
 
     page.launch(
         server_name=HOST,
         server_port=port,
+        prevent_thread_lock=True,
         share=False,
         ssr_mode=False,
         mcp_server=False,
@@ -63,10 +73,40 @@ def _launch(page: Any, port: int) -> None:
         run_history=False,
         footer_links=[],
         quiet=True,
-        theme=gradio.themes.Soft(
-            primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"], radius_size="lg"
-        ),
+        theme=_theme(),
         css=STYLE.read_text(encoding="utf-8"),
+    )
+
+
+def _theme() -> Any:
+    """Gradio's own, in colours that people with weak eyes can read, too."""
+    import gradio
+
+    theme = gradio.themes.Soft(
+        primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"], radius_size="lg"
+    )
+    return theme.set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        block_title_background_fill="none",
+        block_title_background_fill_dark="none",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        block_title_padding="0",
+        input_border_width="1px",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_600",
+        button_secondary_background_fill="*neutral_200",
+        button_secondary_background_fill_hover="*neutral_300",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        checkbox_label_background_fill_selected="*primary_700",
+        checkbox_label_background_fill_selected_dark="*primary_700",
     )
 
 
@@ -74,14 +114,15 @@ def build(params: Params, names: list[str], load: Load) -> Any:
     """The page, which offers `names` and asks the models that `load` gives."""
     import gradio
 
-    def summarize(dialogue: str, chosen: list[str]) -> Iterator[Any]:
+    def summarize(dialogue: str, chosen: list[str]) -> Iterator[str]:
         try:
             yield from _cards_as_they_come(params, dialogue, [name for name in names if name in chosen], load)
         except UserError as error:
-            raise gradio.Error(html.escape(str(error)), duration=None, title="요약하지 못했습니다") from None
+            # Where the cards would stand, not as a toast of Gradio's: that one goes away, and old cards stay.
+            yield f'<p class="error" role="alert" lang="ko">{html.escape(str(error))}</p>'
 
     with gradio.Blocks(title="요약 · yoyak", analytics_enabled=False) as page:
-        gradio.HTML('<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>')
+        gradio.HTML(HEADER)
         dialogue = gradio.Textbox(
             label="대화",
             info="한 줄에 한 차례씩, 말하는 사람의 태그로 시작합니다.",
@@ -94,9 +135,9 @@ def build(params: Params, names: list[str], load: Load) -> Any:
             choices=[(_shown_name(name), name) for name in names], value=names, label="모델", elem_id="models"
         )
         with gradio.Row():
-            example = gradio.Button("예시 대화", elem_id="example")
-            button = gradio.Button("요약하기", variant="primary", elem_id="summarize")
-        cards = gradio.HTML(elem_id="cards", show_label=False)
+            example = gradio.Button("예시 대화", min_width=120, elem_id="example")
+            button = gradio.Button("요약하기", variant="primary", min_width=120, elem_id="summarize")
+        cards = gradio.HTML(elem_id="cards")
         example.click(lambda: EXAMPLE, outputs=dialogue, api_visibility="private")
         button.click(summarize, [dialogue, chosen], cards, api_visibility="private")
     return page
@@ -113,7 +154,7 @@ def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: L
     cards: list[str] = []
     yield _grid(notes, [*cards, *map(_waiting, names)])
     for answer in trained.answers(params, names, [row], load):
-        cards.append(_card(answer))
+        cards.append(card(answer))
         yield _grid(notes, [*cards, *map(_waiting, names[len(cards) :])])
 
 
@@ -129,7 +170,8 @@ def _waiting(name: str) -> str:
     return f'<article class="card waiting"><h2>{_shown_name(name)}</h2><p class="summary">요약하는 중…</p></article>'
 
 
-def _card(answer: Answer) -> str:
+def card(answer: Answer) -> str:
+    """What a model says of one dialogue, as HTML."""
     (row,) = answer.predictions
     return (
         f'<article class="card" data-model="{answer.model}"><h2>{_shown_name(answer.model)}</h2>'
@@ -164,7 +206,12 @@ def _shown_name(name: str) -> str:
 
 def _with_tags(text: str) -> str:
     """The text as HTML, its tags as coloured labels; what is copied from the page is the text itself."""
-    return TAG.sub(_label, html.escape(text, quote=False))
+    return WORD_WITH_TAG.sub(_word, html.escape(text, quote=False))
+
+
+def _word(word: re.Match[str]) -> str:
+    """A tag and the particle after it stay on one line."""
+    return f'<span class="word">{TAG.sub(_label, word[0])}</span>'
 
 
 def _label(tag: re.Match[str]) -> str:
