@@ -4,6 +4,7 @@ import csv
 import json
 import re
 import subprocess
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import pytest
 from project import Project
 from typer.testing import CliRunner
 
-from yoyak import cli
+from yoyak import cli, inputs, trained
 from yoyak.errors import UserError
+from yoyak.models import Loaded
 from yoyak.records import Prediction, read_records
 
 DIALOGUE = "#Person1#: 내일 같이 등산 갈래?\n#Person2#: 좋아, 아침 일곱 시에 역에서 보자.\n"
@@ -165,6 +167,23 @@ def test_base_weights_that_changed(reproduced: Project, tmp_path: Path, monkeypa
     project = reproduced.copy(tmp_path / "project")
     (project.root / "twins/llama32_3b/generation_config.json").write_text("{}")
     assert "has changed since the preflight" in complaint(project, monkeypatch, "-", "--model", "llama32_3b")
+
+
+def test_memory_holds_one_model_at_a_time(reproduced: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(reproduced.root)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    loaded: list[weakref.ref[Any]] = []
+
+    def load(name: str) -> Loaded:
+        assert [model for model in loaded if model() is not None] == []
+        result = trained.load(name)
+        loaded.append(weakref.ref(result.model))
+        return result
+
+    params = trained.open_project()
+    (answer,) = trained.answers(params, ["ensemble"], [inputs.of_text(DIALOGUE, "dialogue")], load)
+    assert len(loaded) == 2
+    assert answer.predictions[0].text
 
 
 def test_the_only_model_needs_no_name(reproduced: Project, tmp_path: Path) -> None:

@@ -60,7 +60,6 @@ def _pass_by_proxies() -> None:
 
 
 def _launch(page: Any, port: int) -> None:
-
     page.launch(
         server_name=HOST,
         server_port=port,
