@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-import pandas as pd
-
 from yoyak import ensemble, scoring, significance
 from yoyak.ensemble import EnsembleParams
 from yoyak.errors import exits_with_one_line
@@ -22,12 +20,11 @@ def main() -> None:
         split: {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in models}
         for split in ("dev", "test")
     }
-    rows = pd.read_csv("scores/rows.csv", keep_default_na=False, dtype={"fname": str, "model": str})
-    by_fname = rows[rows["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
+    by_fname = ensemble.dev_scores(Path("scores/rows.csv"), models)
     scores = {
         name: by_fname[name].loc[[row.fname for row in said]].to_numpy() for name, said in predictions["dev"].items()
     }
-    weights = ensemble.members(params, models, {name: scores[name].mean() for name in models})
+    weights = ensemble.dev_weights(params, by_fname)
     combined = {split: ensemble.combine(said, weights) for split, said in predictions.items()}
     for split, summaries in combined.items():
         write_records(Path(f"ensemble/{split}.jsonl"), summaries)

@@ -1,20 +1,22 @@
 """The command `yoyak`."""
 
+import contextlib
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 
-from yoyak import outsiders, report
+from yoyak import inputs, outsiders, report
 from yoyak.errors import exits_with_one_line
 from yoyak.morphemes import Tokenizer
 from yoyak.rouge import Library, ReferenceRule
 from yoyak.scoring import ScoringParams
 
 app = typer.Typer(
-    help="Summaries of Korean dialogues: scoring, and a look at what the pipeline made.", no_args_is_help=True
+    help="Summaries of Korean dialogues: writing, scoring, and a look at what the pipeline made.", no_args_is_help=True
 )
 
 
@@ -44,6 +46,38 @@ def score(
         print(json.dumps(result, ensure_ascii=False, indent=2))
     else:
         Console().print(*report.outsider_tables(predictions.name, result), sep="\n")
+
+
+@app.command()
+def summarize(
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Text (a dialogue), JSONL or CSV; - is standard input.")],
+    model: Annotated[
+        str | None, typer.Option(help="A trained model, or ensemble; else the ensemble, or the only model.")
+    ] = None,
+) -> None:
+    """Summarise dialogues with the project's trained models: a text's summary, or JSONL, on standard output."""
+    asked = inputs.read(file)
+    # Whatever a library prints on the way is no summary: standard output is for these alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        from yoyak import trained  # It loads PyTorch, which the other commands do without.
+
+        params = trained.open_project()
+        name = model or trained.default(params)
+        (answer,) = trained.answers(params, [name], asked.dialogues, trained.load)
+        for note in [*inputs.notes(asked.dialogues), *answer.notes]:
+            print(f"note: {note}")
+    for row in answer.predictions:
+        print(row.text if asked.is_text else json.dumps({"fname": row.fname, "summary": row.text}, ensure_ascii=False))
+
+
+@app.command()
+def serve(
+    port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine alone: 127.0.0.1.")] = 7860,
+) -> None:
+    """Open a page in which dialogues are pasted and the models' summaries stand side by side."""
+    from yoyak import page  # As above.
+
+    page.serve(port)
 
 
 @exits_with_one_line

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from yoyak import rouge
@@ -30,6 +32,24 @@ def members(params: EnsembleParams, models: Sequence[str], weights: Mapping[str,
         if name not in models:
             raise UserError(f"params.yaml: ensemble.members: {name} is not in run.models ({', '.join(models)})")
     return {name: weights[name] for name in chosen}
+
+
+def dev_scores(path: Path, models: Sequence[str]) -> pd.DataFrame:
+    """Each dev row's score from `scores/rows.csv`: rows by fname, columns `models`."""
+    try:
+        rows = pd.read_csv(path, keep_default_na=False, dtype={"fname": str, "model": str})
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
+    table = rows[rows["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
+    for name in models:
+        if name not in table.columns:
+            raise UserError(f"{path}: no dev scores of {name}; run `dvc repro`")
+    return table[list(models)]
+
+
+def dev_weights(params: EnsembleParams, scores: pd.DataFrame) -> dict[str, float]:
+    """The weight of each model that takes part: its mean dev score."""
+    return members(params, list(scores.columns), {name: scores[name].to_numpy().mean() for name in scores.columns})
 
 
 def combine(predictions: Mapping[str, Sequence[Prediction]], weights: Mapping[str, float]) -> list[Prediction]:

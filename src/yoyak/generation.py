@@ -4,9 +4,9 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
@@ -255,8 +255,14 @@ def _end_ids(loaded: Loaded) -> list[int]:
     return sorted({loaded.encoder.end_id, loaded.tokenizer.eos_token_id})
 
 
-@lru_cache(maxsize=1)
+_guards: WeakKeyDictionary[Any, ScriptGuard] = WeakKeyDictionary()
+"""By model, and no longer there than it: a guard must not keep its model in memory."""
+
+
 def _guard(loaded: Loaded) -> ScriptGuard:
-    """Made once a process: a large vocabulary takes seconds."""
+    """Made once a model: a large vocabulary takes seconds."""
     model = loaded.model
-    return ScriptGuard(loaded.tokenizer, _end_ids(loaded), model.get_output_embeddings().weight.shape[0], model.device)
+    if model not in _guards:
+        size = model.get_output_embeddings().weight.shape[0]
+        _guards[model] = ScriptGuard(loaded.tokenizer, _end_ids(loaded), size, model.device)
+    return _guards[model]

@@ -1,0 +1,165 @@
+"""The trained models of this project, asked for summaries of any dialogues."""
+
+import gc
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from yoyak import ensemble, gpu
+from yoyak.errors import UserError
+from yoyak.generation import faults_of, generate
+from yoyak.models import Loaded, load_for_inference
+from yoyak.parameters import check, read_yaml
+from yoyak.preflight import Params, read_params
+from yoyak.prompts import build
+from yoyak.records import Dialogue, Prediction, Prompt
+from yoyak.search import GenerationJob
+
+ENSEMBLE = "ensemble"
+SCORES = Path("scores/rows.csv")
+HOW_TO_GET = "`dvc pull` brings what was pushed, `dvc repro` trains"
+
+Load = Callable[[str], Loaded]
+"""From a model's name to the model in memory."""
+
+
+class Answer(NamedTuple):
+    """What a model, or the ensemble, says of the dialogues."""
+
+    model: str
+    predictions: list[Prediction]
+    """In the dialogues' order; `faults` are of the summary that was chosen, in the ensemble's too."""
+    shortened: int
+    """Dialogues that lost turns to fit the model's token budget; of the ensemble, its worst member's."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the summaries should know, a line each."""
+        lost = f"{self.model}: {self.shortened} of {len(self.predictions)} dialogues lost turns to max_prompt_tokens"
+        return [lost] * bool(self.shortened) + [
+            f"{row.fname}: the summary is faulty after a second search, too: {', '.join(row.faults)}"
+            for row in self.predictions
+            if row.faults
+        ]
+
+
+def open_project() -> Params:
+    """The parameters of the project in the working folder; from here on this process keeps to its limits."""
+    params = read_params(Path("params.yaml"))
+    gpu.use_one()
+    gpu.limit(params.limits)
+    return params
+
+
+def trained_models(params: Params) -> list[str]:
+    """Those that are here, one at least, the models of the run first."""
+    names = [name for name in dict.fromkeys([*params.run.models, *params.models]) if _is_here(name)]
+    if not names:
+        raise UserError(f"no trained model is here; {HOW_TO_GET}")
+    return names
+
+
+def offered(params: Params) -> list[str]:
+    """All that can be asked: the trained models, and the ensemble where each member is here."""
+    names = trained_models(params)
+    joins = len(_members(params)) > 1 and SCORES.exists() and set(_members(params)) <= set(names)
+    return [*names, ENSEMBLE] if joins else names
+
+
+def default(params: Params) -> str:
+    """The ensemble where it was made of several models, else the only model."""
+    names = trained_models(params)
+    of_run = [name for name in names if name in params.run.models]
+    if len(of_run) > 1 and Path("metrics/ensemble.json").exists():
+        return ENSEMBLE
+    chosen = of_run or names
+    if len(chosen) > 1:
+        raise UserError(f"several models are here, and no ensemble of them; choose with --model: {', '.join(chosen)}")
+    return chosen[0]
+
+
+def check_name(params: Params, name: str) -> None:
+    """Stop before any work where `name` is no trained model of this project, nor its ensemble."""
+    if name != ENSEMBLE and name not in params.models:
+        known = ", ".join([*trained_models(params), ENSEMBLE])
+        raise UserError(f"no model {name!r} in params.yaml; trained and here: {known}")
+    for model in _members(params) if name == ENSEMBLE else [name]:
+        if not _is_here(model):
+            of = f"the ensemble's member {model}" if name == ENSEMBLE else model
+            raise UserError(f"{of} is not here ({_missing(model)} is missing); {HOW_TO_GET}")
+
+
+def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Answer]:
+    """The answer of each of `names` as it is there, the ensemble's last.
+
+    Models are asked one after another; where `load` keeps none, memory holds one at a time.
+    """
+    for name in names:
+        check_name(params, name)
+    weights = _weights(params) if ENSEMBLE in names else {}
+    prompts = [build(row, params.prompts, for_training=False) for row in dialogues]
+    said: dict[str, Answer] = {}
+    for name in dict.fromkeys([*names, *weights]):
+        if name == ENSEMBLE:
+            continue
+        said[name] = _answer(name, prompts, load)
+        if name in names:
+            yield said[name]
+    if ENSEMBLE in names:
+        yield _combined([said[name] for name in weights], weights, prompts)
+
+
+def load(name: str) -> Loaded:
+    """The trained model, in memory: on the GPU where there is one."""
+    job = _job(name)
+    with gpu.running_out_is_told(name, "ask for fewer models"):
+        return load_for_inference(job.model, Path(f"models/{name}"), job.quantization)
+
+
+def _answer(name: str, prompts: list[Prompt], load: Load) -> Answer:
+    # What is left of the model before this one would stand in memory beside it.
+    gc.collect()
+    with tempfile.TemporaryDirectory() as kept:
+        generated = generate(load(name), prompts, _job(name), name, Path(kept))
+    return Answer(name, generated.predictions, generated.shortened_prompts)
+
+
+def _combined(members: list[Answer], weights: dict[str, float], prompts: list[Prompt]) -> Answer:
+    """The members' candidates, joined as the stage `ensemble` joins them."""
+    rows = ensemble.combine({answer.model: answer.predictions for answer in members}, weights)
+    judged = [_with_faults(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+    return Answer(ENSEMBLE, judged, max(answer.shortened for answer in members))
+
+
+def _with_faults(row: Prediction, prompt: Prompt) -> Prediction:
+    """The ensemble's summary judged as a model's is."""
+    faults = faults_of(row.candidates[0], "\n".join(prompt.turns)) if row.candidates else ("empty",)
+    return row.model_copy(update={"faults": faults or None})
+
+
+def _members(params: Params) -> list[str]:
+    return params.ensemble.members or params.run.models
+
+
+def _weights(params: Params) -> dict[str, float]:
+    scores = ensemble.dev_scores(SCORES, params.run.models)
+    return ensemble.dev_weights(params.ensemble, scores)
+
+
+def _job(name: str) -> GenerationJob:
+    path = _resolved(name)
+    return check(GenerationJob, read_yaml(path), f"{path}:")
+
+
+def _resolved(name: str) -> Path:
+    return Path(f"data/resolved/{name}/generation.yaml")
+
+
+def _missing(name: str) -> Path | None:
+    """The first that is not here of what makes a trained model."""
+    return next((path for path in (Path(f"models/{name}"), _resolved(name)) if not path.exists()), None)
+
+
+def _is_here(name: str) -> bool:
+    return _missing(name) is None

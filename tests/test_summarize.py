@@ -1,0 +1,195 @@
+"""`yoyak summarize`: the pipeline's own summaries, of whatever dialogue."""
+
+import csv
+import json
+import re
+import subprocess
+import weakref
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import Project
+from typer.testing import CliRunner
+
+from yoyak import cli, inputs, trained
+from yoyak.errors import UserError
+from yoyak.models import Loaded
+from yoyak.records import Prediction, read_records
+
+DIALOGUE = "#Person1#: 내일 같이 등산 갈래?\n#Person2#: 좋아, 아침 일곱 시에 역에서 보자.\n"
+
+
+def summarize(project: Project, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """As a user types it; with the threads of the stages, so that sums are rounded as theirs are."""
+    return subprocess.run(
+        ["yoyak", "summarize", *arguments],
+        cwd=project.root,
+        env=project.environment(),
+        input=stdin,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def rows_of(printed: str) -> list[tuple[str, str]]:
+    return [(row["fname"], row["summary"]) for row in map(json.loads, printed.splitlines())]
+
+
+def made_by_the_pipeline(path: Path) -> list[tuple[str, str]]:
+    return [(row.fname, row.text) for row in read_records(path, Prediction)]
+
+
+def test_the_ensemble_of_a_csv_is_the_pipelines(reproduced: Project) -> None:
+    done = summarize(reproduced, "data/sample/test.csv")
+    assert done.returncode == 0, done.stderr
+    assert rows_of(done.stdout) == made_by_the_pipeline(reproduced.root / "ensemble/test.jsonl")
+    # What is no summary is told elsewhere: the progress of both members above all.
+    assert "llama32_3b" in done.stderr
+    assert "bart_mini" in done.stderr
+
+
+@pytest.mark.parametrize("model", ["llama32_3b", "bart_mini"])
+def test_a_models_summaries_of_jsonl_from_standard_input_are_the_pipelines(reproduced: Project, model: str) -> None:
+    with (reproduced.root / "data/sample/test.csv").open(newline="") as file:
+        rows = [{"fname": row["fname"], "dialogue": row["dialogue"], "note": 1} for row in csv.DictReader(file)]
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    done = summarize(reproduced, "-", "--model", model, stdin=f"\n{lines}")
+    assert done.returncode == 0, done.stderr
+    predictions = read_records(reproduced.root / f"predictions/{model}/test.jsonl", Prediction)
+    assert rows_of(done.stdout) == [(row.fname, row.text) for row in predictions]
+    told = [line for line in done.stderr.splitlines() if line.startswith("note: ")]
+    assert told == [
+        f"note: {row.fname}: the summary is faulty after a second search, too: {', '.join(row.faults)}"
+        for row in predictions
+        if row.faults
+    ]
+    # Of BART's configuration a summary ends at the limit by itself.
+    assert told or model == "bart_mini"
+
+
+def test_a_text_gives_a_summary_and_nothing_else(reproduced: Project, tmp_path: Path) -> None:
+    (tmp_path / "dialogue.txt").write_text(DIALOGUE)
+    of_file = summarize(reproduced, str(tmp_path / "dialogue.txt"), "--model", "bart_mini")
+    assert of_file.returncode == 0, of_file.stderr
+    piped = summarize(reproduced, "-", "--model", "bart_mini", stdin=DIALOGUE)
+    row = {"dialogue": DIALOGUE}
+    (tmp_path / "rows.json").write_text(f"\n{json.dumps(row)}\n")
+    ((fname, expected),) = rows_of(summarize(reproduced, str(tmp_path / "rows.json"), "--model", "bart_mini").stdout)
+    assert fname == "line_2"
+    assert expected
+    assert of_file.stdout == piped.stdout == f"{expected}\n"
+
+
+def test_an_error_is_a_line_and_exit_code_1(reproduced: Project) -> None:
+    done = summarize(reproduced, "absent.txt")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: absent.txt: no such file; is the path right? `-` is standard input\n"
+
+
+def complaint(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: object, stdin: str = DIALOGUE) -> str:
+    """What `yoyak summarize` stops with, in this very process."""
+    monkeypatch.chdir(project.root)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError) as told:
+        CliRunner().invoke(cli.app, ["summarize", *map(str, arguments)], input=stdin, catch_exceptions=False)
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "says"),
+    [
+        ("a.txt", "", "a.txt: there is no turn in it"),
+        ("a.txt", " \n\n", "a.txt: there is no turn in it"),
+        ("a.txt", "가".encode("cp949"), "a.txt, line 1: not UTF-8"),
+        ("a.txt", "가\n나\0", "a.txt: not a text file"),
+        ("a.jsonl", "\n", "a.jsonl: empty"),
+        (
+            "a.jsonl",
+            '{"dialogue": "가"}\n{"dialogue": \n',
+            "a.jsonl, line 2: not valid JSON: EOF while parsing a value",
+        ),
+        ("a.jsonl", '{"n": ' * 5000, "a.jsonl, line 1: not valid JSON: recursion limit exceeded, column"),
+        ("a.jsonl", '["가"]', "a.jsonl, line 1: a JSON object is expected"),
+        ("a.jsonl", '{"fname": "a"}', "a.jsonl, line 1: key 'dialogue': missing; add it"),
+        ("a.jsonl", '{"dialogue": ["가"]}', "a.jsonl, line 1: key 'dialogue': text is expected, not ['가']"),
+        ("a.jsonl", '{"dialogue": "\\ud800"}', "a.jsonl, line 1: not valid JSON: "),
+        ("a.jsonl", '{"dialogue": "가", "fname": 7}', "a.jsonl, line 1: key 'fname': text is expected, not 7"),
+        ("a.jsonl", '{"dialogue": "가"}\n{"dialogue": " "}', "a.jsonl, line 2 (line_2): there is no turn"),
+        ("a.jsonl", '{"dialogue": "가", "fname": "a"}\n' * 2, "a.jsonl, line 2: a row above is named a, too"),
+        ("a.csv", "fname,dialogue\na,\n", "a.csv, row 1 (a), column 'dialogue': empty"),
+        ("a.csv", "fname,text\na,b\n", "a.csv: column 'dialogue' is missing"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told(
+    reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, content: Any, says: str
+) -> None:
+    (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert says in complaint(reproduced, monkeypatch, tmp_path / name)
+
+
+def test_a_folder_and_an_empty_standard_input(
+    reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "a folder, not a file" in complaint(reproduced, monkeypatch, tmp_path)
+    assert "standard input: there is no turn in it" in complaint(reproduced, monkeypatch, "-", stdin="\n")
+
+
+def test_an_unknown_model(reproduced: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    says = "no model 'gpt' in params.yaml; trained and here: llama32_3b, bart_mini, ensemble"
+    assert complaint(reproduced, monkeypatch, "-", "--model", "gpt") == says
+
+
+def test_models_that_are_not_here(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    how = "`dvc pull` brings what was pushed, `dvc repro` trains"
+    says = f"kobart is not here (models/kobart is missing); {how}"
+    assert complaint(reproduced, monkeypatch, "-", "--model", "kobart") == says
+    # What a clone has before `dvc pull`.
+    clone = reproduced.clone(tmp_path / "clone")
+    assert complaint(clone, monkeypatch, "-") == f"no trained model is here; {how}"
+    says = f"the ensemble's member llama32_3b is not here (models/llama32_3b is missing); {how}"
+    (clone.root / "models/bart_mini").symlink_to(reproduced.root / "models/bart_mini")
+    (clone.root / "data/resolved").symlink_to(reproduced.root / "data/resolved")
+    assert complaint(clone, monkeypatch, "-", "--model", "ensemble") == says
+
+
+def test_an_ensemble_without_scores(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    (project.root / "scores/rows.csv").unlink()
+    assert re.match(r"scores/rows.csv: no such file; run `dvc repro`", complaint(project, monkeypatch, "-"))
+    (project.root / "metrics/ensemble.json").unlink()
+    says = "several models are here, and no ensemble of them; choose with --model: llama32_3b, bart_mini"
+    assert complaint(project, monkeypatch, "-") == says
+
+
+def test_base_weights_that_changed(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    (project.root / "twins/llama32_3b/generation_config.json").write_text("{}")
+    assert "has changed since the preflight" in complaint(project, monkeypatch, "-", "--model", "llama32_3b")
+
+
+def test_memory_holds_one_model_at_a_time(reproduced: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(reproduced.root)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    loaded: list[weakref.ref[Any]] = []
+
+    def load(name: str) -> Loaded:
+        assert [model for model in loaded if model() is not None] == []
+        result = trained.load(name)
+        loaded.append(weakref.ref(result.model))
+        return result
+
+    params = trained.open_project()
+    (answer,) = trained.answers(params, ["ensemble"], [inputs.of_text(DIALOGUE, "dialogue")], load)
+    assert len(loaded) == 2
+    assert answer.predictions[0].text
+
+
+def test_the_only_model_needs_no_name(reproduced: Project, tmp_path: Path) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    project.edit(lambda params: params["run"].update(models=["bart_mini"]))
+    done = summarize(project, "-", stdin="내일 같이 등산 갈래?")
+    assert done.returncode == 0, done.stderr
+    assert "llama32_3b" not in done.stderr
+    assert "note: standard input: nobody speaks under a tag such as #Person1#" in done.stderr
