@@ -126,13 +126,21 @@ def test_unpacked_weights_are_what_4_bits_compute_with(tmp_path: Path) -> None:
     assert torch.allclose(dense(input_ids=ids).logits.float(), packed, rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+NEXT_TO_BEST = {torch.float32: 1e-3, torch.float16: 0.01, torch.bfloat16: 0.05}
+"""Of logits whose standard deviation is 0.16; on a CPU 0, 0.0005 and 0.008 are not exceeded."""
+
+
+@pytest.mark.parametrize("dtype", NEXT_TO_BEST)
 def test_each_token_is_next_to_best_for_the_plain_model(twin: Path, dtype: torch.dtype) -> None:
     """Through recorded graphs, recorded anew as places are given on, narrowed and closed, and answers grow.
 
     Not the very tokens of `generate`: where two are as good as equal, roundings tell.
     """
     model = AutoModelForCausalLM.from_pretrained(twin, dtype=dtype).to("cuda").eval()
+    # So that attention matters, and not the last token alone.
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.mul_(6 if "proj" in name else 1)
     prompts = [list(range(5, 5 + length)) for length in (90, 75, 50, 30, 30, 20, 7)]
 
     def fan_out(logits: torch.Tensor, said: Said) -> torch.Tensor:
@@ -148,7 +156,7 @@ def test_each_token_is_next_to_best_for_the_plain_model(twin: Path, dtype: torch
             with torch.no_grad():
                 logits = model(input_ids=ids).logits[0, len(prompts[number]) : -1].float()
             chosen = logits.gather(-1, torch.tensor(answer[1:], device="cuda")[:, None])[:, 0]
-            assert (logits.amax(-1) - chosen).max() < {torch.float32: 1e-4}.get(dtype, 0.02)
+            assert (logits.amax(-1) - chosen).max() < NEXT_TO_BEST[dtype]
     assert len(lengths) > 1
 
 
