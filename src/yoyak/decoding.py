@@ -23,6 +23,8 @@ READ_SHARE = 4
 """A quarter of the places is read at once: fewer would be read slowly, and more would wait empty for each other."""
 ROOM = 64
 """Tokens by which the room for answers grows."""
+SPARE_ROOM = 256
+"""Is not given back: the next long answer would need it again."""
 
 Facts = dict[str, torch.Tensor]
 """What is to be known of prompts while their answers are chosen, row by row."""
@@ -304,9 +306,9 @@ class Kept:
         return True
 
     def make_room(self, tokens: int) -> bool:
-        """For so many tokens of each answer, and not for twice as many; whether anything had to be moved for it."""
+        """For so many tokens of each answer, and not for many more; whether anything had to be moved for it."""
         needed = -(-tokens // ROOM) * ROOM
-        if needed <= self.room <= 2 * needed:
+        if needed <= self.room <= max(2 * needed, SPARE_ROOM):
             return False
         more = needed - self.room
         for layer, pair in self.answers.items():
