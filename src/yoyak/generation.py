@@ -4,12 +4,13 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.text import Text
 from transformers import set_seed
 
@@ -156,10 +157,14 @@ def check_generated(generated: Generated, limits: LimitsParams, model: str) -> N
 
 
 class Rate(ProgressColumn):
-    """Dialogues a second."""
+    """Dialogues a second, and the time left: of all the time so far, for a batch is told at once."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.speed:.1f}/s" if task.speed else "")
+        done = task.completed - task.fields["done_before"]
+        if not done or not task.elapsed:
+            return Text("")
+        left = timedelta(seconds=round(task.remaining * task.elapsed / done)) if task.remaining else timedelta()
+        return Text(f"{done / task.elapsed:.1f}/s, {left} left")
 
 
 def _progress(title: str, rows: int, done: int) -> Progress:
@@ -169,10 +174,8 @@ def _progress(title: str, rows: int, done: int) -> Progress:
         MofNCompleteColumn(),
         TextColumn("dialogues,"),
         Rate(),
-        TimeRemainingColumn(),
-        speed_estimate_period=300,
     )
-    progress.add_task(title, total=rows, completed=done)
+    progress.add_task(title, total=rows, completed=done, done_before=done)
     return progress
 
 
