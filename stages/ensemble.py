@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from yoyak import ensemble, scoring, significance
-from yoyak.ensemble import EnsembleParams
+from yoyak.ensemble import PLAN, EnsembleParams
 from yoyak.errors import exits_with_one_line
 from yoyak.parameters import check, read_yaml
 from yoyak.records import Prediction, read_records, write_json, write_records
@@ -15,28 +15,27 @@ def main() -> None:
     content = read_yaml(Path("params.yaml"))
     params = check(EnsembleParams, content["ensemble"], "params.yaml: ensemble")
     judging = check(ScoringParams, content["scoring"], "params.yaml: scoring")
-    models = content["run"]["models"]
+    models = ensemble.candidates_for_membership(params, content["run"]["models"])
     predictions = {
         split: {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in models}
         for split in ("dev", "test")
     }
-    by_fname = ensemble.dev_scores(Path("scores/rows.csv"), models)
-    scores = {
-        name: by_fname[name].loc[[row.fname for row in said]].to_numpy() for name, said in predictions["dev"].items()
-    }
-    weights = ensemble.dev_weights(params, by_fname)
-    combined = {split: ensemble.combine(said, weights) for split, said in predictions.items()}
-    for split, summaries in combined.items():
-        write_records(Path(f"ensemble/{split}.jsonl"), summaries)
-
-    fold = significance.folds(len(combined["dev"]), judging.seed)
-    judged = {
-        "dev": combined["dev"],
-        "cross_validated": ensemble.cross_validated(params, predictions["dev"], scores, fold),
-        "test": combined["test"],
-    }
-    best = predictions["dev"][max(weights, key=weights.__getitem__)]
-    write_json(Path("metrics/ensemble.json"), scoring.ensemble_report(judged, weights, best, judging))
+    split = scoring.read_split("dev")
+    scores = ensemble.dev_scores(Path("scores/rows.csv"), models, split.fnames)
+    plan, judged, gain = ensemble.plan_of_best(scores), {}, None
+    if params.strategy == "mbr":
+        dev = ensemble.study(predictions["dev"], scores, split.references, judging.metric)
+        fold = significance.folds(len(dev.pools), judging.seed)
+        judged["cross_validated"], best = ensemble.cross_validated(params, dev, predictions["dev"], fold)
+        gain = scoring.gain(judged["cross_validated"], best, judging)
+        if gain["rouge_mean"] > 0 and not gain["noise"]:
+            plan = ensemble.plan_of_mbr(params, dev)
+    summaries = {name: ensemble.combine(said, plan) for name, said in predictions.items()}
+    for name, rows in summaries.items():
+        write_records(Path(f"ensemble/{name}.jsonl"), rows)
+    decided = {"asked_for": params.strategy, "used": plan.strategy, "weights": plan.weights, "gain": gain}
+    write_json(PLAN, plan.model_dump())
+    write_json(Path("metrics/ensemble.json"), scoring.ensemble_report({**summaries, **judged}, judging) | decided)
 
 
 if __name__ == "__main__":

@@ -1,16 +1,34 @@
-"""The consensus of candidates is the one most like all of them."""
+"""The chosen candidate is the one most like all of them; and what is not worth it is left."""
 
 import math
+import random
+import runpy
+from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoyak import rouge
-from yoyak.ensemble import EnsembleParams, combine, consensus, members
+from yoyak import mbr, rouge
+from yoyak.ensemble import (
+    EnsembleParams,
+    Plan,
+    _sharpened,
+    candidates_for_membership,
+    combine,
+    cross_validated,
+    read_plan,
+    study,
+)
 from yoyak.errors import UserError
-from yoyak.records import Candidate, Prediction
+from yoyak.parameters import read_yaml, write_yaml
+from yoyak.records import Candidate, Prediction, Prompt, Reference, read_json, read_records, write_records
 
+DEFAULTS = Path(__file__).parent.parent / "params.yaml"
+STAGE = Path(__file__).parent.parent / "stages/ensemble.py"
 RAIN = "#Person1#은 비가 와서 우산을 샀다."
 RAIN_TOO = "#Person1#은 비가 와서 우산을 빌렸다."
 RAIN_ALSO = "#Person1#은 비가 많이 와서 우산을 샀다."
@@ -23,6 +41,11 @@ ROW = st.lists(TEXT, max_size=3)
 def prediction(*texts: str, fname: str = "dev_0") -> Prediction:
     candidates = tuple(Candidate(text=text, log_probability=-1.0, finished=True) for text in texts)
     return Prediction(fname=fname, text=texts[0] if texts else "", candidates=candidates)
+
+
+def consensus(rows: list[Prediction], weights: list[float]) -> Prediction:
+    (pool,) = mbr.pools({str(member): [row] for member, row in enumerate(rows)})
+    return mbr.prediction(pool, np.array(weights, dtype=float))
 
 
 def test_the_candidate_most_like_the_others_is_chosen() -> None:
@@ -40,19 +63,13 @@ def by_hand(rows: list[list[str]], weights: list[float]) -> str:
     best, best_score = "", -1.0
     for row in rows:
         for text in row:
-            terms = []
+            expected = 0.0
             for other_row, weight in zip(rows, weights, strict=True):
                 for other in other_row:
-                    terms.append(
-                        weight
-                        / len(other_row)
-                        * rouge.score(
-                            [text],
-                            [[other]],
-                        )[0].mean
-                    )
-            if text and math.fsum(terms) > best_score:
-                best, best_score = text, math.fsum(terms)
+                    expected += weight / len(other_row) * rouge.score([text], [[other]])[0].mean
+            # What differs behind the tenth digit differs by rounding.
+            if text and expected > best_score + 1e-10:
+                best, best_score = text, expected
     return best
 
 
@@ -90,20 +107,178 @@ def test_row_without_any_text_stays_empty(rows: list[Prediction]) -> None:
     assert consensus(rows, [1.0] * len(rows)) == Prediction(fname="dev_0", text="")
 
 
+def said_by(**members: list[str]) -> dict[str, list[Prediction]]:
+    return {
+        name: [prediction(text, fname=f"dev_{row}") for row, text in enumerate(texts)]
+        for name, texts in members.items()
+    }
+
+
 def test_rows_are_combined_in_order() -> None:
-    fnames = ("dev_7", "dev_1")
-    said = {name: [prediction(text, fname=fname) for fname in fnames] for name, text in (("a", RAIN), ("b", BREAD))}
-    assert [(row.fname, row.text) for row in combine(said, {"a": 2, "b": 1})] == [("dev_7", RAIN), ("dev_1", RAIN)]
+    plan = Plan(strategy="mbr", weights={"a": 0.7, "b": 0.3})
+    combined = combine(said_by(a=[RAIN, BREAD], b=[BREAD, RAIN], c=["", ""]), plan)
+    assert [(row.fname, row.text) for row in combined] == [("dev_0", RAIN), ("dev_1", BREAD)]
+
+
+def test_the_best_alone_says_what_it_said() -> None:
+    said = said_by(a=[RAIN, BREAD], b=[BREAD, RAIN])
+    assert combine(said, Plan(strategy="best", weights={"b": 1.0})) == said["b"]
 
 
 def test_members_of_different_rows_are_refused() -> None:
     with pytest.raises(UserError, match=r"different rows \(dev_0, dev_1\)"):
-        combine({"a": [prediction(RAIN)], "b": [prediction(RAIN, fname="dev_1")]}, {"a": 1, "b": 1})
+        mbr.pools({"a": [prediction(RAIN)], "b": [prediction(RAIN, fname="dev_1")]})
+
+
+def test_many_rows_are_compared_on_all_cores_alike() -> None:
+    texts = [f"{RAIN} {row}번째 말이다." for row in range(60)]
+    said = {name: [prediction(text, f"{text} {name}", BREAD) for text in texts] for name in "abc"}
+    assert sum(9 * 9 for _ in texts) > mbr.PARALLEL_FROM
+    alone = [pool for row in zip(*said.values(), strict=True) for pool in mbr._pools([row])]
+    for pool, expected in zip(mbr.pools(said), alone, strict=True):
+        assert pool.candidates == expected.candidates
+        assert np.array_equal(pool.utilities, expected.utilities)
 
 
 def test_members_are_all_models_or_those_named() -> None:
-    weights = {"a": 40.0, "b": 41.0}
-    assert members(EnsembleParams(strategy="consensus"), ["a", "b"], weights) == weights
-    assert members(EnsembleParams(strategy="consensus", members=["b"]), ["a", "b"], weights) == {"b": 41.0}
+    models = ["a", "b"]
+    assert candidates_for_membership(EnsembleParams(strategy="mbr"), models) == models
+    assert candidates_for_membership(EnsembleParams(strategy="mbr", members=1), models) == models
+    assert candidates_for_membership(EnsembleParams(strategy="mbr", members=["b"]), models) == ["b"]
     with pytest.raises(UserError, match=r"ensemble.members: c is not in run.models \(a, b\)"):
-        members(EnsembleParams(strategy="consensus", members=["c"]), ["a", "b"], weights)
+        candidates_for_membership(EnsembleParams(strategy="mbr", members=["c"]), models)
+
+
+WORDS = [
+    "비",
+    "우산",
+    "학교",
+    "친구",
+    "내일",
+    "점심",
+    "병원",
+    "회의",
+    "기차",
+    "책",
+    "영화",
+    "주말",
+    "버스",
+    "빵",
+    "커피",
+    "약속",
+    "전화",
+    "시험",
+    "여행",
+    "선물",
+]
+ROWS = 80
+
+
+def references(seed: int = 0) -> list[str]:
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS, k=14)) for _ in range(ROWS)]
+
+
+def with_errors(texts: list[str], seed: int, share: float | None = None) -> list[str]:
+    """A share of the words is another; of each text its own where none is given."""
+    draw = random.Random(seed)
+    worse = []
+    for text in texts:
+        wrong = draw.uniform(0, 0.8) if share is None else share
+        worse.append(" ".join(draw.choice(WORDS) if draw.random() < wrong else word for word in text.split()))
+    return worse
+
+
+def run_stage(folder: Path, said: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch, **params: Any) -> Any:
+    """The stage `ensemble` on dev rows whose references are `references()`, and test rows that are the same."""
+    monkeypatch.chdir(folder)
+    expected = references()
+    fnames = [f"dev_{row}" for row in range(ROWS)]
+    write_yaml(
+        Path("params.yaml"),
+        read_yaml(DEFAULTS) | {"run": {"models": list(said)}, "ensemble": {"strategy": "mbr"} | params},
+    )
+    prompts = [Prompt(fname=fname, system="", turns=("#Person1#: 네.",), question="") for fname in fnames]
+    scored = {name: rouge.score(texts, [(text,) for text in expected]) for name, texts in said.items()}
+    for split in ("dev", "test"):
+        write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
+        for name, rows in said_by(**said).items():
+            write_records(Path(f"predictions/{name}/{split}.jsonl"), rows)
+    write_records(
+        Path("data/references/dev.jsonl"),
+        [Reference(fname=fname, summaries=(text,)) for fname, text in zip(fnames, expected, strict=True)],
+    )
+    Path("scores").mkdir()
+    pd.DataFrame(
+        [
+            {"split": "dev", "model": name, "fname": fname, "rouge_mean": 100 * score.mean}
+            for name, scores in scored.items()
+            for fname, score in zip(fnames, scores, strict=True)
+        ]
+    ).to_csv("scores/rows.csv", index=False)
+    runpy.run_path(str(STAGE), run_name="__main__")
+    return read_json(Path("metrics/ensemble.json"))
+
+
+def test_a_known_gain_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Members that err on different rows: what most agree on is right more often than any of them."""
+    members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
+    report = run_stage(tmp_path, members, monkeypatch)
+    assert report["used"] == "mbr"
+    assert report["gain"]["ci95_low"] > 0
+    assert report["cross_validated"]["rouge_mean"] == pytest.approx(report["ensemble"]["rouge_mean"], abs=3)
+    assert sum(report["weights"].values()) == pytest.approx(1)
+    plan = read_plan(Path("ensemble/plan.json"))
+    assert plan == Plan(strategy="mbr", weights=report["weights"])
+    written = read_records(Path("ensemble/test.jsonl"), Prediction)
+    assert written == combine(said_by(**members), plan)
+
+
+@pytest.mark.parametrize("kind", ["one good, two bad alike", "all alike"])
+def test_where_there_is_no_gain_the_best_member_speaks_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    bad = with_errors(references(), 1, share=0.8)
+    good = with_errors(references(), 2, share=0.1) if kind == "one good, two bad alike" else bad
+    report = run_stage(tmp_path, {"a": bad, "b": good, "c": bad}, monkeypatch)
+    assert report["used"] == "best"
+    assert report["gain"]["noise"]
+    best = "b" if good is not bad else "a"
+    assert report["weights"] == {best: 1.0}
+    assert [row.text for row in read_records(Path("ensemble/dev.jsonl"), Prediction)] == good
+
+
+def test_the_best_alone_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
+    report = run_stage(tmp_path, members, monkeypatch, strategy="best")
+    assert (report["used"], report["gain"]) == ("best", None)
+    assert "cross_validated" not in report
+
+
+def test_as_many_members_as_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
+    members["worst"] = with_errors(references(), 9, share=0.95)
+    assert "worst" not in run_stage(tmp_path, members, monkeypatch, members=3)["weights"]
+
+
+def test_no_row_weighs_on_what_it_is_judged_by() -> None:
+    """A member that is best on a single row by far, and worst on all others: that row is judged without it."""
+    expected = references()[:10]
+    good, bad = with_errors(expected, 1, share=0.3), with_errors(expected, 2, share=0.9)
+    members = said_by(good=good, lucky=[expected[0], *bad[1:]])
+    scores = {
+        name: np.array(
+            [100 * score.mean for score in rouge.score([row.text for row in rows], [(t,) for t in expected])]
+        )
+        for name, rows in members.items()
+    }
+    dev = study(members, scores, [(text,) for text in expected], rouge.COMPETITION)
+    fold = np.arange(10)
+    _, best = cross_validated(EnsembleParams(strategy="mbr", members=1), dev, members, fold)
+    assert [row.text for row in best] == good
+
+
+def test_weights_fall_with_the_distance_to_the_best() -> None:
+    assert _sharpened({"a": 40.0, "b": 39.0}, 0.0) == {"a": 0.5, "b": 0.5}
+    sharp = _sharpened({"a": 40.0, "b": 39.0}, 2.0)
+    assert sharp["a"] / sharp["b"] == pytest.approx(math.e**2)

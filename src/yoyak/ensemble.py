@@ -1,41 +1,72 @@
-"""One summary a row from the candidates of several models."""
+"""One summary a row from several models: which take part, how much each counts, and whether it is worth it."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from pydantic import Field
 
-from yoyak import rouge
+from yoyak import mbr, rouge
 from yoyak.errors import UserError
-from yoyak.parameters import Section
-from yoyak.records import Candidate, Prediction
+from yoyak.mbr import Pool
+from yoyak.parameters import Section, check
+from yoyak.records import Prediction, read_json
 from yoyak.significance import Floats
+
+Strategy = Literal["mbr", "best"]
+SHARPNESS = (0.0, 0.25, 0.5, 1.0, 2.0)
+"""Among these one is learned: 0 lets all members count alike; at 2 a member whose dev score is one point lower counts
+for a seventh."""
+PLAN = Path("ensemble/plan.json")
 
 
 class EnsembleParams(Section):
     """How models join."""
 
-    strategy: Literal["consensus"]
-    """`consensus`: the candidate most like all models' candidates, in the competition's own metric."""
-    members: list[str] | None = None
-    """Models of `run.models` that take part; all where the key is empty."""
+    strategy: Strategy
+    """`mbr`: the candidate most like all members' candidates, in the competition's own metric, unless what it gains on
+    dev may be chance; `best`: what the best member says."""
+    members: Annotated[int, Field(ge=1)] | list[str] | None = None
+    """So many of `run.models`, the best on dev; or these; all where the key is empty."""
 
 
-def members(params: EnsembleParams, models: Sequence[str], weights: Mapping[str, float]) -> dict[str, float]:
-    """The weight of each model that takes part."""
-    chosen = params.members or list(models)
-    for name in chosen:
+class Plan(Section):
+    """What was decided on dev: the content of `ensemble/plan.json`."""
+
+    strategy: Strategy
+    weights: dict[str, float]
+    """Of the members, 1 in all; under `best` there is one."""
+
+
+class Dev(NamedTuple):
+    """What dev tells of the models that may take part."""
+
+    scores: dict[str, Floats]
+    """Of each model's summaries, in percent, shape (rows,)."""
+    pools: list[Pool]
+    """Whose utilities have a column for each model, in the order of `scores`."""
+    candidate_scores: list[Floats]
+    """Of each pool's candidates, in percent."""
+
+
+def check_members(params: EnsembleParams, models: Sequence[str]) -> None:
+    """Stop where a named member is not in the run."""
+    for name in params.members if isinstance(params.members, list) else []:
         if name not in models:
             raise UserError(f"params.yaml: ensemble.members: {name} is not in run.models ({', '.join(models)})")
-    return {name: weights[name] for name in chosen}
 
 
-def dev_scores(path: Path, models: Sequence[str]) -> pd.DataFrame:
-    """Each dev row's score from `scores/rows.csv`: rows by fname, columns `models`."""
+def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> list[str]:
+    """Models that may take part."""
+    check_members(params, models)
+    return list(params.members) if isinstance(params.members, list) else list(models)
+
+
+def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict[str, Floats]:
+    """Each model's scores of the dev rows `fnames` from `scores/rows.csv`, in percent, shape (rows,)."""
     try:
         rows = pd.read_csv(path, keep_default_na=False, dtype={"fname": str, "model": str})
     except FileNotFoundError:
@@ -44,67 +75,101 @@ def dev_scores(path: Path, models: Sequence[str]) -> pd.DataFrame:
     for name in models:
         if name not in table.columns:
             raise UserError(f"{path}: no dev scores of {name}; run `dvc repro`")
-    return table[list(models)]
+    return {name: table[name].loc[list(fnames)].to_numpy() for name in models}
 
 
-def dev_weights(params: EnsembleParams, scores: pd.DataFrame) -> dict[str, float]:
-    """The weight of each model that takes part: its mean dev score."""
-    return members(params, list(scores.columns), {name: scores[name].to_numpy().mean() for name in scores.columns})
+def study(
+    predictions: Mapping[str, Sequence[Prediction]],
+    scores: dict[str, Floats],
+    references: Sequence[Sequence[str]],
+    metric: rouge.Metric,
+) -> Dev:
+    """Compare and score all candidates of the dev rows, whose `references` these are."""
+    pools = mbr.pools(predictions)
+    texts = [candidate.text for pool in pools for candidate in pool.candidates]
+    repeated = [row for pool, row in zip(pools, references, strict=True) for _ in pool.candidates]
+    values = np.array([100 * score.mean for score in rouge.score(texts, repeated, metric)])
+    ends = np.cumsum([len(pool.candidates) for pool in pools])
+    return Dev(scores, pools, np.split(values, ends[:-1]))
 
 
-def combine(predictions: Mapping[str, Sequence[Prediction]], weights: Mapping[str, float]) -> list[Prediction]:
-    """A prediction for each row of the members, which hold the same rows in the same order.
+def learn(params: EnsembleParams, dev: Dev, rows: NDArray[np.bool_]) -> dict[str, float]:
+    """The members' weights that do best on these `rows` of dev, shape (rows,)."""
+    means = {name: float(scores[rows].mean()) for name, scores in dev.scores.items()}
+    ranked = sorted(means, key=means.__getitem__, reverse=True)
+    members = ranked[: params.members] if isinstance(params.members, int) else ranked
+    options = [_sharpened({name: means[name] for name in members}, sharpness) for sharpness in SHARPNESS]
+    gained = [_mean_score(dev, _vector(dev, weights), np.flatnonzero(rows)) for weights in options]
+    return options[int(np.argmax(gained))]
 
-    `weights` are the members' dev scores: the better model's candidates count for more.
-    """
-    votes = zip(*(predictions[name] for name in weights), strict=True)
-    return [consensus(rows, list(weights.values())) for rows in votes]
+
+def _sharpened(means: dict[str, float], sharpness: float) -> dict[str, float]:
+    """Weights that fall with the distance to the best mean, in percent points."""
+    best = max(means.values())
+    raw = {name: float(np.exp(sharpness * (mean - best))) for name, mean in means.items()}
+    return {name: weight / sum(raw.values()) for name, weight in raw.items()}
+
+
+def _vector(dev: Dev, weights: Mapping[str, float]) -> Floats:
+    return np.array([weights.get(name, 0.0) for name in dev.scores])
+
+
+def _mean_score(dev: Dev, weights: Floats, rows: NDArray[np.int64]) -> float:
+    return float(np.mean([_score_of(dev, weights, int(row)) for row in rows]))
+
+
+def _score_of(dev: Dev, weights: Floats, row: int) -> float:
+    pool = dev.pools[row]
+    return float(dev.candidate_scores[row][mbr.choose(pool, weights)]) if pool.candidates else 0.0
+
+
+def best_member(scores: Mapping[str, Floats], rows: NDArray[np.bool_]) -> str:
+    """The model with the best mean on these rows."""
+    return max(scores, key=lambda name: float(scores[name][rows].mean()))
 
 
 def cross_validated(
     params: EnsembleParams,
+    dev: Dev,
     predictions: Mapping[str, Sequence[Prediction]],
-    row_scores: Mapping[str, Floats],
     fold: NDArray[np.int64],
-) -> list[Prediction]:
-    """The dev rows combined by weights to which they themselves did not contribute: an estimate's summaries.
+) -> tuple[list[Prediction], list[Prediction]]:
+    """The dev rows by the ensemble and by its best member, each chosen without them.
 
-    `row_scores` are each model's scores of the rows, shape (rows,); `fold` is the part each row belongs to.
+    `fold` is the part each row belongs to, shape (rows,).
     """
-    result: dict[int, Prediction] = {}
+    combined, best = {}, {}
     for part in range(fold.max() + 1):
-        inside = np.flatnonzero(fold == part).tolist()
         # A single row has no others to learn from.
         outside = fold != part if len(fold) > 1 else fold == part
-        weights = members(params, list(predictions), {name: row_scores[name][outside].mean() for name in predictions})
-        rows = {name: [predictions[name][row] for row in inside] for name in weights}
-        result |= dict(zip(inside, combine(rows, weights), strict=True))
-    return [result[row] for row in range(len(fold))]
+        weights, name = _vector(dev, learn(params, dev, outside)), best_member(dev.scores, outside)
+        for row in np.flatnonzero(fold == part).tolist():
+            combined[row] = mbr.prediction(dev.pools[row], weights)
+            best[row] = predictions[name][row]
+    return [combined[row] for row in range(len(fold))], [best[row] for row in range(len(fold))]
 
 
-def consensus(rows: Sequence[Prediction], weights: Sequence[float]) -> Prediction:
-    """Minimum Bayes risk (Kumar & Byrne 2004): the candidate with the highest expected ROUGE against all candidates.
-
-    Itself among them: else, of two members with one candidate each, the lighter one's would win. A member's weight is
-    shared evenly among its candidates. The best-ranked candidate wins a tie.
-    """
-    if len(names := {row.fname for row in rows}) > 1:
-        raise UserError(f"the members' predictions are of different rows ({', '.join(sorted(names))}); run `dvc repro`")
-    pool = [
-        (candidate, weight / len(row.candidates))
-        for row, weight in zip(rows, weights, strict=True)
-        for candidate in row.candidates
-        if candidate.text
-    ]
-    if not pool:
-        return Prediction(fname=rows[0].fname, text="")
-    expected = [_expected_score(candidate, pool) for candidate, _ in pool]
-    best = max(range(len(pool)), key=expected.__getitem__)
-    order = [best, *(index for index in range(len(pool)) if index != best)]
-    return Prediction(fname=rows[0].fname, text=pool[best][0].text, candidates=tuple(pool[index][0] for index in order))
+def plan_of_best(dev_scores: Mapping[str, Floats]) -> Plan:
+    return Plan(strategy="best", weights={best_member(dev_scores, _everywhere(dev_scores)): 1.0})
 
 
-def _expected_score(candidate: Candidate, pool: Sequence[tuple[Candidate, float]]) -> float:
-    scores = rouge.score([candidate.text] * len(pool), [(other.text,) for other, _ in pool])
-    # Not `sum`: its rounding depends on the order, and of two equal candidates the later one might win.
-    return math.fsum(weight * score.mean for score, (_, weight) in zip(scores, pool, strict=True))
+def plan_of_mbr(params: EnsembleParams, dev: Dev) -> Plan:
+    return Plan(strategy="mbr", weights=learn(params, dev, _everywhere(dev.scores)))
+
+
+def _everywhere(scores: Mapping[str, Floats]) -> NDArray[np.bool_]:
+    return np.ones(len(next(iter(scores.values()))), dtype=bool)
+
+
+def combine(predictions: Mapping[str, Sequence[Prediction]], plan: Plan) -> list[Prediction]:
+    """A prediction for each row of the members, which hold the same rows in the same order."""
+    members = {name: predictions[name] for name in plan.weights}
+    if plan.strategy == "best":
+        (only,) = members.values()
+        return list(only)
+    weights = np.array(list(plan.weights.values()))
+    return [mbr.prediction(pool, weights) for pool in mbr.pools(members)]
+
+
+def read_plan(path: Path = PLAN) -> Plan:
+    return check(Plan, read_json(path), f"{path}:")

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator
 
 from yoyak import dialogues, morphemes, weights
 from yoyak.dialogues import DataParams
-from yoyak.ensemble import EnsembleParams, members
+from yoyak.ensemble import EnsembleParams, check_members
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams, check_disk
 from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
@@ -90,7 +90,7 @@ def read_params(path: Path) -> Params:
         for name in getattr(params.run, key):
             if name not in params.models:
                 raise UserError(f"{path}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
-    members(params.ensemble, params.run.models, dict.fromkeys(params.run.models, 1.0))
+    check_members(params.ensemble, params.run.models)
     for name, entry in params.models.items():
         resolve(params, name, pin=None)
         if entry["weights"] == "scratch":

@@ -95,12 +95,14 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
 def _what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
     """What was chosen on dev is worth less elsewhere."""
     lines = ["Each model's epoch, the best model and the ensemble's weights were chosen on dev."]
-    for what, estimate in (("best model", best["cross_validated"]), ("ensemble", ensemble.get("cross_validated"))):
+    for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
         if estimate:
             lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {_interval(estimate['ci95'])}")
     if gain := ensemble.get("gain"):
-        noise = ", which may be noise" if gain["noise"] else ""
-        lines.append(f"the ensemble over its best member: {gain['rouge_mean']:.2f} {_interval(gain['ci95'])}{noise}")
+        used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
+        noise = "may be noise" if gain["noise"] else "is no noise"
+        figures = f"{gain['rouge_mean']:.2f} {_interval(gain['ci95'])}"
+        lines.append(f"MBR over the best member, both chosen on other rows: {figures}, which {noise}: {used}")
     return "\n".join([*lines, ""])
 
 

@@ -174,32 +174,28 @@ def _of_split(board: Leaderboard, best: str, family: int, params: ScoringParams)
     }
 
 
-def ensemble_report(
-    summaries: Mapping[str, Sequence[Prediction]],
-    weights: Mapping[str, float],
-    best: Sequence[Prediction],
-    params: ScoringParams,
-) -> dict[str, Any]:
-    """`metrics/ensemble.json`: `dev` under `ensemble`; `cross_validated` and, where its references are known, `test`.
+def gain(combined: Sequence[Prediction], best: Sequence[Prediction], params: ScoringParams) -> dict[str, Any]:
+    """What the ensemble's dev summaries are better than its best member's, and whether that may be chance."""
+    split = read_split("dev")
+    scores = {
+        name: score(align(rows, split.fnames, name), split.references, params.metric)
+        for name, rows in (("ensemble", combined), ("best", best))
+    }
+    return differences(scores, "ensemble", 1, params)["best"]
 
-    The weights are dev scores, so that dev flatters; `cross_validated` are dev summaries by others' weights, and
-    `gain` is what they are better than `best`, the dev summaries of the best member.
-    """
+
+def ensemble_report(summaries: Mapping[str, Sequence[Prediction]], params: ScoringParams) -> dict[str, Any]:
+    """Of `metrics/ensemble.json` what is scored: `dev` under `ensemble`; `cross_validated`, which is of dev, too; and
+    `test`, where its references are known."""
     splits = {name: read_split(name) for name in known_splits()}
-    scores = {}
-    for name, rows in {**summaries, "best": best}.items():
+    entries = {}
+    for name, rows in summaries.items():
         if split := splits.get("test" if name == "test" else "dev"):
-            scores[name] = score(align(rows, split.fnames, "ensemble"), split.references, params.metric)
-    pair = {name: scores[name] for name in ("cross_validated", "best")}
-    gain = differences(pair, "cross_validated", 1, params)["best"]
-    del scores["best"]
-    entries = {name: entries_of([rows], params)[0] for name, rows in scores.items()}
+            scores = score(align(rows, split.fnames, "ensemble"), split.references, params.metric)
+            (entries[name],) = entries_of([scores], params)
     return {
         "scoring": {**made_by(params), "commit": machine.commit()},
         "ensemble": entries.pop("dev"),
-        "weights": {name: _rounded(weight) for name, weight in weights.items()},
-        "weights_chosen_on": "dev",
-        "gain": gain,
         **entries,
     }
 

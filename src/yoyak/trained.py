@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yoyak import ensemble, gpu
+from yoyak.ensemble import PLAN, Plan
 from yoyak.errors import UserError
 from yoyak.generation import faults_of, generate
 from yoyak.models import Loaded, load_for_inference
@@ -17,7 +18,6 @@ from yoyak.records import Dialogue, Prediction, Prompt
 from yoyak.search import GenerationJob
 
 ENSEMBLE = "ensemble"
-SCORES = Path("scores/rows.csv")
 HOW_TO_GET = "`dvc pull` brings what was pushed, `dvc repro` trains"
 
 Load = Callable[[str], Loaded]
@@ -63,7 +63,7 @@ def trained_models(params: Params) -> list[str]:
 def offered(params: Params) -> list[str]:
     """All that can be asked: the trained models, and the ensemble where each member is here."""
     names = trained_models(params)
-    joins = len(_members(params)) > 1 and SCORES.exists() and set(_members(params)) <= set(names)
+    joins = PLAN.exists() and len(names) > 1 and set(ensemble.read_plan().weights) <= set(names)
     return [*names, ENSEMBLE] if joins else names
 
 
@@ -71,7 +71,7 @@ def default(params: Params) -> str:
     """The ensemble where it was made of several models, else the only model."""
     names = trained_models(params)
     of_run = [name for name in names if name in params.run.models]
-    if len(of_run) > 1 and Path("metrics/ensemble.json").exists():
+    if len(of_run) > 1 and PLAN.exists():
         return ENSEMBLE
     chosen = of_run or names
     if len(chosen) > 1:
@@ -84,7 +84,7 @@ def check_name(params: Params, name: str) -> None:
     if name != ENSEMBLE and name not in params.models:
         known = ", ".join([*trained_models(params), ENSEMBLE])
         raise UserError(f"no model {name!r} in params.yaml; trained and here: {known}")
-    for model in _members(params) if name == ENSEMBLE else [name]:
+    for model in ensemble.read_plan().weights if name == ENSEMBLE else [name]:
         if not _is_here(model):
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
             raise UserError(f"{of} is not here ({_missing(model)} is missing); {HOW_TO_GET}")
@@ -97,17 +97,18 @@ def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue],
     """
     for name in names:
         check_name(params, name)
-    weights = _weights(params) if ENSEMBLE in names else {}
+    plan = ensemble.read_plan() if ENSEMBLE in names else None
+    members = list(plan.weights) if plan else []
     prompts = [build(row, params.prompts, for_training=False) for row in dialogues]
     said: dict[str, Answer] = {}
-    for name in dict.fromkeys([*names, *weights]):
+    for name in dict.fromkeys([*names, *members]):
         if name == ENSEMBLE:
             continue
         said[name] = _answer(name, prompts, load)
         if name in names:
             yield said[name]
-    if ENSEMBLE in names:
-        yield _combined([said[name] for name in weights], weights, prompts)
+    if plan:
+        yield _combined([said[name] for name in members], plan, prompts)
 
 
 def load(name: str) -> Loaded:
@@ -125,9 +126,9 @@ def _answer(name: str, prompts: list[Prompt], load: Load) -> Answer:
     return Answer(name, generated.predictions, generated.shortened_prompts)
 
 
-def _combined(members: list[Answer], weights: dict[str, float], prompts: list[Prompt]) -> Answer:
+def _combined(members: list[Answer], plan: Plan, prompts: list[Prompt]) -> Answer:
     """The members' candidates, joined as the stage `ensemble` joins them."""
-    rows = ensemble.combine({answer.model: answer.predictions for answer in members}, weights)
+    rows = ensemble.combine({answer.model: answer.predictions for answer in members}, plan)
     judged = [_with_faults(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
     return Answer(ENSEMBLE, judged, max(answer.shortened for answer in members))
 
@@ -136,15 +137,6 @@ def _with_faults(row: Prediction, prompt: Prompt) -> Prediction:
     """The ensemble's summary judged as a model's is."""
     faults = faults_of(row.candidates[0], "\n".join(prompt.turns)) if row.candidates else ("empty",)
     return row.model_copy(update={"faults": faults or None})
-
-
-def _members(params: Params) -> list[str]:
-    return params.ensemble.members or params.run.models
-
-
-def _weights(params: Params) -> dict[str, float]:
-    scores = ensemble.dev_scores(SCORES, params.run.models)
-    return ensemble.dev_weights(params.ensemble, scores)
 
 
 def _job(name: str) -> GenerationJob:
