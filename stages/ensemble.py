@@ -33,7 +33,7 @@ def main() -> None:
     summaries = {name: ensemble.combine(said, plan) for name, said in predictions.items()}
     for name, rows in summaries.items():
         write_records(Path(f"ensemble/{name}.jsonl"), rows)
-    decided = {"asked_for": params.strategy, "used": plan.strategy, "weights": plan.weights, "gain": gain}
+    decided = {"members": models, "used": plan.strategy, "weights": plan.weights, "gain": gain}
     write_json(PLAN, plan.model_dump())
     write_json(Path("metrics/ensemble.json"), scoring.ensemble_report({**summaries, **judged}, judging) | decided)
 

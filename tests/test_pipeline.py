@@ -61,7 +61,7 @@ def _json(project: Project, path: str) -> Any:
 
 def test_a_run_makes_models_predictions_scores_plots_and_submission(reproduced: Project) -> None:
     assert models_in_scores(reproduced) == {"bart_mini", "llama32_3b"} | EXTRACTS
-    assert set(_json(reproduced, "metrics/ensemble.json")["weights"]) == {"llama32_3b", "bart_mini"}
+    assert set(_json(reproduced, "metrics/ensemble.json")["members"]) == {"llama32_3b", "bart_mini"}
     made = [
         *(f"data/prompts/{split}.jsonl" for split in ("train", "dev", "test")),
         *(f"metrics/{name}.json" for name in ("data", "submission")),
@@ -194,7 +194,7 @@ def test_a_model_taken_out_leaves_scores_and_ensemble(experiments: Experiments) 
     assert running(experiments.alone) == {"prepare_prompts", *AFTER_THEM}
     metrics = {path: file["data"] for path, file in experiments.columns("alone")["metrics"].items()}
     assert set(metrics["metrics/scores.json"]["models"]) == {"bart_mini"} | EXTRACTS
-    assert set(metrics["metrics/ensemble.json"]["weights"]) == {"bart_mini"}
+    assert set(metrics["metrics/ensemble.json"]["members"]) == {"bart_mini"}
 
 
 def test_exp_show_compares_experiments(experiments: Experiments) -> None:
@@ -314,7 +314,7 @@ def test_a_failing_model_stops_no_other_and_the_run_ends_without_it(reproduced: 
     project.edit(lambda params: params["run"].update(models=["bart_mini"]))
     assert running(project.run("dvc", "repro").stdout) == {"prepare_prompts", *AFTER_THEM}
     assert "llama32_3b" not in models_in_scores(project)
-    assert set(_json(project, "metrics/ensemble.json")["weights"]) == {"bart_mini"}
+    assert set(_json(project, "metrics/ensemble.json")["members"]) == {"bart_mini"}
     # The failed model's old predictions are not in the way of whoever clones the result.
     project.commit("without it")
     clone = pulled_clone(project, tmp_path / "clone")

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import re
 import subprocess
 import weakref
 from pathlib import Path
@@ -13,9 +12,10 @@ from project import Project
 from typer.testing import CliRunner
 
 from yoyak import cli, inputs, trained
+from yoyak.ensemble import PLAN, combine, read_plan
 from yoyak.errors import UserError
 from yoyak.models import Loaded
-from yoyak.records import Prediction, read_records
+from yoyak.records import Prediction, read_records, write_json
 
 DIALOGUE = "#Person1#: 내일 같이 등산 갈래?\n#Person2#: 좋아, 아침 일곱 시에 역에서 보자.\n"
 
@@ -41,10 +41,22 @@ def made_by_the_pipeline(path: Path) -> list[tuple[str, str]]:
     return [(row.fname, row.text) for row in read_records(path, Prediction)]
 
 
-def test_the_ensemble_of_a_csv_is_the_pipelines(reproduced: Project) -> None:
-    done = summarize(reproduced, "data/sample/test.csv")
+@pytest.fixture(scope="module")
+def joined(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """As if the ensemble of both models had been found worth it; on so few rows none is."""
+    project = reproduced.copy(tmp_path_factory.mktemp("joined") / "project")
+    plan = project.root / PLAN
+    plan.unlink()
+    write_json(plan, {"strategy": "mbr", "weights": {"llama32_3b": 0.4, "bart_mini": 0.6}})
+    return project
+
+
+def test_the_ensemble_of_a_csv_is_the_pipelines(joined: Project) -> None:
+    done = summarize(joined, "data/sample/test.csv")
     assert done.returncode == 0, done.stderr
-    assert rows_of(done.stdout) == made_by_the_pipeline(reproduced.root / "ensemble/test.jsonl")
+    plan = read_plan(joined.root / PLAN)
+    members = {name: read_records(joined.root / f"predictions/{name}/test.jsonl", Prediction) for name in plan.weights}
+    assert rows_of(done.stdout) == [(row.fname, row.text) for row in combine(members, plan)]
     # What is no summary is told elsewhere: the progress of both members above all.
     assert "llama32_3b" in done.stderr
     assert "bart_mini" in done.stderr
@@ -141,7 +153,9 @@ def test_an_unknown_model(reproduced: Project, monkeypatch: pytest.MonkeyPatch) 
     assert complaint(reproduced, monkeypatch, "-", "--model", "gpt") == says
 
 
-def test_models_that_are_not_here(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_that_are_not_here(
+    reproduced: Project, joined: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     how = "`dvc pull` brings what was pushed, `dvc repro` trains"
     says = f"kobart is not here (models/kobart is missing); {how}"
     assert complaint(reproduced, monkeypatch, "-", "--model", "kobart") == says
@@ -149,18 +163,19 @@ def test_models_that_are_not_here(reproduced: Project, tmp_path: Path, monkeypat
     clone = reproduced.clone(tmp_path / "clone")
     assert complaint(clone, monkeypatch, "-") == f"no trained model is here; {how}"
     says = f"the ensemble's member llama32_3b is not here (models/llama32_3b is missing); {how}"
-    (clone.root / "models/bart_mini").symlink_to(reproduced.root / "models/bart_mini")
-    (clone.root / "data/resolved").symlink_to(reproduced.root / "data/resolved")
+    (clone.root / "models/bart_mini").symlink_to(joined.root / "models/bart_mini")
+    (clone.root / "data/resolved").symlink_to(joined.root / "data/resolved")
+    (clone.root / "ensemble").symlink_to(joined.root / "ensemble")
     assert complaint(clone, monkeypatch, "-", "--model", "ensemble") == says
 
 
-def test_an_ensemble_without_scores(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_ensemble_that_was_not_made(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = reproduced.copy(tmp_path / "project")
-    (project.root / "scores/rows.csv").unlink()
-    assert re.match(r"scores/rows.csv: no such file; run `dvc repro`", complaint(project, monkeypatch, "-"))
-    (project.root / "metrics/ensemble.json").unlink()
+    (project.root / PLAN).unlink()
     says = "several models are here, and no ensemble of them; choose with --model: llama32_3b, bart_mini"
     assert complaint(project, monkeypatch, "-") == says
+    says = "ensemble/plan.json: no such file; run `dvc repro`"
+    assert complaint(project, monkeypatch, "-", "--model", "ensemble") == says
 
 
 def test_base_weights_that_changed(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -169,8 +184,8 @@ def test_base_weights_that_changed(reproduced: Project, tmp_path: Path, monkeypa
     assert "has changed since the preflight" in complaint(project, monkeypatch, "-", "--model", "llama32_3b")
 
 
-def test_memory_holds_one_model_at_a_time(reproduced: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(reproduced.root)
+def test_memory_holds_one_model_at_a_time(joined: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(joined.root)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     loaded: list[weakref.ref[Any]] = []
 
