@@ -1,6 +1,6 @@
 """Tables of what the pipeline found, for the terminal; each fits into 80 columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from yoyak.baselines import is_baseline
+from yoyak.ledger import Sent, correlation
 from yoyak.records import read_json
 from yoyak.scoring import what_was_counted
 
@@ -151,6 +152,23 @@ def postprocessing_table(measured: Mapping[str, Any]) -> Table:
             style=None if rule["on"] else "dim",
         )
     return table
+
+
+def submissions_tables(sent: Sequence[Sent]) -> list[Table | str]:
+    """What `yoyak submissions` prints, the latest last, and how dev and public scores go together."""
+    table = Table(title="Submissions: mean ROUGE, percent", box=None, padding=(0, 1, 0, 0))
+    for column in ("sent, UTC", "sha256", "made by"):
+        table.add_column(column, no_wrap=True)
+    for column in ("dev", "public", "private"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("note")
+    for row in sorted(sent, key=lambda row: row.time):
+        scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
+        made_by = row.experiment or (row.commit or "")[:7]
+        table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
+    found = correlation(sent)
+    told = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"
+    return [table, f"correlation of dev and public: {told}"]
 
 
 def _name(name: str) -> str:
