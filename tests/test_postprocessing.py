@@ -1,13 +1,14 @@
 """Post-processing mends what it says and nothing else; what each rule is worth is measured, on or off."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from project import ROOT
+from project import ROOT, Project
 
 from yoyak import postprocessing, rouge
 from yoyak.dialogues import TAG
@@ -18,7 +19,7 @@ from yoyak.postprocessing import (
     normalise_spaces,
     trim_unfinished_sentence,
 )
-from yoyak.records import Candidate, Prediction
+from yoyak.records import Candidate, Prediction, read_json, read_records, write_records
 from yoyak.scoring import ScoringParams, Split
 
 PIECES = ["#Person1#", "#Person2#", "#은#", "#", " ", "  ", "\n", "은", "에게", "는", "이유", "간다", "간다."]
@@ -156,6 +157,30 @@ def test_gain_of_each_rule_whether_on_or_off() -> None:
     assert after > before
     assert rules["trim_unfinished_sentence"]["gain"]["rouge_mean"] == pytest.approx((after - before) / 3, abs=0.005)
     assert 0 <= rules["trim_unfinished_sentence"]["gain"]["ci95_high"] <= after - before + 0.01
+
+
+@pytest.mark.parametrize("on", [False, True])
+def test_the_stage_repairs_what_the_ensemble_says_and_measures_either_way(
+    reproduced: Project, tmp_path: Path, on: bool
+) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    project.edit(lambda params: params["postprocessing"].update(drop_repeated_sentences=on))
+    for path in project.root.glob("predictions/*/*.jsonl"):
+        said = [prediction("비가 온다. 비가 온다.", fname=row.fname) for row in read_records(path, Prediction)]
+        write_records(path, said)
+    project.stage("ensemble")
+    for split in ("dev", "test"):
+        texts = {row.text for row in read_records(project.root / f"ensemble/{split}.jsonl", Prediction)}
+        assert texts == {"비가 온다." if on else "비가 온다. 비가 온다."}
+    measured = read_json(project.root / "metrics/postprocessing.json")
+    changed = {name: (rule["on"], rule["rows_changed"]) for name, rule in measured["rules"].items()}
+    assert changed == {
+        "normalise_spaces": (False, 0),
+        "trim_unfinished_sentence": (False, 0),
+        "drop_repeated_sentences": (on, 4),
+    }
+    # Both sides are repaired: what the repairs gain is not the ensemble's.
+    assert read_json(project.root / "metrics/ensemble.json")["gain"]["rouge_mean"] == 0
 
 
 def test_particles_are_those_that_the_sample_glues() -> None:
