@@ -64,7 +64,7 @@ def test_a_run_makes_models_predictions_scores_plots_and_submission(reproduced: 
     assert set(_json(reproduced, "metrics/ensemble.json")["members"]) == {"llama32_3b", "bart_mini"}
     made = [
         *(f"data/prompts/{split}.jsonl" for split in ("train", "dev", "test")),
-        *(f"metrics/{name}.json" for name in ("data", "submission")),
+        *(f"metrics/{name}.json" for name in ("data", "postprocessing", "submission")),
         *(
             path
             for model in ("llama32_3b", "bart_mini")
@@ -84,6 +84,7 @@ def test_a_run_makes_models_predictions_scores_plots_and_submission(reproduced: 
         "plots/score_by_length.png",
         "scores/breakdowns.csv",
         "scores/rows.csv",
+        "submission/checklist.json",
         "submission/checklist.md",
     ]
     assert [path for path in made if not (reproduced.root / path).is_file()] == []
@@ -152,7 +153,14 @@ def test_pull_brings_what_was_pushed(reproduced: Project, tmp_path: Path) -> Non
 
 def test_leaderboard_names_the_models_and_the_submission(reproduced: Project) -> None:
     printed = reproduced.run("yoyak", "leaderboard").stdout
-    for part in ("bart_mini", "llama32_3b", "ensemble", "lead_2", "submission/submission.csv"):
+    for part in (
+        "bart_mini",
+        "llama32_3b",
+        "ensemble",
+        "lead_2",
+        "drop_repeated_sentences",
+        "submission/submission.csv",
+    ):
         assert part in printed
     assert "…" not in printed, "cut off at 80 columns"
 
@@ -253,6 +261,9 @@ def test_plots_show_learning_curves_and_leaderboard(experiments: Experiments) ->
             lambda params: params["scoring"].update(bootstrap_samples=500),
             {"score", "ensemble"},
             id="scoring",
+        ),
+        pytest.param(
+            lambda params: params["postprocessing"].update(normalise_spaces=True), {"ensemble"}, id="post-processing"
         ),
         pytest.param(lambda params: params["limits"].update(free_gb=0.2), set(), id="a limit of the machine"),
         pytest.param(lambda params: params["models"]["kot5"].update(dtype="fp32"), set(), id="a model not in the run"),

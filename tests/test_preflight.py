@@ -449,6 +449,12 @@ BAD_VALUES = [
     ("scoring.tokenizer", "hannanum", "params.yaml: scoring.tokenizer: Input should be 'mecab', 'kiwi', 'okt', "),
     ("scoring.references", "best", "params.yaml: scoring.references: Input should be 'mean' or 'max' (got 'best')"),
     ("submission.max_characters", 0, "params.yaml: submission.max_characters: Input should be greater than"),
+    (
+        "postprocessing.normalise_spaces",
+        "perhaps",
+        "params.yaml: postprocessing.normalise_spaces: Input should be a valid boolean",
+    ),
+    ("postprocessing.trim_sentences", True, "params.yaml: postprocessing.trim_sentences: unknown key; did you mean"),
     ("limits.free_gb", -1, "params.yaml: limits.free_gb: Input should be greater than or equal to 0"),
     ("limits.empty_percent", 101, "params.yaml: limits.empty_percent: Input should be less than or equal to 100"),
     ("limits.disk_gb", 0.001, "prepare_prompts needs 1.0 GB and would bring the disk to"),

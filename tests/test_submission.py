@@ -1,22 +1,43 @@
 """The submission has the sample's rows, order and columns, and nothing that fails a check bears its name."""
 
 import csv
+import hashlib
 import io
+import re
 import runpy
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from project import ROOT
+from project import ROOT, Project, new_project
+from twins import FAMILIES
 
 from yoyak.errors import UserError
-from yoyak.records import Prediction, read_json, write_records
-from yoyak.submission import Check, SubmissionParams, checklist, fill, read_sample, require, write
+from yoyak.records import Prediction, Prompt, read_json, write_json, write_records
+from yoyak.submission import (
+    Check,
+    Known,
+    SubmissionParams,
+    checklist,
+    fill,
+    read_sample,
+    require,
+    special_tokens,
+    write,
+)
 
 SAMPLE = ",fname,summary\n0,test_0,요약문\n1,test_2,요약문\n2,test_10,요약문\n"
 FNAMES = ("test_0", "test_2", "test_10")
 PARAMS = SubmissionParams(max_characters=20)
+DIALOGUE = (
+    "#Person1#: 비가 오네. NASA라고 알아?\n#Person2#: <br> 나는 어제 새로 문을 연 빵집에서 따뜻한 빵을 두 개 샀어."
+)
+KNOWN = Known(dict.fromkeys(FNAMES, DIALOGUE), [3, 30])
+METRICS = {
+    "scoring": {"tokenizer": "mecab"},
+    "ensemble": {"rouge_mean": 41.25, "ci95": [40.0, 42.5], "ci95_low": 40.0, "ci95_high": 42.5, "rows": 250},
+}
 
 
 @pytest.fixture
@@ -25,14 +46,30 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     Path("data/sample").mkdir(parents=True)
-    Path("data/sample/sample_submission.csv").write_text(SAMPLE, encoding="utf-8")
-    predict("비가 온다.", "빵을 산다.", "책을 읽는다.")
+    monkeypatch.delenv("DVC_EXP_NAME", raising=False)
+    give_inputs()
     return tmp_path
 
 
-def predict(*texts: str) -> None:
+def give_inputs(root: Path = Path()) -> None:
+    """All that the stage depends on but code and parameters."""
+    folder = root / "data/sample"
+    (folder / "sample_submission.csv").write_text(SAMPLE, encoding="utf-8")
+    for split in ("train", "dev", "test"):
+        (folder / f"{split}.csv").write_text(f"of {split}", encoding="utf-8")
+    for split, rows in (("train", ["가" * 3, "가" * 30]), ("test", [None] * len(FNAMES))):
+        prompts = [
+            Prompt(fname=fname, system="", turns=tuple(DIALOGUE.splitlines()), question="", summary=summary)
+            for fname, summary in zip(FNAMES, rows, strict=False)
+        ]
+        write_records(root / f"data/prompts/{split}.jsonl", prompts)
+    write_json(root / "metrics/ensemble.json", METRICS)
+    predict("비가 온다.", "빵을 산다.", "책을 읽는다.", root=root)
+
+
+def predict(*texts: str, root: Path = Path()) -> None:
     rows = [Prediction(fname=fname, text=text) for fname, text in zip(FNAMES, texts, strict=True)]
-    write_records(Path("ensemble/test.jsonl"), reversed(rows))
+    write_records(root / "ensemble/test.jsonl", reversed(rows))
 
 
 def submit() -> None:
@@ -113,7 +150,11 @@ def test_any_text_comes_back_as_one_line(tmp_path_factory: pytest.TempPathFactor
     write(fill(sample, predictions), folder / "submission.csv")
     table = read_sample(folder / "submission.csv")
     assert list(table["summary"]) == [" ".join(text.replace("\0", " ").split()) for text in texts]
-    hard = [check.name for check in checklist(folder / "submission.csv", sample, PARAMS) if check.hard and check.faults]
+    hard = [
+        check.name
+        for check in checklist(folder / "submission.csv", sample, KNOWN, PARAMS)
+        if check.hard and check.faults
+    ]
     assert hard == (["no empty summary"] if not all(table["summary"]) else [])
 
 
@@ -137,10 +178,10 @@ def test_empty_summary_stops_the_stage(workplace: Path, capsys: pytest.CaptureFi
     Path("submission/submission.csv").unlink()
     predict("비가 온다.", empty, "책을 읽는다.")
     error = complaint(capsys)
-    assert "fails the check 'no empty summary': test_2 (and 0 more); see submission/checklist.md" in error
+    assert "fails the check 'no empty summary': test_2; see submission/checklist.md" in error
     assert not Path("submission/submission.csv").exists()
     assert Path("submission/last_good.csv").read_bytes() == good
-    assert "- [ ] no empty summary: 1 rows, the first: test_2" in Path("submission/checklist.md").read_text()
+    assert "- [ ] no empty summary: test_2\n" in Path("submission/checklist.md").read_text()
     assert read_json(Path("metrics/submission.json"))["checks"]["no empty summary"] == 1
 
 
@@ -157,7 +198,7 @@ def test_spoilt_predictions(workplace: Path, capsys: pytest.CaptureFixture[str])
 def checks(written: str, tmp_path: Path) -> dict[str, Check]:
     (tmp_path / "sample.csv").write_text(SAMPLE, encoding="utf-8")
     (tmp_path / "written.csv").write_text(written, encoding="utf-8")
-    found = checklist(tmp_path / "written.csv", read_sample(tmp_path / "sample.csv"), PARAMS)
+    found = checklist(tmp_path / "written.csv", read_sample(tmp_path / "sample.csv"), KNOWN, PARAMS)
     return {check.name: check for check in found if check.faults}
 
 
@@ -171,6 +212,7 @@ WRONG = {
         ",fname,summary\n0,test_0,가.\n5,test_2,나.\n2,test_10,다.\n",
         "the sample submission's rows in its order",
     ),
+    "duplicate": (",fname,summary\n0,test_0,가.\n1,test_2,나.\n2,test_2,다.\n", "no row twice"),
     "rows": (",fname,summary\n0,test_0,가.\n", "the sample submission's rows in its order"),
     "line break": (SAMPLE.replace("요약문", '"가\n나."'), "one line each"),
     "empty": (SAMPLE.replace("요약문", " "), "no empty summary"),
@@ -185,11 +227,156 @@ def test_hard_checks_stop(tmp_path: Path, written: str, name: str) -> None:
         require(list(found.values()))
 
 
-def test_soft_checks_do_not_stop(tmp_path: Path) -> None:
-    found = checks(SAMPLE.replace("요약문", "가" * 21), tmp_path)
-    assert list(found) == ["at most 20 characters", "each ends as a sentence does"]
-    assert found["at most 20 characters"].line() == "- [ ] at most 20 characters: 3 rows, the first: test_0"
+WARNED = {
+    "long": ("아침부터 비가 많이 와서 우산을 쓰고 간다.", ["at most 20 characters"]),
+    "longest": (
+        "아침부터 비가 아주 많이 와서 두 사람은 함께 우산을 쓰고 간다.",
+        ["at most 20 characters", "none shorter or longer than all of train's"],
+    ),
+    "shortest": ("네.", ["none shorter or longer than all of train's"]),
+    "cut off": ("비가 오는데", ["each ends as a sentence does"]),
+    "tag": ("#Person3#은 간다.", ["no tag that the dialogue has not"]),
+    "foreign": ("ESA를 안다.", ["no foreign words that the dialogue has not"]),
+    "token": ("비가 온다.▁", ["each ends as a sentence does", "no special token left over"]),
+    "copied": ("나는 어제 새로 문을 연 빵집에서.", ["no summary copied from the dialogue"]),
+    "stutter": ("빵을 빵을 산다.", ["no repetition in a summary"]),
+}
+
+
+@pytest.mark.parametrize(("text", "names"), WARNED.values(), ids=WARNED)
+def test_warnings_do_not_stop(tmp_path: Path, text: str, names: list[str]) -> None:
+    lines = [",fname,summary", "0,test_0,비가 온다.", f"1,test_2,{text}", "2,test_10,빵을 산다."]
+    found = checks("\n".join(lines) + "\n", tmp_path)
+    assert {name: check.faults for name, check in found.items()} == {name: ["test_2"] for name in names}
     require(list(found.values()))
+
+
+def test_summaries_alike_are_a_warning(tmp_path: Path) -> None:
+    found = checks(SAMPLE.replace("요약문", "비가 온다."), tmp_path)
+    assert list(found) == ["no two summaries alike"]
+    assert found["no two summaries alike"].line() == "- [ ] no two summaries alike: test_0 (and 2 more)"
+    require(list(found.values()))
+
+
+def test_warnings_are_told_and_written(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    predict("비가 온다.", "비가 오는데</s>", "책을 읽는다.")
+    submit()
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: not so: each ends as a sentence does: test_2",
+        "warning: not so: no foreign words that the dialogue has not: test_2",
+        "warning: not so: no special token left over: test_2",
+    ]
+    written = {check["name"]: check for check in read_json(Path("submission/checklist.json"))["checks"]}
+    assert written["no special token left over"] == {
+        "name": "no special token left over",
+        "hard": False,
+        "passed": False,
+        "faults": ["test_2"],
+    }
+    assert written["no empty summary"]["passed"]
+    assert [name for name, check in written.items() if check["hard"]] == [
+        "the sample submission's columns",
+        "the sample submission's rows in its order",
+        "no row twice",
+        "no empty summary",
+        "one line each",
+    ]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_special_tokens_of_every_family_are_known(family: str) -> None:
+    _, tokenizer = FAMILIES[family]()
+    special = {*tokenizer.all_special_tokens, *(str(token) for token in tokenizer.added_tokens_decoder.values())}
+    assert special
+    assert {token for token in special if not special_tokens(f"비가 온다{token}", DIALOGUE)} == set()
+
+
+@pytest.mark.parametrize(
+    "token",
+    ["<s>", "</s>", "<pad>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<extra_id_0>", "<0xEA>", "[SEP]", "[/INST]"],
+)
+def test_special_tokens(token: str) -> None:
+    assert special_tokens(f"비가{token} 온다.", DIALOGUE) == {token}
+    assert special_tokens(f"비가{token} 온다.", f"#Person1#: {token}?") == set()
+
+
+@pytest.mark.parametrize(
+    "text", ["<기생충>을 본다.", "3 < 5 > 2", "[속보] 비가 온다.", "#Person1#은 <Titanic>을 본다."]
+)
+def test_titles_are_no_special_tokens(text: str) -> None:
+    assert special_tokens(text, DIALOGUE) == set()
+
+
+def test_checklist_says_what_made_it(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_EXP_NAME", "lucky-day")
+    submit()
+    written = read_json(Path("submission/checklist.json"))
+    assert written["sha256"] == hashlib.sha256(Path("submission/submission.csv").read_bytes()).hexdigest()
+    assert written["made_by"] == {
+        "experiment": "lucky-day",
+        "commit": "no commit",
+        "data": {
+            f"{split}.csv": hashlib.sha256(f"of {split}".encode()).hexdigest() for split in ("train", "dev", "test")
+        },
+        "dev": METRICS["ensemble"],
+        "scoring": METRICS["scoring"],
+    }
+    assert written["lengths"] == {
+        "train": {"min": 3, "p5": 4.3, "median": 16.5, "p95": 28.6, "max": 30},
+        "submission": {"min": 6, "p5": 6, "median": 6, "p95": 6.9, "max": 7},
+    }
+    text = Path("submission/checklist.md").read_text(encoding="utf-8")
+    for line in (
+        "- experiment: lucky-day",
+        "- ensemble on dev: mean ROUGE 41.25 [40.00, 42.50]",
+        "| train | 3 | 4.3 | 16.5 | 28.6 | 30 |",
+        f"- submission: sha256 {written['sha256']}",
+    ):
+        assert f"\n{line}\n" in text
+
+
+def test_last_good_submission_keeps_its_own_checklist(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    submit()
+    good = Path("submission/checklist.json").read_bytes()
+    predict("비가 온다.", "", "책을 읽는다.")
+    complaint(capsys)
+    assert Path("submission/last_good.json").read_bytes() == good
+    assert Path("submission/checklist.json").read_bytes() != good
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Project:
+    """A git and DVC repository of the last stage alone, with what the others would have made."""
+    project = new_project(tmp_path / "project", dict.fromkeys(("train", "dev", "test"), 1))
+    give_inputs(project.root)
+    project.edit(lambda pipeline: pipeline.update(stages={"submit": pipeline["stages"]["submit"]}), "dvc.yaml")
+    project.commit("what the stage needs")
+    return project
+
+
+def test_dvc_runs_the_stage_and_keeps_the_last_good_one(repository: Project) -> None:
+    repository.run("dvc", "repro")
+    folder = repository.root / "submission"
+    made = sorted(path.name for path in folder.iterdir())
+    assert made == [".gitignore", "checklist.json", "checklist.md", "last_good.csv", "last_good.json", "submission.csv"]
+    commit = repository.run("git", "rev-parse", "HEAD").stdout.strip()
+    assert read_json(folder / "checklist.json")["made_by"]["commit"] == commit
+    good = (folder / "submission.csv").read_bytes()
+    repository.commit("a submission")
+    assert repository.run("git", "status", "--short").stdout == ""
+
+    predict("비가 온다.", "", "책을 읽는다.", root=repository.root)
+    failed = repository.run("dvc", "repro", check=False)
+    assert failed.returncode != 0
+    assert "Traceback" not in failed.stdout
+    (told,) = re.findall(r"^error: .*", failed.stdout, re.MULTILINE)
+    assert "no empty summary" in told
+    assert not (folder / "submission.csv").exists()
+    assert (folder / "last_good.csv").read_bytes() == good
+
+    predict("비가 온다.", "빵을 산다.", "책을 편다.", root=repository.root)
+    repository.run("dvc", "exp", "run", "--name", "better")
+    assert read_json(folder / "checklist.json")["made_by"]["experiment"] == "better"
 
 
 def test_sample_is_read_as_it_stands() -> None:

@@ -6,18 +6,26 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
+import pandas as pd
 import typer
 from rich.console import Console
 
-from yoyak import inputs, outsiders, report
+from yoyak import inputs, ledger, outsiders, report
 from yoyak.errors import exits_with_one_line
 from yoyak.morphemes import Tokenizer
 from yoyak.rouge import Library, ReferenceRule
 from yoyak.scoring import ScoringParams
 
+SUBMISSIONS_PICTURE = Path("plots/submissions.png")
+
 app = typer.Typer(
     help="Summaries of Korean dialogues: writing, scoring, and a look at what the pipeline made.", no_args_is_help=True
 )
+
+
+submissions = typer.Typer(help="What was sent to the competition, and how it scored there: submissions.csv.")
+app.add_typer(submissions, name="submissions")
+Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the competition shows it, percent.")]
 
 
 @app.command()
@@ -78,6 +86,35 @@ def serve(
     from yoyak import page  # As above.
 
     page.serve(port)
+
+
+@submissions.callback(invoke_without_command=True)
+def list_submissions(context: typer.Context) -> None:
+    """Print what was sent; a picture of it goes to plots/submissions.png."""
+    if context.invoked_subcommand is not None:
+        return
+    sent = ledger.read(Path.cwd())
+    if not sent:
+        print("nothing was sent yet; note it: yoyak submissions add submission/submission.csv --public 47.1")
+        return
+    from yoyak import plots  # Drawing takes a second to load, which the other commands do without.
+
+    plots.draw_submissions(pd.DataFrame([row.model_dump() for row in sent]), SUBMISSIONS_PICTURE)
+    Console().print(*report.submissions_tables(sent), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
+
+
+@submissions.command("add")
+def add_submission(
+    file: Annotated[Path, typer.Argument(help="The submission that was sent.")],
+    public: Score = None,
+    private: Score = None,
+    note: Annotated[str | None, typer.Option(help="Anything; a new one replaces the old.")] = None,
+) -> None:
+    """Note a submission in submissions.csv, or a further score of one that stands there."""
+    row = ledger.add(Path.cwd(), file, public, private, note)
+    if row.dev is None:
+        print(f"note: {file} is not what the last run made: its commit and dev score are not known", file=sys.stderr)
+    Console().print(*report.submissions_tables([row])[:1])
 
 
 @exits_with_one_line

@@ -89,6 +89,24 @@ def draw_by_length(breakdowns: pd.DataFrame, path: Path) -> None:
         axes.legend(frameon=False, bbox_to_anchor=(1, 1), loc="upper left")
 
 
+def draw_submissions(sent: pd.DataFrame, path: Path) -> None:
+    """Dev, public and private score of what was sent, over time; and public against dev.
+
+    `sent` holds `time` and the three scores in percent, a row a submission; scores not known are NaN.
+    """
+    with _picture(path, (11, 4.5), 2) as (over_time, against):
+        for name, color in (("dev", GREY), ("public", BLUE), ("private", "#c2571a")):
+            known = sent.dropna(subset=[name]).sort_values("time")
+            over_time.plot(known["time"], known[name], marker="o", color=color, label=name)
+        over_time.tick_params(axis="x", rotation=30)
+        over_time.set_ylabel("mean of ROUGE-1/2/L F1, percent")
+        over_time.legend(frameon=False)
+        both = sent.dropna(subset=["dev", "public"])
+        against.scatter(both["dev"], both["public"], color=BLUE)
+        against.set_xlabel("dev")
+        against.set_ylabel("public")
+
+
 def draw_learning_curves(curves: Mapping[str, pd.DataFrame], path: Path) -> None:
     """Dev loss over epochs, a line a model; `curves` hold `epoch` and `loss`.
 

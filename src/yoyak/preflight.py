@@ -16,6 +16,7 @@ from yoyak.errors import UserError
 from yoyak.machine import LimitsParams, check_disk
 from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
 from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_yaml
+from yoyak.postprocessing import PostprocessingParams
 from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, Reference, write_json, write_records
 from yoyak.scoring import ScoringParams
@@ -65,6 +66,7 @@ class Params(Section):
     generation: GenerationParams
     scoring: ScoringParams
     ensemble: EnsembleParams
+    postprocessing: PostprocessingParams
     submission: SubmissionParams
     tracking: TrackingParams
     limits: LimitsParams

@@ -1,6 +1,6 @@
 """Tables of what the pipeline found, for the terminal; each fits into 80 columns."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from yoyak.baselines import is_baseline
+from yoyak.ledger import Sent, correlation
 from yoyak.records import read_json
 from yoyak.scoring import what_was_counted
 
@@ -35,6 +36,8 @@ def print_run(root: Path) -> None:
     if "test" in scores:
         console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
     console.print(faults_table(scores["diagnostics"]))
+    if (root / "metrics/postprocessing.json").exists():
+        console.print(postprocessing_table(read_json(root / "metrics/postprocessing.json")))
     for name, path in (
         ("submission", "submission/submission.csv"),
         ("checklist", "submission/checklist.md"),
@@ -125,6 +128,49 @@ def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
         percents = [f"{row[fault]:.2f}" if fault == "length_ratio" else f"{row[fault]:.0f}" for fault in shown]
         table.add_row(_name(name), *percents, style="dim" if is_baseline(name) else None)
     return table
+
+
+def postprocessing_table(measured: Mapping[str, Any]) -> Table:
+    """What each rule of post-processing would gain on the ensemble's summaries, whether it is on or off."""
+    table = Table(
+        title="Post-processing: mean ROUGE gained on dev by each rule alone",
+        caption=f"of {measured['rows']} rows. Brackets: 95 % paired bootstrap interval; noise: Holm-corrected p above "
+        "0.05. params.yaml: postprocessing switches rules on.",
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("", "", "rows changed", "gain", "", ""):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for name, rule in measured["rules"].items():
+        gain = rule["gain"]
+        table.add_row(
+            name,
+            "on" if rule["on"] else "off",
+            str(rule["rows_changed"]),
+            f"{gain['rouge_mean']:+.2f}",
+            escape("[{:+.2f}, {:+.2f}]".format(*gain["ci95"])),
+            "noise" * gain["noise"],
+            style=None if rule["on"] else "dim",
+        )
+    return table
+
+
+def submissions_tables(sent: Sequence[Sent]) -> list[Table | str]:
+    """What `yoyak submissions` prints, the latest last, and how dev and public scores go together."""
+    table = Table(title="Submissions: mean ROUGE, percent", box=None, padding=(0, 1, 0, 0))
+    for column in ("sent, UTC", "sha256", "made by"):
+        table.add_column(column, no_wrap=True)
+    for column in ("dev", "public", "private"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("note")
+    for row in sorted(sent, key=lambda row: row.time):
+        scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
+        made_by = row.experiment or (row.commit or "")[:7]
+        table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
+    found = correlation(sent)
+    told = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"
+    return [table, f"correlation of dev and public: {told}"]
 
 
 def _name(name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from yoyak import ensemble, gpu
+from yoyak import ensemble, gpu, postprocessing
 from yoyak.ensemble import PLAN, Plan
 from yoyak.errors import UserError
 from yoyak.generation import faults_of, generate
@@ -108,7 +108,7 @@ def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue],
         if name in names:
             yield said[name]
     if plan:
-        yield _combined([said[name] for name in members], plan, prompts)
+        yield _combined(params, [said[name] for name in members], plan, prompts)
 
 
 def load(name: str) -> Loaded:
@@ -126,9 +126,10 @@ def _answer(name: str, prompts: list[Prompt], load: Load) -> Answer:
     return Answer(name, generated.predictions, generated.shortened_prompts)
 
 
-def _combined(members: list[Answer], plan: Plan, prompts: list[Prompt]) -> Answer:
-    """The members' candidates, joined as the stage `ensemble` joins them."""
+def _combined(params: Params, members: list[Answer], plan: Plan, prompts: list[Prompt]) -> Answer:
+    """The members' candidates, joined and repaired as the stage `ensemble` does it."""
     rows = ensemble.combine({answer.model: answer.predictions for answer in members}, plan)
+    rows = postprocessing.apply(params.postprocessing, rows)
     judged = [_with_faults(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
     return Answer(ENSEMBLE, judged, max(answer.shortened for answer in members))
 
