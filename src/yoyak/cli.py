@@ -26,6 +26,26 @@ def leaderboard() -> None:
     report.print_run(Path.cwd())
 
 
+@app.command("report")
+def write_report() -> None:
+    """Write report.html: the last run, and every dev dialogue with all summaries; it opens without a server."""
+    from yoyak import report_page  # It loads Matplotlib, which the other commands do without.
+
+    report_page.write(Path("report.html"))
+    print("report.html")
+
+
+@app.command()
+def compare(
+    before: Annotated[str, typer.Argument(metavar="REV1", help="Git revision, DVC experiment, or workspace.")],
+    after: Annotated[str, typer.Argument(metavar="REV2", help="The same, to compare with it.")] = "workspace",
+) -> None:
+    """Print which dev rows each model says better or worse at REV2 than at REV1, with the texts."""
+    from yoyak import compare as comparison  # It loads DVC, which takes seconds.
+
+    Console().print(*comparison.tables(before, after), sep="\n")
+
+
 @app.command()
 def score(
     predictions: Annotated[Path, typer.Argument(help="CSV or JSONL with fname and summary (or text).")],
