@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from yoyak import inputs, outsiders, report
+from yoyak import compare, inputs, outsiders, report
 from yoyak.errors import exits_with_one_line
 from yoyak.morphemes import Tokenizer
 from yoyak.rouge import Library, ReferenceRule
@@ -35,15 +35,13 @@ def write_report() -> None:
     print("report.html")
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_revisions(
     before: Annotated[str, typer.Argument(metavar="REV1", help="Git revision, DVC experiment, or workspace.")],
     after: Annotated[str, typer.Argument(metavar="REV2", help="The same, to compare with it.")] = "workspace",
 ) -> None:
     """Print which dev rows each model says better or worse at REV2 than at REV1, with the texts."""
-    from yoyak import compare as comparison  # It loads DVC, which takes seconds.
-
-    Console().print(*comparison.tables(before, after), sep="\n")
+    Console().print(*compare.tables(before, after), sep="\n")
 
 
 @app.command()

@@ -28,6 +28,8 @@ class Run(NamedTuple):
 
     revision: str
     rule: dict[str, str]
+    models: list[str]
+    """Best first."""
     scores: pd.DataFrame
     """Mean ROUGE in percent: rows by fname, a column a model, no baselines."""
     references: dict[str, list[str]]
@@ -36,8 +38,9 @@ class Run(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What became of each model, in the order of the models that both runs have."""
+    """What became of each model that both runs have."""
 
+    models: list[str]
     differences: pd.DataFrame
     """After less before: rows by fname, a column a model."""
     intervals: Floats
@@ -52,7 +55,7 @@ def tables(before: str, after: str) -> list[Table | str]:
     changes = changes_between(*runs)
     return [
         _overview(runs, changes),
-        *(part for model in changes.differences for part in _of_model(runs, changes.differences[model], model)),
+        *(table for model in changes.models for table in _of_model(runs, changes.differences[model], model)),
     ]
 
 
@@ -63,10 +66,12 @@ def read(revision: str) -> Run:
     """From git and from DVC's cache; what was pushed, but is not in the cache, DVC fetches."""
     files = _Files(revision)
     scores = _dev_scores(files.text("scores/rows.csv"))
-    said = {model: files.rows(f"predictions/{model}/dev.jsonl") for model in scores}
+    models = list(map(str, scores.columns))
+    said = {model: files.rows(f"predictions/{model}/dev.jsonl") for model in models}
     return Run(
         revision,
         json.loads(files.text("metrics/scores.json"))["scoring"],
+        models,
         scores,
         {row["fname"]: row["summaries"] for row in files.rows("data/references/dev.jsonl")},
         {model: {row["fname"]: row["text"] for row in rows} for model, rows in said.items()},
@@ -85,16 +90,19 @@ class _Files:
 
     def text(self, path: str) -> str:
         from dvc.exceptions import DvcException
+        from dvc.scm import RevError
         from dvc_data.index import DataIndexDirError
 
         try:
             return str(self.files.read_text(path, encoding="utf-8"))
         except (FileNotFoundError, DataIndexDirError) as error:
             raise UserError(self._missing(path, error)) from None
-        except DvcException as error:
+        except RevError:
             raise UserError(
-                f"{self.revision}: {error}; a git revision, a DVC experiment or workspace is expected"
+                f"no revision {self.revision!r}; a git revision, a DVC experiment or workspace is expected"
             ) from None
+        except DvcException as error:
+            raise UserError(f"{self.revision}: {error}") from None
 
     def rows(self, path: str) -> list[Any]:
         """Of a JSONL file. Not as our records: another revision's may have other fields."""
@@ -121,9 +129,9 @@ def _dev_scores(text: str) -> pd.DataFrame:
 def changes_between(before: Run, after: Run) -> Changes:
     """Of the models that both have, on the rows that both have, with the same references."""
     _check_rule(before, after)
-    models = [model for model in after.scores if model in before.scores]
+    models = [model for model in after.models if model in before.models]
     if not models:
-        has = [f"{run.revision} has {', '.join(run.scores)}" for run in (before, after)]
+        has = [f"{run.revision} has {', '.join(run.models)}" for run in (before, after)]
         raise UserError(f"no model in common: {has[0]}; {has[1]}")
     fnames = [
         fname
@@ -135,6 +143,7 @@ def changes_between(before: Run, after: Run) -> Changes:
     differences = after.scores.loc[fnames, models] - before.scores.loc[fnames, models]
     values = differences.to_numpy()
     return Changes(
+        models,
         differences,
         significance.interval(significance.resampled_means(values, SAMPLES, SEED)),
         significance.holm(significance.paired_p_values(values, SEED), len(models)),
@@ -166,7 +175,7 @@ def _overview(runs: tuple[Run, Run], changes: Changes) -> Table:
     table.add_column("", no_wrap=True)
     for column in ("before", "after", "change", "", "p", "", "better", "worse", "same"):
         table.add_column(column, justify="right", no_wrap=True)
-    for place, model in enumerate(changes.differences):
+    for place, model in enumerate(changes.models):
         difference, p = changes.differences[model], changes.p_values[place]
         table.add_row(
             model,
@@ -204,15 +213,14 @@ def _texts(runs: tuple[Run, Run], part: "pd.Series[float]", model: str, title: s
     table.add_column(no_wrap=True, style="dim")
     table.add_column(overflow="fold")
     before, after = runs
-    for fname, change in part.items():
-        scores = f"{before.scores.at[fname, model]:.1f} → {after.scores.at[fname, model]:.1f}"
-        table.add_row(_printable(str(fname)), f"[bold]{scores}[/bold] ({change:+.1f})")
-        for reference in after.references[str(fname)]:
+    for fname, change in zip(map(str, part.index), part, strict=True):
+        scores = f"{before.scores[model][fname]:.1f} → {after.scores[model][fname]:.1f}"
+        table.add_row(_printable(fname), f"[bold]{scores}[/bold] ({change:+.1f})")
+        for reference in after.references[fname]:
             table.add_row("reference", _printable(reference))
         for name, run in (("before", before), ("after", after)):
-            table.add_row(name, _printable(run.texts[model][str(fname)]))
-        table.add_section()
-        table.add_row("", "")
+            table.add_row(name, _printable(run.texts[model][fname]))
+        table.add_row()
     return table
 
 
