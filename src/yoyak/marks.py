@@ -77,8 +77,8 @@ def spans(text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
     """
     found, end = [], 0
     for token in morphemes(text, tokenizer):
-        nearest = len(text) - len(text[end:].lstrip())
-        start = text.find(token, nearest, nearest + LONGEST_GAP + len(token))
+        blanks = len(text[end:]) - len(text[end:].lstrip())
+        start = text.find(token, end, end + blanks + LONGEST_GAP + len(token))
         if start >= 0:
             end = start + len(token)
             found.append((start, end))
