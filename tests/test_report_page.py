@@ -1,7 +1,6 @@
 """`yoyak report`: the file as a reader sees it, in a real browser, without a server."""
 
 import json
-import os
 import re
 import shutil
 import time
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from project import Project
 from written_run import large_run, write_run
 
@@ -44,17 +43,6 @@ def written(root: Path) -> Project:
         "odd": [HOSTILE[place % 3] for place in range(12)],
     }
     return write_run(root, dialogues, references, said)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

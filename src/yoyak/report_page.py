@@ -158,8 +158,9 @@ def _rows_to_read() -> dict[str, Any]:
     metric = _metric_of_the_run()
     split = scoring.read_split("dev")
     scored = _read_table(Path("scores/rows.csv"))
+    scored = scored[scored["split"] == split.name]
     said = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN])
-    judged = _judged(said, split, scored[scored["split"] == split.name], metric)
+    judged = _judged(said, split, scored, metric)
     rows = zip(split.fnames, split.topics, split.dialogues, split.references, _disagreements(said, metric), strict=True)
     return {
         "models": [{"name": name, "baseline": is_baseline(name)} for name in said],
