@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup weights repro test lint lock clean
+.PHONY: help setup weights repro report test lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -16,6 +16,9 @@ setup: $(VENV)/ready  ## .venv with everything the pipeline needs, from requirem
 repro: setup weights  ## run the pipeline, then print the leaderboard
 	dvc repro
 	@yoyak leaderboard
+
+report: setup  ## report.html: the last run, every dev dialogue and all summaries, to look through in a browser
+	@yoyak report
 
 test: setup .cache/mecab-ko/ready  ## style, types, imports, then the tests
 	@$(MAKE) --no-print-directory lint

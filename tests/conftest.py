@@ -1,8 +1,12 @@
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import settings
+from playwright.sync_api import Browser, sync_playwright
 from project import Project, new_project
 from twins import llama32, save_twin
 
@@ -39,6 +43,17 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("dvc", "repro")
     project.commit("the first run")
     return project
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no chromium on this machine")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium)
+        yield browser
+        browser.close()
 
 
 def _shrunk(root: Path) -> Project:

@@ -1,14 +1,12 @@
 """`yoyak serve`: the page as a reader sees it, in a real browser."""
 
-import os
-import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 from project import Project
 from test_summarize import DIALOGUE, summarize
 
@@ -20,17 +18,6 @@ from yoyak.trained import Answer
 NAMES = ["llama32_3b", "bart_mini", "ensemble"]
 A_MINUTE = 60_000
 """In milliseconds: models are loaded while the reader waits."""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no chromium on this machine")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from yoyak import inputs, ledger, outsiders, report
+from yoyak import compare, inputs, ledger, outsiders, report
 from yoyak.errors import exits_with_one_line
 from yoyak.morphemes import Tokenizer
 from yoyak.rouge import Library, ReferenceRule
@@ -32,6 +32,24 @@ Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the compet
 def leaderboard() -> None:
     """Print the leaderboard of the last run, and where submission and plots lie."""
     report.print_run(Path.cwd())
+
+
+@app.command("report")
+def write_report() -> None:
+    """Write report.html: the last run, and every dev dialogue with all summaries; it opens without a server."""
+    from yoyak import report_page  # It loads Matplotlib, which the other commands do without.
+
+    report_page.write(Path("report.html"))
+    print("report.html")
+
+
+@app.command("compare")
+def compare_revisions(
+    before: Annotated[str, typer.Argument(metavar="REV1", help="Git revision, DVC experiment, or workspace.")],
+    after: Annotated[str, typer.Argument(metavar="REV2", help="The same, to compare with it.")] = "workspace",
+) -> None:
+    """Print which dev rows each model says better or worse at REV2 than at REV1, with the texts."""
+    Console().print(*compare.tables(before, after), sep="\n")
 
 
 @app.command()

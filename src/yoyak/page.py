@@ -13,6 +13,7 @@ from typing import Any
 from yoyak import inputs, trained
 from yoyak.dialogues import TAG
 from yoyak.errors import UserError
+from yoyak.marks import colour
 from yoyak.preflight import Params
 from yoyak.records import Candidate, Prediction
 from yoyak.trained import ENSEMBLE, Answer, Load
@@ -20,7 +21,7 @@ from yoyak.trained import ENSEMBLE, Answer, Load
 HOST = "127.0.0.1"
 FONTS = ["Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "sans-serif"]
 """Of the reader's own machine: nothing is fetched from elsewhere."""
-STYLE = Path(__file__).with_name("page.css")
+STYLES = [Path(__file__).with_name(name) for name in ("tags.css", "page.css")]
 EXAMPLE = """\
 #Person1#: 여보세요, 한빛치과죠? 내일 오후 세 시에 예약한 사람인데요, 시간을 좀 바꿀 수 있을까요?
 #Person2#: 네, 성함이 어떻게 되세요?
@@ -32,8 +33,6 @@ EXAMPLE = """\
 HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
 FAULTS = {"empty": "빈 요약", "unfinished": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
 WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
-COLOURS = 6
-"""Of person tags, in the style sheet."""
 
 
 def serve(port: int) -> None:
@@ -73,7 +72,7 @@ def _launch(page: Any, port: int) -> None:
         footer_links=[],
         quiet=True,
         theme=_theme(),
-        css=STYLE.read_text(encoding="utf-8"),
+        css="\n".join(style.read_text(encoding="utf-8") for style in STYLES),
     )
 
 
@@ -214,6 +213,4 @@ def _word(word: re.Match[str]) -> str:
 
 
 def _label(tag: re.Match[str]) -> str:
-    number = re.search(r"\d+", tag[0])
-    colour = f"person{int(number[0]) % COLOURS}" if number else "mask"
-    return f'<span class="tag {colour}"><i>#</i>{tag[0][1:-1]}<i>#</i></span>'
+    return f'<span class="tag {colour(tag[0])}"><i>#</i>{tag[0][1:-1]}<i>#</i></span>'

@@ -23,6 +23,11 @@ FAULTS = {
     "distinct": "distinct",
     "length_ratio": "length",
 }
+WHAT_FAULTS_MEAN = (
+    "copied: 80 % stands in the dialogue word for word; tags, script: what the dialogue has not; "
+    "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
+    "references' being 1."
+)
 LONGEST_NAME = 30
 
 
@@ -32,7 +37,7 @@ def print_run(root: Path) -> None:
     scores = read_json(root / "metrics/scores.json")
     ensemble = read_json(root / "metrics/ensemble.json") if (root / "metrics/ensemble.json").exists() else {}
     console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
-    console.print(_what_dev_decided(scores["best"], ensemble))
+    console.print(escape(what_dev_decided(scores["best"], ensemble)), "", sep="\n")
     if "test" in scores:
         console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
     console.print(faults_table(scores["diagnostics"]))
@@ -75,8 +80,8 @@ def leaderboard_table(
             _name(name),
             *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
             f"{row['rouge_mean']:.2f}",
-            _interval(row["ci95"]),
-            *((f"{gap['rouge_mean']:.2f}", _interval(gap["ci95"]), "noise" * gap["noise"]) if gap else ()),
+            escape(interval(row["ci95"])),
+            *((f"{gap['rouge_mean']:.2f}", escape(interval(gap["ci95"])), "noise" * gap["noise"]) if gap else ()),
             style="dim" if is_baseline(name) else None,
         )
     return table
@@ -95,27 +100,25 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
     ]
 
 
-def _what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
+def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
     """What was chosen on dev is worth less elsewhere."""
     lines = ["Each model's epoch, the best model and the ensemble's weights were chosen on dev."]
     for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
         if estimate:
-            lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {_interval(estimate['ci95'])}")
+            lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
     if gain := ensemble.get("gain"):
         used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
         noise = "may be noise" if gain["noise"] else "is no noise"
-        figures = f"{gain['rouge_mean']:.2f} {_interval(gain['ci95'])}"
+        figures = f"{gain['rouge_mean']:.2f} {interval(gain['ci95'])}"
         lines.append(f"MBR over the best member, both chosen on other rows: {figures}, which {noise}: {used}")
-    return "\n".join([*lines, ""])
+    return "\n".join(lines)
 
 
 def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
     """Percent of each model's summaries with each fault."""
     table = Table(
         title="Beside ROUGE: percent of the summaries",
-        caption="copied: 80 % stands in the dialogue word for word; tags, script: what the dialogue has not; "
-        "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
-        "references' being 1.",
+        caption=WHAT_FAULTS_MEAN,
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
@@ -179,7 +182,7 @@ def _name(name: str) -> str:
     return escape(shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 8]}…{shown[-7:]}")
 
 
-def _interval(bounds: list[float]) -> str:
+def interval(bounds: Sequence[float]) -> str:
+    """`[29.0, 33.5]`; rich reads square brackets as markup, so that it takes them escaped."""
     low, high = bounds
-    # Escaped: rich reads square brackets as markup.
-    return escape(f"[{low:.1f}, {high:.1f}]")
+    return f"[{low:.1f}, {high:.1f}]"

@@ -1,0 +1,275 @@
+"""`yoyak report`: the file as a reader sees it, in a real browser, without a server."""
+
+import json
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from playwright.sync_api import Browser, Page, expect
+from project import Project
+from written_run import large_run, write_run
+
+from yoyak.records import Reference
+from yoyak.report_page import embedded
+
+HOSTILE = (
+    "</script><script>window.harmed = 1</script><!--<script>",
+    "<img src=x onerror='window.harmed = 1'> \"quotes\" & 'more' {{ 7 * 7 }}",
+    "줄\u2028바꿈\u2029 😀 가족 👨‍👩‍👧 `${window.harmed = 1}`",
+)
+ODD_NAME = 'a "b" <i>%#\''
+NAMES = [*(f"dev_{place}" for place in range(11)), ODD_NAME]
+TOPICS = ["회의 일정", "</datalist><b>주제"]
+REFERENCES = [f"#Person1#은 #Person2#에게 {place}번 회의에 오라고 합니다." for place in range(12)]
+SECONDS_TO_OPEN = 2
+
+
+def written(root: Path) -> Project:
+    """`good` says what the references say, but of the last three rows; `bad` stutters; `odd` is out for harm."""
+    references = [
+        Reference(fname=name, summaries=(text, text) if place == 1 else (text,), topic=TOPICS[place % 2])
+        for place, (name, text) in enumerate(zip(NAMES, REFERENCES, strict=True))
+    ]
+    dialogues = [[f"#Person1#: {place}번 회의에 오세요." * (place + 1), "#Person2#: 네."] for place in range(12)]
+    said = {
+        "good": [*REFERENCES[:9], "전혀 다른 말을 한다.", "전혀 다른 말을 한다.", ""],
+        "bad": ["회의 회의 회의"] * 12,
+        "odd": [HOSTILE[place % 3] for place in range(12)],
+    }
+    return write_run(root, dialogues, references, said)
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    project = written(tmp_path_factory.mktemp("report") / "project")
+    assert project.run("yoyak", "report").stdout == "report.html\n"
+    return project.root / "report.html"
+
+
+@pytest.fixture
+def open_page(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
+    """Opens the file; at the end nothing was asked of anybody, no script of a text ran, and no error was thrown."""
+    windows: list[Page] = []
+    asked: list[str] = []
+    thrown: list[str] = []
+
+    def opened(place: str = "", **options: Any) -> Page:
+        window = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
+        windows.append(window)
+        window.on("request", lambda request: asked.append(request.url.split("#")[0]))
+        window.on("pageerror", lambda error: thrown.append(str(error)))
+        window.on("console", lambda said: thrown.append(said.text) if said.type == "error" else None)
+        window.goto(f"{file.as_uri()}{place}")
+        return window
+
+    yield opened
+    assert [window.evaluate("window.harmed") for window in windows] == [None] * len(windows)
+    assert [url for url in asked if url != file.as_uri() and not url.startswith("data:")] == []
+    assert thrown == []
+    for window in windows:
+        window.close()
+
+
+def shown(window: Page) -> list[str]:
+    """The rows' names, in the order in which they stand."""
+    return window.locator(".row h3").all_text_contents()
+
+
+def fill(window: Page, **values: str) -> None:
+    window.locator("#controls details").evaluate("details => details.open = true")
+    for name, value in values.items():
+        field = window.locator(f"#controls [name={name}]")
+        if field.evaluate("field => field.tagName") == "SELECT":
+            field.select_option(value)
+        else:
+            field.fill(value)
+
+
+# The run
+
+
+def test_the_leaderboard_is_that_of_the_metrics(open_page: Callable[..., Page], file: Path) -> None:
+    scores = json.loads((file.parent / "metrics/scores.json").read_text())
+    ensemble = json.loads((file.parent / "metrics/ensemble.json").read_text())["ensemble"]
+    board = open_page().locator("[id='-dev'] tbody tr").all()
+    lines = [" ".join(cell.strip() for cell in row.locator("th, td").all_text_contents()) for row in board]
+    assert len(lines) == len(scores["models"]) + 1
+    for name, row in (scores["models"] | {"ensemble": ensemble}).items():
+        (line,) = (line for line in lines if line.split()[0] == name.removeprefix("baseline/"))
+        assert f"{row['rouge_mean']:.2f} [{row['ci95'][0]:.1f}, {row['ci95'][1]:.1f}]" in line
+        assert line.endswith("noise") == scores["best"]["minus"].get(name, {}).get("noise", False)
+
+
+def test_pictures_groups_and_faults(open_page: Callable[..., Page]) -> None:
+    window = open_page()
+    expect(window.locator(".pictures svg")).to_have_count(2)
+    assert "odd" in window.locator(".pictures svg").first.text_content()
+    expect(window.locator("[id='-groups'] details")).to_have_count(5)
+    repeats = window.locator("[id='-faults'] tbody tr").filter(has_text="bad").locator("td").nth(5)
+    expect(repeats).to_have_text("100")
+
+
+# A row
+
+
+def test_a_row_has_all_that_was_said_of_it(open_page: Callable[..., Page], file: Path) -> None:
+    window = open_page("#dev_3")
+    row = window.locator(".row.linked")
+    expect(row.locator("h3")).to_have_text("dev_3")
+    expect(row).to_be_in_viewport()
+    expect(row.locator(".dialogue .turn").last).to_have_text("#Person2#: 네.")
+    expect(row.locator(".reference")).to_have_text(REFERENCES[3])
+    assert row.locator(".card h4").all_text_contents()[:2] == ["ensemble", "good"]
+    good = row.locator(".card[data-model=good]")
+    expect(good.locator(".summary")).to_have_text(REFERENCES[3])
+    expect(good.locator(".facts")).to_have_text("R-1 100.0R-2 100.0R-L 100.0mean 100.0")
+    expect(good.locator(".tag.person2")).to_have_text("#Person2#")
+    expect(row.locator(".card[data-model=bad] .fault")).to_have_text(["cut off", "repeats"])
+    expect(row.locator(".card[data-model=bad] mark").first).to_have_text("회의")
+    baselines = row.locator(".baselines")
+    expect(baselines.locator(".card").first).not_to_be_visible()
+    baselines.locator("> summary").click()
+    expect(baselines.locator(".card")).to_have_count(3)
+
+
+def test_several_references(open_page: Callable[..., Page]) -> None:
+    row = open_page("#dev_1").locator(".row.linked")
+    expect(row.locator(".reference")).to_have_count(2)
+
+
+def test_following_a_link_to_a_row_that_is_filtered_out(open_page: Callable[..., Page]) -> None:
+    window = open_page()
+    fill(window, text="dev_2")
+    assert shown(window) == ["dev_2"]
+    window.evaluate("location.hash = 'dev_7'")
+    expect(window.locator(".row.linked h3")).to_have_text("dev_7")
+    expect(window.locator(".row.linked")).to_be_in_viewport()
+    assert len(shown(window)) == 12
+
+
+def test_a_link_is_the_row_s_name_whatever_it_is(open_page: Callable[..., Page]) -> None:
+    window = open_page()
+    window.locator(".row h3 a").last.click()
+    expect(window.locator(".row.linked h3")).to_have_text(ODD_NAME)
+
+
+def test_texts_stay_texts(open_page: Callable[..., Page]) -> None:
+    window = open_page()
+    for place, text in enumerate(HOSTILE):
+        window.evaluate("name => location.hash = name", f"dev_{place}")
+        summary = window.locator(".row.linked .card[data-model=odd] .summary")
+        expect(summary).to_be_visible()
+        assert summary.text_content() == text
+    assert window.locator("#topics option").evaluate_all("all => all.map(each => each.value)") == sorted(TOPICS)
+    expect(window.locator(".row img, .row b b, .row script")).to_have_count(0)
+
+
+@given(st.recursive(st.text() | st.integers() | st.none(), st.lists) | st.text("<>/!-scriptSCRIPT&\u2028\u2029\"'\\ "))
+def test_whatever_is_embedded_comes_out_and_ends_no_script(content: Any) -> None:
+    written = embedded(content)
+    assert json.loads(written) == content
+    assert not set(written) & set("<>&\u2028\u2029\n")
+
+
+# Looking for rows
+
+
+def test_sorting(open_page: Callable[..., Page]) -> None:
+    window = open_page()
+    assert shown(window) == NAMES
+    fill(window, model="good", order="worst")
+    assert set(shown(window)[:3]) == {"dev_9", "dev_10", ODD_NAME}
+    fill(window, order="best")
+    assert shown(window)[:9] == NAMES[:9]
+    fill(window, order="longest")
+    assert shown(window) == NAMES[::-1]
+    fill(window, order="shortest")
+    assert shown(window) == NAMES
+    fill(window, order="disagreement")
+    values = [float(value) for value in re.findall(r"disagreement (\d+)", window.locator("#list").inner_text())]
+    assert values == sorted(values, reverse=True)
+    fill(window, order="file", model="odd")
+    window.locator(".row").first.scroll_into_view_if_needed()
+    expect(window.locator(".row.filled .card.chosen").first).to_have_attribute("data-model", "odd")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "names"),
+    [
+        ({"text": "5번 회의"}, ["dev_5"]),
+        ({"text": "전혀 다른"}, ["dev_9", "dev_10"]),
+        ({"text": " DEV_1"}, ["dev_1", "dev_10"]),
+        ({"topic": "주제"}, NAMES[1::2]),
+        ({"model": "good", "scoreFrom": "99"}, NAMES[:9]),
+        ({"model": "good", "scoreTo": "99"}, NAMES[9:]),
+        ({"model": "good", "fault": "empty"}, [ODD_NAME]),
+        ({"model": "bad", "fault": "repeated"}, NAMES),
+        ({"model": "bad", "fault": "any", "lengthTo": "60"}, NAMES[:2]),
+        ({"disagreementTo": "10"}, []),
+    ],
+)
+def test_filters(open_page: Callable[..., Page], wanted: dict[str, str], names: list[str]) -> None:
+    window = open_page()
+    fill(window, **wanted)
+    assert shown(window) == names
+    expect(window.locator("#count")).to_have_text(f"{len(names)} of 12 dialogues")
+    window.get_by_role("button", name="Show all").click()
+    expect(window.locator("#count")).to_have_text("12 of 12 dialogues")
+
+
+# Looks
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_no_scrolling_sideways(open_page: Callable[..., Page], width: int) -> None:
+    window = open_page("#dev_0", viewport={"width": width, "height": 844})
+    expect(window.locator(".row.linked .card").first).to_be_visible()
+    assert window.evaluate("document.documentElement.scrollWidth") == width
+
+
+def test_light_and_dark(open_page: Callable[..., Page]) -> None:
+    window = open_page("#dev_0")
+    for scheme, ground in (("light", "rgb(246, 248, 250)"), ("dark", "rgb(15, 22, 32)")):
+        window.emulate_media(color_scheme=scheme)
+        expect(window.locator("body")).to_have_css("background-color", ground)
+
+
+def test_hundreds_of_rows_of_eight_models_open_at_once(browser: Browser, tmp_path: Path) -> None:
+    project = large_run(tmp_path / "project", rows=500, models=8)
+    project.run("yoyak", "report")
+    window = browser.new_page()
+    start = time.monotonic()
+    window.goto(f"{(project.root / 'report.html').as_uri()}#dev_480")
+    expect(window.locator(".row.linked .card[data-model=model_7]")).to_be_in_viewport(ratio=0)
+    assert time.monotonic() - start < SECONDS_TO_OPEN
+    expect(window.locator(".row")).to_have_count(500)
+    window.close()
+
+
+# What is missing
+
+
+@pytest.mark.parametrize(
+    "path", ["metrics/scores.json", "scores/rows.csv", "predictions/good/dev.jsonl", "plots/training/bad/epochs.csv"]
+)
+def test_a_run_that_is_not_whole(file: Path, tmp_path: Path, path: str) -> None:
+    project = Project(file.parent).copy(tmp_path / "project")
+    (project.root / path).unlink()
+    done = project.run("yoyak", "report", check=False)
+    assert done.returncode == 1
+    assert done.stdout.startswith(f"error: {path}: no such file; run `dvc repro`")
+    assert done.stdout.count("\n") == 1
+
+
+def test_without_the_ensemble(file: Path, tmp_path: Path) -> None:
+    project = Project(file.parent).copy(tmp_path / "project")
+    (project.root / "metrics/ensemble.json").unlink()
+    shutil.rmtree(project.root / "ensemble")
+    project.run("yoyak", "report")
+    assert '"ensemble"' not in (project.root / "report.html").read_text()
