@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,6 @@ ODD_NAME = 'a "b" <i>%#\''
 NAMES = [*(f"dev_{place}" for place in range(11)), ODD_NAME]
 TOPICS = ["회의 일정", "</datalist><b>주제"]
 REFERENCES = [f"#Person1#은 #Person2#에게 {place}번 회의에 오라고 합니다." for place in range(12)]
-SECONDS_TO_OPEN = 2
 
 
 def written(root: Path) -> Project:
@@ -240,15 +238,15 @@ def test_light_and_dark(open_page: Callable[..., Page]) -> None:
         expect(window.locator("body")).to_have_css("background-color", ground)
 
 
-def test_hundreds_of_rows_of_eight_models_open_at_once(browser: Browser, tmp_path: Path) -> None:
-    project = large_run(tmp_path / "project", rows=500, models=8)
+def test_only_rows_in_sight_are_filled(browser: Browser, tmp_path: Path) -> None:
+    """So that a run of any size opens at once; benchmarks/report_page.py says how fast."""
+    project = large_run(tmp_path / "project", rows=120, models=3)
     project.run("yoyak", "report")
     window = browser.new_page()
-    start = time.monotonic()
-    window.goto(f"{(project.root / 'report.html').as_uri()}#dev_480")
-    expect(window.locator(".row.linked .card[data-model=model_7]")).to_be_in_viewport(ratio=0)
-    assert time.monotonic() - start < SECONDS_TO_OPEN
-    expect(window.locator(".row")).to_have_count(500)
+    window.goto(f"{(project.root / 'report.html').as_uri()}#dev_100")
+    expect(window.locator(".row.linked .card[data-model=model_2]")).to_be_in_viewport(ratio=0)
+    expect(window.locator(".row")).to_have_count(120)
+    assert 1 <= window.locator(".row:has(.card)").count() < 60
     window.close()
 
 
