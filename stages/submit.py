@@ -24,7 +24,7 @@ def main() -> None:
     draft = Path("submission/draft.csv")
     submission.write(submission.fill(sample, read_records(Path("ensemble/test.jsonl"), Prediction)), draft)
     checks = submission.checklist(draft, sample, known, params)
-    origin = submission.made_by(data, read_json(Path("metrics/ensemble.json")))
+    origin = submission.made_by(data, read_json(Path("ensemble/dev_score.json")))
     report = submission.report(draft, checks, known, origin)
     Path("submission/checklist.md").write_text(submission.to_markdown(checks, report), encoding="utf-8")
     write_json(Path("submission/checklist.json"), report)

@@ -63,7 +63,7 @@ def give_inputs(root: Path = Path()) -> None:
             for fname, summary in zip(FNAMES, rows, strict=False)
         ]
         write_records(root / f"data/prompts/{split}.jsonl", prompts)
-    write_json(root / "metrics/ensemble.json", METRICS)
+    write_json(root / "ensemble/dev_score.json", METRICS)
     predict("비가 온다.", "빵을 산다.", "책을 읽는다.", root=root)
 
 

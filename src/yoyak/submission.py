@@ -174,14 +174,14 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def made_by(data: DataParams, metrics: Mapping[str, Any]) -> dict[str, Any]:
-    """Which experiment, commit, data and dev score the submission comes from; `metrics` are the ensemble's."""
+def made_by(data: DataParams, dev_score: Mapping[str, Any]) -> dict[str, Any]:
+    """Which experiment, commit, data and dev score the submission comes from."""
     return {
         "experiment": os.environ.get("DVC_EXP_NAME"),
         "commit": machine.commit(),
         "data": {name: sha256(data.dir / name) for name in (data.train, data.dev, data.test)},
-        "dev": metrics["ensemble"],
-        "scoring": metrics["scoring"],
+        "dev": dev_score["ensemble"],
+        "scoring": dev_score["scoring"],
     }
 
 
