@@ -113,6 +113,16 @@ def test_pictures_groups_and_faults(open_page: Callable[..., Page]) -> None:
     expect(repeats).to_have_text("100")
 
 
+def test_what_post_processing_gains(open_page: Callable[..., Page], file: Path) -> None:
+    measured = json.loads((file.parent / "metrics/postprocessing.json").read_text())
+    lines = open_page().locator("[id='-postprocessing'] tbody tr").all()
+    assert len(lines) == len(measured["rules"]) == 3
+    for line, (name, rule) in zip(lines, measured["rules"].items(), strict=True):
+        cells = [cell.strip() for cell in line.locator("th, td").all_text_contents()]
+        assert cells[:3] == [name.replace("_", " "), "off", str(rule["rows_changed"])]
+        assert cells[3] == f"{rule['gain']['rouge_mean']:+.2f}"
+
+
 # A row
 
 
@@ -267,7 +277,8 @@ def test_a_run_that_is_not_whole(file: Path, tmp_path: Path, path: str) -> None:
 
 def test_without_the_ensemble(file: Path, tmp_path: Path) -> None:
     project = Project(file.parent).copy(tmp_path / "project")
-    (project.root / "metrics/ensemble.json").unlink()
+    for name in ("ensemble", "postprocessing"):
+        (project.root / f"metrics/{name}.json").unlink()
     shutil.rmtree(project.root / "ensemble")
     project.run("yoyak", "report")
     assert '"ensemble"' not in (project.root / "report.html").read_text()

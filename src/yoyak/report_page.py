@@ -73,7 +73,7 @@ def embedded(content: Any) -> str:
 def _summary_of_the_run() -> dict[str, Any]:
     """What the template shows above the rows."""
     scores = read_json(Path("metrics/scores.json"))
-    joined = _ensemble_metrics()
+    joined = _of_ensemble("metrics/ensemble.json")
     breakdowns = _read_table(Path("scores/breakdowns.csv"))
     models = [name for name in scores["models"] if not is_baseline(name)]
     boards = {"dev": _board(scores, joined.get("ensemble"))}
@@ -86,6 +86,7 @@ def _summary_of_the_run() -> dict[str, Any]:
         "decided": what_dev_decided(scores["best"], joined).split("\n"),
         "weights": joined.get("weights", {}),
         "diagnostics": scores["diagnostics"],
+        "repairs": _of_ensemble("metrics/postprocessing.json"),
         "fault_names": FAULTS,
         "what_faults_mean": WHAT_FAULTS_MEAN,
         "models": models,
@@ -94,10 +95,9 @@ def _summary_of_the_run() -> dict[str, Any]:
     }
 
 
-def _ensemble_metrics() -> dict[str, Any]:
+def _of_ensemble(metrics: str) -> dict[str, Any]:
     """Empty where the ensemble has not been made."""
-    path = Path("metrics/ensemble.json")
-    return dict(read_json(path)) if path.exists() else {}
+    return dict(read_json(Path(metrics))) if Path(metrics).exists() else {}
 
 
 def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def _texts(split: Split, scored: Sequence[str]) -> dict[str, list[str]]:
     """Each summary of the split's rows, in their order: the ensemble's, the models', the baselines'."""
     extracts = baselines.extracts(split.dialogues)
     files = {name: Path(f"predictions/{name}/{split.name}.jsonl") for name in scored if name not in extracts}
-    if _ensemble_metrics():
+    if _of_ensemble("metrics/ensemble.json"):
         files[ENSEMBLE] = Path(f"ensemble/{split.name}.jsonl")
     said = extracts | {
         name: scoring.align(read_records(path, Prediction), split.fnames, name) for name, path in files.items()
