@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from yoyak import gpu, machine
+from yoyak import folds, gpu, machine
 from yoyak.errors import exits_with_one_line
 from yoyak.generation import check_generated, generate
 from yoyak.machine import LimitsParams
@@ -27,6 +27,8 @@ def main() -> None:
     trained = None if untuned else Path(f"models/{name}")
     title = f"untuned_{name}" if untuned else name
     paths = {split: Path(f"data/prompts/{split}.jsonl") for split in ("dev", "test")}
+    if job.fold and trained:
+        paths["train"] = Path("data/prompts/train.jsonl")
     files = [*paths.values(), *(sorted(trained.iterdir()) if trained else [])]
     gpu.use_one()
     gpu.limit(limits)
@@ -36,6 +38,8 @@ def main() -> None:
             loaded = load_for_inference(job.model, trained, job.quantization)
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
+            if split == "train":
+                prompts = folds.held_out(prompts, job.fold)
             started = time.perf_counter()
             generated = generate(loaded, prompts, job, f"{title} {split}", scratch / split)
             seconds = time.perf_counter() - started

@@ -105,7 +105,7 @@ def test_without_references_test_is_not_scored_and_the_rule_changes_scores(repro
     project = reproduced.copy(tmp_path / "project")
     mean = _json(project, "metrics/scores.json")
     project.edit(lambda params: params["scoring"].update(references="max"))
-    assert running(project.run("dvc", "repro").stdout) == {"prepare_prompts", "score", "ensemble"}
+    assert running(project.run("dvc", "repro").stdout) == {"prepare_prompts", *AFTER_THEM}
     best = _json(project, "metrics/scores.json")
     assert best["scoring"]["references"] == "max"
     assert best["models"]["baseline/lead_2"] == mean["models"]["baseline/lead_2"]

@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from yoyak import compare, inputs, ledger, outsiders, report
+from yoyak import compare, folds, inputs, ledger, outsiders, report
 from yoyak.errors import exits_with_one_line
 from yoyak.morphemes import Tokenizer
 from yoyak.rouge import Library, ReferenceRule
@@ -94,6 +94,16 @@ def summarize(
             print(f"note: {note}")
     for row in answer.predictions:
         print(row.text if asked.is_text else json.dumps({"fname": row.fname, "summary": row.text}, ensure_ascii=False))
+
+
+@app.command("folds")
+def add_folds(
+    model: Annotated[str, typer.Argument(help="An entry of models in params.yaml.")],
+    parts: Annotated[int, typer.Argument(help="How many.")] = 5,
+) -> None:
+    """Write an entry for each fold of a model into params.yaml: each is trained without a part of train."""
+    names = folds.add_entries(Path("params.yaml"), model, parts)
+    print(f"params.yaml has {', '.join(names)} now; put them into run.models")
 
 
 @app.command()

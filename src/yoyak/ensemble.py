@@ -1,5 +1,7 @@
 """One summary a row from several models: which take part, how much each counts, and whether it is worth it."""
 
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -21,6 +23,7 @@ SHARPNESS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Among these one is learned: 0 lets all members count alike; at 2 a member whose dev score is one point lower counts
 for a seventh."""
 PLAN = Path("ensemble/plan.json")
+FOLD = re.compile(r"_f\d+$")
 
 
 class EnsembleParams(Section):
@@ -91,6 +94,36 @@ def study(
     values = np.array([100 * score.mean for score in rouge.score(texts, repeated, metric)])
     ends = np.cumsum([len(pool.candidates) for pool in pools])
     return Dev(scores, pools, np.split(values, ends[:-1]))
+
+
+def out_of_fold(said: Mapping[str, Sequence[Prediction]], fnames: Sequence[str]) -> dict[str, list[Prediction]] | None:
+    """What `kobart` says of train, where `kobart_f0` … have each said what they had not seen, in the order of `fnames`.
+
+    None unless all models are such folds, and each row of train has been said by one of each.
+    """
+    families: dict[str, list[Prediction]] = {}
+    for name, rows in said.items():
+        families.setdefault(family_of(name), []).extend(rows)
+    complete = all(sorted(row.fname for row in rows) == sorted(fnames) for rows in families.values())
+    if not complete:
+        return None
+    by_name = {family: {row.fname: row for row in rows} for family, rows in families.items()}
+    return {family: [rows[fname] for fname in fnames] for family, rows in by_name.items()}
+
+
+def family_of(name: str) -> str:
+    """`kobart_f3` is of `kobart`."""
+    return FOLD.sub("", name)
+
+
+def plan_by_folds(params: EnsembleParams, train: Dev, models: Sequence[str]) -> Plan:
+    """MBR with weights learned on out-of-fold rows of train, a family's weight shared evenly among its folds."""
+    families = learn(params, train, _everywhere(train.scores))
+    sizes = Counter(map(family_of, models))
+    weights = {
+        name: families[family_of(name)] / sizes[family_of(name)] for name in models if family_of(name) in families
+    }
+    return Plan(strategy="mbr", weights=weights)
 
 
 def learn(params: EnsembleParams, dev: Dev, rows: NDArray[np.bool_]) -> dict[str, float]:

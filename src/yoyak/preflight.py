@@ -13,6 +13,7 @@ from yoyak import dialogues, morphemes, weights
 from yoyak.dialogues import DataParams
 from yoyak.ensemble import EnsembleParams, check_members
 from yoyak.errors import UserError
+from yoyak.folds import Fold
 from yoyak.machine import LimitsParams, check_disk
 from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
 from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_yaml
@@ -110,7 +111,8 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     """An entry of `models` with the defaults it does not override; `pin` is what its weights are, to the byte."""
     entry = dict(params.models[name])
     where = f"params.yaml: models.{name}"
-    refuse_unknown(entry, [key for key in [*ModelSpec.model_fields, *INHERITED] if key != "pin"], where)
+    refuse_unknown(entry, [key for key in [*ModelSpec.model_fields, *INHERITED, "fold"] if key != "pin"], where)
+    fold = check(Fold, entry.pop("fold"), f"{where}.fold") if "fold" in entry else None
     merged: dict[str, Any] = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
     if entry.get("method") == "full":
         _refuse_overrides(params.models[name], where)
@@ -124,10 +126,10 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     # Only the summaries' own switch counts here.
     in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
     return Jobs(
-        training=check(TrainingJob, {"model": model, **sections, "seed": params.run.seed}, where),
+        training=check(TrainingJob, {"model": model, **sections, "seed": params.run.seed, "fold": fold}, where),
         generation=check(
             GenerationJob,
-            {"model": model, "generation": generation, "quantization": in_4bit},
+            {"model": model, "generation": generation, "quantization": in_4bit, "fold": fold},
             where,
         ),
     )

@@ -102,7 +102,8 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
 
 def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
     """What was chosen on dev is worth less elsewhere."""
-    lines = ["Each model's epoch, the best model and the ensemble's weights were chosen on dev."]
+    where = ensemble.get("learned_on", "dev")
+    lines = [f"Each model's epoch and the best model were chosen on dev, the ensemble's weights on {where}."]
     for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
         if estimate:
             lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")

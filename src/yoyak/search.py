@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
+from yoyak.folds import Fold
 from yoyak.models import ModelSpec, QuantizationParams
 from yoyak.parameters import Section
 
@@ -79,6 +80,8 @@ class GenerationJob(Section):
     generation: GenerationParams
     quantization: QuantizationParams | None = None
     """Of base weights that stay in 4 bits."""
+    fold: Fold | None = None
+    """Of train: its rows are summarised, too."""
 
 
 class Chooser:

@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, s
 from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from yoyak import gpu, machine, rouge
+from yoyak import folds, gpu, machine, rouge
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
@@ -61,9 +61,12 @@ def train(training: Training) -> dict[str, Any]:
 def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path) -> dict[str, Any]:
     name, job = training.name, training.job
     set_seed(job.seed)
-    loaded = load_for_training(job.model, job.quantization, _texts(prompts[0]))
+    seen = folds.seen(prompts[0], job.fold)
+    if job.fold and not 0 < len(seen) < len(prompts[0]):
+        raise UserError(f"models.{name}.fold: it has {len(prompts[0]) - len(seen)} of {len(prompts[0])} rows of train")
+    loaded = load_for_training(job.model, job.quantization, _texts(seen))
     method, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
-    train, dev = (to_rows(split, loaded.encoder) for split in prompts)
+    train, dev = (to_rows(split, loaded.encoder) for split in (seen, prompts[1]))
     for split in (train, dev):
         machine.check_shortened(split.shortened, len(split.rows), training.limits, name)
     with Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:

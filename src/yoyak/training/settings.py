@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from yoyak.folds import Fold
 from yoyak.machine import device
 from yoyak.models import DType, LoraParams, ModelSpec, QuantizationParams
 from yoyak.parameters import Section
@@ -56,6 +57,8 @@ class TrainingJob(Section):
     quantization: QuantizationParams | None
     training: TrainingParams
     seed: int
+    fold: Fold | None = None
+    """Of train, which the model does not see."""
 
 
 def steps_of(params: TrainingParams, rows: int) -> int:

@@ -1,0 +1,142 @@
+"""Folds of a model: entries like any other, each judged on the rows of train that it has not seen."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from project import ROOT, Project
+from typer.testing import CliRunner
+
+from yoyak import cli
+from yoyak.ensemble import Dev, EnsembleParams, out_of_fold, plan_by_folds
+from yoyak.errors import UserError
+from yoyak.folds import Fold, add_entries, held_out, seen
+from yoyak.mbr import Pool
+from yoyak.preflight import read_params, resolve
+from yoyak.records import Candidate, Prediction, Prompt, read_json, read_records
+
+
+def prompt(fname: str, *turns: str) -> Prompt:
+    return Prompt(fname=fname, system="", turns=turns, question="")
+
+
+@given(st.lists(st.lists(st.text(), max_size=3), max_size=12), st.integers(2, 6))
+def test_each_row_is_held_out_once_and_twins_together(dialogues: list[list[str]], parts: int) -> None:
+    prompts = [prompt(f"train_{row}", *turns) for row, turns in enumerate(dialogues)]
+    folds = [Fold(part=part, of=parts) for part in range(parts)]
+    assert Counter(row.fname for fold in folds for row in held_out(prompts, fold)) == Counter(
+        row.fname for row in prompts
+    )
+    for fold in folds:
+        assert [row for row in prompts if row in held_out(prompts, fold) or row in seen(prompts, fold)] == prompts
+        assert not {row.turns for row in held_out(prompts, fold)} & {row.turns for row in seen(prompts, fold)}
+    assert (seen(prompts, None), held_out(prompts, None)) == (prompts, [])
+
+
+def test_about_as_many_rows_in_each() -> None:
+    prompts = [prompt(f"train_{row}", f"#Person1#: {row}번째 말이다.") for row in range(1000)]
+    assert all(150 < len(held_out(prompts, Fold(part=part, of=5))) < 250 for part in range(5))
+
+
+# yoyak folds
+
+
+@pytest.fixture
+def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    return tmp_path / "params.yaml"
+
+
+@pytest.mark.parametrize("name", ["kobart", "bart_mini", "llama3_8b"])
+def test_entries_are_the_model_s_own_and_nothing_else_changes(params: Path, name: str) -> None:
+    before = params.read_text()
+    done = CliRunner().invoke(cli.app, ["folds", name, "3"])
+    assert done.exit_code == 0, done.output
+    added = [line for line in params.read_text().splitlines() if line not in before.splitlines()]
+    assert [line.strip() for line in added if line.startswith("  ") and line.endswith(":")][:1] == [f"{name}_f0:"]
+    content = read_params(params)
+    original = resolve(content, name, None)
+    for part in range(3):
+        jobs = resolve(content, f"{name}_f{part}", None)
+        assert jobs.training == original.training.model_copy(update={"fold": Fold(part=part, of=3)})
+        assert jobs.generation == original.generation.model_copy(update={"fold": Fold(part=part, of=3)})
+    kept = params.read_text()
+    for part in range(3):
+        start = kept.index(f"\n  {name}_f{part}:")
+        end = kept.index(f"fold: {{part: {part}, of: 3}}\n") + len(f"fold: {{part: {part}, of: 3}}\n")
+        kept = kept[:start] + kept[end:]
+    assert kept == before
+
+
+@pytest.mark.parametrize(
+    ("name", "parts", "says"),
+    [
+        ("gpt", 5, "no model 'gpt'; there are gemma3_270m, bart_mini"),
+        ("kobart", 1, "1 folds: at least 2 are needed"),
+        ("kobart_f0", 2, "params.yaml: models.kobart_f0 is a fold itself"),
+        ("kobart", 2, "params.yaml: models.kobart_f0 is there already; take it out first"),
+    ],
+)
+def test_what_cannot_be_folded(params: Path, name: str, parts: int, says: str) -> None:
+    if "kobart" in name and parts == 2:
+        add_entries(Path("params.yaml"), "kobart", 2)
+    with pytest.raises(UserError, match=says):
+        add_entries(Path("params.yaml"), name, parts)
+
+
+def test_a_part_that_is_none(params: Path) -> None:
+    add_entries(params, "kobart", 2)
+    params.write_text(params.read_text().replace("{part: 1, of: 2}", "{part: 2, of: 2}"))
+    with pytest.raises(UserError, match=r"models.kobart_f1.fold: parts are counted from 0: the last of 2 is 1"):
+        read_params(params)
+
+
+# What they are for
+
+
+def said(*fnames: str) -> list[Prediction]:
+    return [Prediction(fname=fname, text=f"{fname}의 요약", candidates=()) for fname in fnames]
+
+
+def test_out_of_fold_predictions_are_joined_where_they_are_whole() -> None:
+    whole = {"a_f0": said("r2"), "a_f1": said("r0", "r1"), "b_f0": said("r1", "r2"), "b_f1": said("r0")}
+    joined = out_of_fold(whole, ["r0", "r1", "r2"])
+    assert joined == {"a": said("r0", "r1", "r2"), "b": said("r0", "r1", "r2")}
+    assert out_of_fold(whole | {"b_f1": []}, ["r0", "r1", "r2"]) is None
+    assert out_of_fold(whole | {"b_f1": said("r0", "r1")}, ["r0", "r1", "r2"]) is None
+    assert out_of_fold(whole | {"c": said("r0")}, ["r0", "r1", "r2"]) is None
+
+
+def test_a_family_s_weight_is_shared_among_its_folds() -> None:
+    candidate = Candidate(text="요약", log_probability=-1.0, finished=True)
+    pool = Pool("r0", (candidate, candidate), np.eye(2))
+    train = Dev({"a": np.array([50.0]), "b": np.array([20.0])}, [pool], [np.array([50.0, 20.0])])
+    plan = plan_by_folds(EnsembleParams(strategy="mbr"), train, ["a_f0", "a_f1", "b_f0", "b_f1"])
+    assert sum(plan.weights.values()) == pytest.approx(1)
+    assert plan.weights["a_f0"] == plan.weights["a_f1"] >= plan.weights["b_f0"] == plan.weights["b_f1"]
+    only_a = plan_by_folds(EnsembleParams(strategy="mbr", members=1), train, ["a_f0", "a_f1", "b_f0", "b_f1"])
+    assert only_a.weights == {"a_f0": 0.5, "a_f1": 0.5}
+
+
+def test_folds_are_stages_like_any_other(reproduced: Project, tmp_path: Path) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    project.run("yoyak", "folds", "bart_mini", "2")
+    names = ["bart_mini_f0", "bart_mini_f1"]
+    project.edit(lambda params: params["run"].update(models=names))
+    project.run("dvc", "repro")
+    train = [row.fname for row in read_records(project.root / "data/prompts/train.jsonl", Prompt)]
+    parts = [
+        {row.fname for row in read_records(project.root / f"predictions/{name}/train.jsonl", Prediction)}
+        for name in names
+    ]
+    assert parts[0] | parts[1] == set(train)
+    assert not parts[0] & parts[1]
+    report = read_json(project.root / "metrics/ensemble.json")
+    assert report["learned_on"] == "train, out of fold"
+    assert report["members"] == names
+    models = [(project.root / f"models/{name}/model.safetensors").read_bytes() for name in names]
+    assert models[0] != models[1]
