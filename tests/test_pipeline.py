@@ -207,7 +207,7 @@ def test_a_model_taken_out_leaves_scores_and_ensemble(experiments: Experiments) 
     assert ran >= {"score", "ensemble"}
     metrics = {path: file["data"] for path, file in experiments.columns("alone")["metrics"].items()}
     assert set(metrics["metrics/scores.json"]["models"]) == {"bart_mini"} | EXTRACTS
-    assert set(metrics["metrics/ensemble.json"]["members"]) == {"bart_mini"}
+    assert set(metrics["metrics/ensemble.json"]["weights"]) == {"bart_mini"}
 
 
 def test_exp_show_compares_experiments(experiments: Experiments) -> None:
