@@ -69,9 +69,11 @@ def decide(
 def study_of_train(models: list[str], judging: ScoringParams) -> Dev | None:
     """Of out-of-fold predictions; none where not all models are folds."""
     paths = {name: Path(f"predictions/{name}/train.jsonl") for name in models}
-    said = {name: read_records(path, Prediction) for name, path in paths.items() if path.exists()}
+    if not all(path.exists() for path in paths.values()):
+        return None
+    said = {name: read_records(path, Prediction) for name, path in paths.items()}
     prompts = read_records(Path("data/prompts/train.jsonl"), Prompt)
-    if len(said) < len(models) or (rows := ensemble.out_of_fold(said, [row.fname for row in prompts])) is None:
+    if (rows := ensemble.out_of_fold(said, [row.fname for row in prompts])) is None:
         return None
     references = [(row.summary or "",) for row in prompts]
     scores = {
