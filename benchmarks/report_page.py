@@ -38,7 +38,7 @@ def main() -> None:
             rows[f"model_{model}"] = said["text"]
         rows.to_html(plain)
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        seconds = {path: opened(browser, path, ready) for path, ready in ((report, ".card"), (plain, "td"))}
+        seconds = {path: opened(browser, path, ready) for path, ready in ((report, ".row"), (plain, "td"))}
     recording.record(
         "report_page",
         [
