@@ -1,4 +1,4 @@
-"""Stage `ensemble`: the predictions of `run.models` and their dev scores in; one summary a row out."""
+"""Stage `ensemble`: predictions of `run.models` and `run.averaged` and their dev scores in; one summary a row out."""
 
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,8 @@ def main() -> None:
     params = check(EnsembleParams, content["ensemble"], "params.yaml: ensemble")
     judging = check(ScoringParams, content["scoring"], "params.yaml: scoring")
     repairs = check(PostprocessingParams, content["postprocessing"], "params.yaml: postprocessing")
-    models = ensemble.candidates_for_membership(params, content["run"]["models"])
+    run = content["run"]
+    models = ensemble.candidates_for_membership(params, [*run["models"], *run["averaged"]])
     predictions = {
         split: {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in models}
         for split in ("dev", "test")

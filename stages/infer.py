@@ -1,6 +1,7 @@
 """Stage `infer@<model>`: a trained model and the dev and test prompts in; predictions out.
 
-`infer.py <model> untuned` is the stage `infer_untuned@<model>`: the same with the base weights.
+`infer.py <model> untuned` is the stage `infer_untuned@<model>`: the same with the base weights. It is the stage
+`infer_averaged@<model>`, too, which loads all members of an average.
 """
 
 import sys
@@ -11,31 +12,33 @@ from yoyak import folds, gpu, machine
 from yoyak.errors import exits_with_one_line
 from yoyak.generation import check_generated, generate
 from yoyak.machine import LimitsParams
-from yoyak.models import load_for_inference
+from yoyak.models import load_for_inference, together
 from yoyak.parameters import check, read_yaml
 from yoyak.records import Prompt, read_records, write_json, write_records
 from yoyak.scratch import scratch_folder
-from yoyak.search import GenerationJob
+from yoyak.search import read_job
 
 
 @exits_with_one_line
 def main() -> None:
     name, untuned = sys.argv[1], sys.argv[2:] == ["untuned"]
-    resolved = Path(f"data/resolved/{name}/generation.yaml")
-    job = check(GenerationJob, read_yaml(resolved), f"{resolved}:")
+    job = read_job(Path(f"data/resolved/{name}/generation.yaml"))
     limits = check(LimitsParams, read_yaml(Path("params.yaml"))["limits"], "params.yaml: limits")
-    trained = None if untuned else Path(f"models/{name}")
+    folders = {member: None if untuned else Path(f"models/{member}") for member in job.members_of(name)}
     title = f"untuned_{name}" if untuned else name
     paths = {split: Path(f"data/prompts/{split}.jsonl") for split in ("dev", "test")}
-    if job.fold and trained:
+    if job.fold and not untuned:
         paths["train"] = Path("data/prompts/train.jsonl")
-    files = [*paths.values(), *(sorted(trained.iterdir()) if trained else [])]
+    files = [*paths.values(), *(path for folder in folders.values() if folder for path in sorted(folder.iterdir()))]
     gpu.use_one()
     gpu.limit(limits)
     metrics = {}
     with scratch_folder("predictions", title, job, files) as scratch:
-        with gpu.running_out_is_told(title, f"set models.{name}.generation.load_in_4bit: true"):
-            loaded = load_for_inference(job.model, trained, job.quantization)
+        members = {}
+        for member, each in job.members_of(name).items():
+            with gpu.running_out_is_told(title, f"set models.{member}.generation.load_in_4bit: true"):
+                members[member] = load_for_inference(each.model, folders[member], each.quantization)
+        loaded = together(name, members)
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
             if split == "train":

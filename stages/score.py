@@ -1,4 +1,4 @@
-"""Stage `score`: the predictions of `run.models` in; leaderboard, per-row scores, breakdowns and pictures out."""
+"""Stage `score`: all predictions in; leaderboard, per-row scores, breakdowns and pictures out."""
 
 from pathlib import Path
 
@@ -15,10 +15,10 @@ from yoyak.scoring import ScoringParams
 def main() -> None:
     content = read_yaml(Path("params.yaml"))
     params = check(ScoringParams, content["scoring"], "params.yaml: scoring")
-    models = content["run"]["models"]
-    names = [*models, *(f"baseline/untuned_{name}" for name in content["run"]["untuned"])]
+    run = content["run"]
+    names = [*run["models"], *run["averaged"], *(f"baseline/untuned_{name}" for name in run["untuned"])]
     scoring.put_away_leftovers(Path("predictions"), names)
-    scoring.put_away_leftovers(Path("plots/training"), models)
+    scoring.put_away_leftovers(Path("plots/training"), run["models"])
 
     boards = []
     for split in scoring.known_splits():
@@ -36,7 +36,7 @@ def main() -> None:
 
     plots.draw_leaderboard(scores, Path("plots/leaderboard.png"))
     plots.draw_by_length(groups, Path("plots/score_by_length.png"))
-    curves = {name: pd.read_csv(f"plots/training/{name}/epochs.csv") for name in models}
+    curves = {name: pd.read_csv(f"plots/training/{name}/epochs.csv") for name in run["models"]}
     plots.draw_learning_curves(curves, Path("plots/learning_curves.png"))
 
 

@@ -9,7 +9,7 @@ from twins import Family, gemma3, llama3, llama32, qwen3, qwen25, save_twin
 
 from yoyak import decoding
 from yoyak.decoding import Answers, Choose, Request, Said
-from yoyak.hf_decoding import causal_log_probabilities
+from yoyak.hf_decoding import log_probabilities
 
 PROMPTS = [list(range(5, 5 + length)) for length in (90, 7, 30, 75, 1, 30)]
 MOST = 70
@@ -89,7 +89,7 @@ def test_log_probabilities_are_those_of_a_second_pass(model: Any) -> None:
         return logits.topk(2).indices[..., 1]
 
     found = decoded(model, 1, second_best, ends, MOST)
-    again = causal_log_probabilities(model, PROMPTS, [row.ids[0] for row in found])
+    again = log_probabilities([model], [PROMPTS], [row.ids[0] for row in found])
     assert [row.log_probabilities[0] for row in found] == pytest.approx(again, abs=1e-4)
 
 

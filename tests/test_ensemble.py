@@ -145,7 +145,7 @@ def test_members_are_all_models_or_those_named() -> None:
     assert candidates_for_membership(EnsembleParams(strategy="mbr"), models) == models
     assert candidates_for_membership(EnsembleParams(strategy="mbr", members=1), models) == models
     assert candidates_for_membership(EnsembleParams(strategy="mbr", members=["b"]), models) == ["b"]
-    with pytest.raises(UserError, match=r"ensemble.members: c is not in run.models \(a, b\)"):
+    with pytest.raises(UserError, match=r"ensemble.members: c is not in the run \(a, b\)"):
         candidates_for_membership(EnsembleParams(strategy="mbr", members=["c"]), models)
 
 

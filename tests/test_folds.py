@@ -79,9 +79,11 @@ def test_entries_are_the_model_s_own_and_nothing_else_changes(params: Path, name
         ("kobart", 1, "1 folds: at least 2 are needed"),
         ("kobart_f0", 2, "params.yaml: models.kobart_f0 is a fold itself"),
         ("kobart", 2, "params.yaml: models.kobart_f0 is there already; take it out first"),
+        ("average", 2, "params.yaml: models.average has members in place of weights, and is never trained"),
     ],
 )
 def test_what_cannot_be_folded(params: Path, name: str, parts: int, says: str) -> None:
+    params.write_text(params.read_text() + "\n  average: {members: [kobart, bart_mini]}\n")
     if "kobart" in name and parts == 2:
         add_entries(Path("params.yaml"), "kobart", 2)
     with pytest.raises(UserError, match=says):

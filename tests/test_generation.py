@@ -254,7 +254,7 @@ def test_diverse_groups_of_one_beam_are_greedy_with_a_penalty(folder: Path, tmp_
         for name, weight in loaded.model.named_parameters():
             weight.mul_(6 if "proj" in name else 1)
     prompts = [loaded.encoder.prompt(prompt).ids for prompt in PROMPTS[:4]]
-    found = hf_decoding.decode(loaded, prompts, job, [loaded.encoder.end_id])
+    found = hf_decoding.decode([loaded], [prompts], job.generation)
     for prompt, row in zip(prompts, found, strict=True):
         expected = diverse_greedy(loaded.model, prompt, loaded.encoder.end_id, groups=3, penalty=0.3, most=12)
         # The last one before the limit is not held against anybody.

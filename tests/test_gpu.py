@@ -13,7 +13,7 @@ from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
 from yoyak import decoding, gpu, weights
 from yoyak.decoding import Answers, Choose, Request, Said
-from yoyak.hf_decoding import causal_log_probabilities
+from yoyak.hf_decoding import log_probabilities
 from yoyak.models import ModelSpec, QuantizationParams, load_for_inference, load_for_training, unpack
 from yoyak.training import attention, qlora
 
@@ -175,5 +175,5 @@ def test_4_bit_weights_are_decoded_through_graphs_too(tmp_path: Path) -> None:
     runs = [sorted(decode(loaded.model, prompts, greedy, [1999]), key=lambda pair: pair[0]) for _ in range(2)]
     assert runs[0] == runs[1]
     for number, row in runs[0]:
-        second_pass = causal_log_probabilities(loaded.model, [prompts[number]], row.ids[:1])
+        second_pass = log_probabilities([loaded.model], [[prompts[number]]], row.ids[:1])
         assert row.log_probabilities[:1] == pytest.approx(second_pass, abs=0.05)

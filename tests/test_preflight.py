@@ -12,6 +12,7 @@ import pytest
 from project import ROOT, Project
 from ruamel.yaml import YAML
 
+from yoyak.folds import add_entries
 from yoyak.records import Prompt, read_json, read_records
 
 STAGE = ROOT / "stages/prepare_prompts.py"
@@ -412,7 +413,7 @@ BAD_VALUES = [
     ("run.models", ["koBART"], "params.yaml: run.models: no model 'koBART'; there are gemma3_270m, bart_mini"),
     ("run.untuned", ["qwen9"], "params.yaml: run.untuned: no model 'qwen9'; there are"),
     ("run.untuned", ["bart_mini"], "params.yaml: run.untuned: bart_mini is a model from scratch"),
-    ("ensemble.members", ["kobart"], "params.yaml: ensemble.members: kobart is not in run.models (bart_mini)"),
+    ("ensemble.members", ["kobart"], "params.yaml: ensemble.members: kobart is not in the run (bart_mini)"),
     ("lora", None, "params.yaml: lora: "),
     ("models", None, "params.yaml: models: "),
     ("models.kobart", None, "params.yaml: models.kobart: "),
@@ -487,6 +488,86 @@ def test_number_in_any_spelling(workplace: Path, written: str) -> None:
     prepared()
     resolved = YAML(typ="safe").load(Path("data/resolved/bart_mini/training.yaml"))
     assert resolved["training"]["learning_rate"] == 1e-4
+
+
+# Averages
+
+OF_KOBART = {"members": ["kobart", "kobart_other"]}
+BAD_AVERAGES: dict[str, tuple[dict[str, Any], str]] = {
+    "one member": ({"models.both": {"members": ["kobart"]}}, "models.both.members: List should have at least 2 items"),
+    "no list": ({"models.both": {"members": "kobart"}}, "models.both.members: Input should be a valid list"),
+    "twice": ({"models.both": {"members": ["kobart"] * 2}}, "models.both.members: a model is named twice"),
+    "unknown": ({"models.both": {"members": ["kobart", "x"]}}, "models.both.members: no model 'x'; there are gemma3"),
+    "of averages": (
+        {"models.third": {"members": ["kobart", "both"]}},
+        "models.third.members: both has members itself; name those in its place",
+    ),
+    "weights, too": (
+        {"models.both": {**OF_KOBART, "weights": "scratch"}},
+        "models.both.weights: an entry with members has no key but generation beside them; take it out",
+    ),
+    "lora": (
+        {"models.both": {**OF_KOBART, "lora": {"r": 8}}},
+        "models.both.lora: an entry with members has no key but",
+    ),
+    "fold": ({"models.both": {**OF_KOBART, "fold": {"part": 0, "of": 2}}}, "models.both.fold: an entry with members"),
+    "a bad search": (
+        {"models.both": {**OF_KOBART, "generation": {"search": "beam"}}},
+        "models.both.generation: search: beam needs num_beams of at least 2",
+    ),
+    "4 bits": (
+        {"models.both": {**OF_KOBART, "generation": {"load_in_4bit": True}}},
+        "models.both.generation.load_in_4bit: members are loaded as their own entries say; set it there",
+    ),
+    "trained": (
+        {"run.models": ["bart_mini", "both"]},
+        "run.models: both has members in place of weights; put it into run.averaged",
+    ),
+    "untuned": ({"run.untuned": ["both"]}, "run.untuned: both has members in place of weights, and is nothing untuned"),
+    "weights alone": (
+        {"run.averaged": ["bart_mini"]},
+        "run.averaged: bart_mini has weights, not members; put it into run.models",
+    ),
+    "no such entry": ({"run.averaged": ["x"]}, "run.averaged: no model 'x'; there are gemma3_270m"),
+    "members that do not run": (
+        {"run.models": ["bart_mini", "kobart"], "run.averaged": ["both"]},
+        "run.averaged: both is made of models that must run, too; put kobart_other into run.models",
+    ),
+    "tokenizers learned from other rows": (
+        {"models.both": {"members": ["bart_mini_f0", "bart_mini_f1"]}},
+        "models.both.members: bart_mini_f0 and bart_mini_f1 have different tokenizers: a model from scratch learns its",
+    ),
+    "a tokenizer learned and one that was there": (
+        {"models.both": {"members": ["kobart", "bart_mini"]}},
+        "models.both.members: kobart and bart_mini have different tokenizers: a model from scratch learns its own",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "says"), BAD_AVERAGES.values(), ids=BAD_AVERAGES)
+def test_bad_average(workplace: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], says: str) -> None:
+    add_entries(Path("params.yaml"), "bart_mini", 2)
+    kobart = YAML(typ="safe").load(Path("params.yaml"))["models"]["kobart"]
+    put({"models.kobart_other": kobart, "models.both": OF_KOBART})
+    put(changes)
+    assert complaint(capsys).startswith(f"params.yaml: {says}")
+
+
+def test_an_average_has_its_members_own_models(workplace: Path) -> None:
+    scratch = YAML(typ="safe").load(Path("params.yaml"))["models"]["bart_mini"]
+    put({"models.bart_other": {**scratch, "training": {"epochs": 3}}})
+    put({"models.both": {"members": ["bart_mini", "bart_other"], "generation": {"temperature": 0.5}}})
+    put({"run.models": ["bart_mini", "bart_other"], "run.averaged": ["both"]})
+    prepared()
+    resolved = {
+        name: YAML(typ="safe").load(Path(f"data/resolved/{name}/generation.yaml"))
+        for name in ("bart_mini", "bart_other", "both")
+    }
+    for member, job in resolved["both"]["members"].items():
+        assert job["model"] == resolved[member]["model"]
+    assert resolved["both"]["generation"]["temperature"] == 0.5
+    assert resolved["both"]["generation"]["search"] == "sample"
+    assert not Path("data/resolved/both/training.yaml").exists()
 
 
 # Weights

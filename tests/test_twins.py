@@ -20,7 +20,7 @@ from twins import FAMILIES, Family, save_twin
 
 from yoyak import weights
 from yoyak.errors import UserError
-from yoyak.hf_decoding import causal_log_probabilities
+from yoyak.hf_decoding import log_probabilities
 from yoyak.machine import LimitsParams, check_shortened, describe
 from yoyak.models import (
     Loaded,
@@ -380,7 +380,7 @@ def test_joined_rows_do_not_see_each_other_in_scoring(fp32: tuple[Any, Rows]) ->
     prompts = [row["input_ids"][:at] for row, at in zip(rows.rows, split, strict=True)]
     answers = [row["input_ids"][at:] for row, at in zip(rows.rows, split, strict=True)]
     with torch.no_grad():
-        joined = causal_log_probabilities(model, prompts, answers)
+        joined = log_probabilities([model], [prompts], answers)
         alone = [
             float(cross_entropy(_logits(model, row)[at - 1 : -1], torch.tensor(row["input_ids"][at:])).neg())
             for row, at in zip(rows.rows, split, strict=True)

@@ -33,7 +33,7 @@ class EnsembleParams(Section):
     """`mbr`: the candidate most like all members' candidates, in the competition's own metric, unless what it gains on
     dev may be chance; `best`: what the best member says."""
     members: Annotated[int, Field(ge=1)] | list[str] | None = None
-    """So many of `run.models`, the best on dev; or these; all where the key is empty."""
+    """So many of `run.models` and `run.averaged`, the best on dev; or these; all where the key is empty."""
 
 
 class Plan(Section):
@@ -59,7 +59,7 @@ def check_members(params: EnsembleParams, models: Sequence[str]) -> None:
     """Stop where a named member is not in the run."""
     for name in params.members if isinstance(params.members, list) else []:
         if name not in models:
-            raise UserError(f"params.yaml: ensemble.members: {name} is not in run.models ({', '.join(models)})")
+            raise UserError(f"params.yaml: ensemble.members: {name} is not in the run ({', '.join(models)})")
 
 
 def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> list[str]:

@@ -48,6 +48,8 @@ def add_entries(path: Path, name: str, parts: int) -> list[str]:
     models = read_yaml(path).get("models") or {}
     if name not in models:
         raise UserError(f"{path}: no model {name!r}; there are {', '.join(models)}")
+    if "members" in models[name]:
+        raise UserError(f"{path}: models.{name} has members in place of weights, and is never trained")
     if "fold" in models[name]:
         raise UserError(f"{path}: models.{name} is a fold itself")
     names = [f"{name}_f{part}" for part in range(parts)]

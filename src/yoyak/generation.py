@@ -18,10 +18,10 @@ from yoyak import decoding, gpu, hf_decoding
 from yoyak.decoding import Answers, Request
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams, check_shortened
-from yoyak.models import Loaded, has_plain_attention
+from yoyak.models import Averaged, Loaded, has_plain_attention, vocabulary_of
 from yoyak.records import Candidate, Prediction, Prompt
 from yoyak.scripts import ScriptGuard, foreign_words
-from yoyak.search import Chooser, GenerationJob, GenerationParams
+from yoyak.search import Chooser, GenerationParams, Job
 
 SECOND_SEARCH = {"repetition_penalty": 1.2, "min_new_tokens": 4, "script_guard": True}
 """Against what makes summaries endless, empty or foreign."""
@@ -33,7 +33,7 @@ class Generated:
 
     predictions: list[Prediction]
     shortened_prompts: int
-    """Prompts that lost turns to fit the token budget."""
+    """Prompts that lost turns to fit the token budget, of an average: a member's."""
     generated_again: int
     """Dialogues whose first candidates all had faults."""
     done_before: int
@@ -55,17 +55,21 @@ class Asked(NamedTuple):
 
     row: int
     """Its place among all prompts."""
-    ids: list[int]
+    ids: list[list[int]]
+    """As each member's tokenizer and template have it."""
     dialogue: str
 
 
-def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, title: str, kept: Path) -> Generated:
+def generate(loaded: Loaded | Averaged, prompts: Sequence[Prompt], job: Job, title: str, kept: Path) -> Generated:
     """A prediction for each prompt. Where each candidate has a fault, others are searched for, with `SECOND_SEARCH`.
 
     `kept` is a folder to which each dialogue's are added as they are done, for the next run should this one be killed.
     """
-    encoded = [loaded.encoder.prompt(prompt) for prompt in prompts]
-    asked = [Asked(row, prompt.ids, "\n".join(prompts[row].turns)) for row, prompt in enumerate(encoded)]
+    encoded = [[member.encoder.prompt(prompt) for member in loaded.members] for prompt in prompts]
+    asked = [
+        Asked(row, [each.ids for each in of_members], "\n".join(prompts[row].turns))
+        for row, of_members in enumerate(encoded)
+    ]
     done_before, found = _searched(loaded, asked, job, title, kept / "first.jsonl")
     faulty = [
         prompt for prompt in asked if all(faults_of(candidate, prompt.dialogue) for candidate in found[prompt.row])
@@ -76,7 +80,8 @@ def generate(loaded: Loaded, prompts: Sequence[Prompt], job: GenerationJob, titl
         _prediction(prompts[prompt.row].fname, prompt.dialogue, found[prompt.row], again.get(prompt.row))
         for prompt in asked
     ]
-    return Generated(predictions, sum(prompt.shortened for prompt in encoded), len(faulty), done_before)
+    shortened = sum(any(each.shortened for each in of_members) for of_members in encoded)
+    return Generated(predictions, shortened, len(faulty), done_before)
 
 
 def faults_of(candidate: Candidate, dialogue: str) -> tuple[str, ...]:
@@ -102,7 +107,7 @@ def _prediction(fname: str, dialogue: str, first: list[Candidate], second: list[
 
 
 def _searched(
-    loaded: Loaded, asked: list[Asked], job: GenerationJob, title: str, kept: Path
+    loaded: Loaded | Averaged, asked: list[Asked], job: Job, title: str, kept: Path
 ) -> tuple[int, dict[int, list[Candidate]]]:
     """How many were done before; and the candidates of each. Those of like length go together: little is padding."""
     found = _read_kept(kept)
@@ -110,7 +115,7 @@ def _searched(
     if found:
         print(f"{title}: {len(found)} of {len(asked)} dialogues were done before; going on", flush=True)
     missing = [prompt for prompt in asked if prompt.row not in found]
-    missing.sort(key=lambda prompt: len(prompt.ids), reverse=True)
+    missing.sort(key=lambda prompt: sum(map(len, prompt.ids)), reverse=True)
     if not missing:
         return done_before, found
     with _progress(title, len(asked), done_before) as progress:
@@ -179,7 +184,7 @@ def _progress(title: str, rows: int, done: int) -> Progress:
     return progress
 
 
-def _within_memory(loaded: Loaded, asked: list[Asked], job: GenerationJob) -> Iterator[tuple[Asked, Answers]]:
+def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> Iterator[tuple[Asked, Answers]]:
     """Answers to each prompt, half as many at once from where the GPU runs out of memory."""
     left, together = {prompt.row: prompt for prompt in asked}, job.generation.batch_size
     while left:
@@ -207,45 +212,54 @@ def _within_memory(loaded: Loaded, asked: list[Asked], job: GenerationJob) -> It
         )
 
 
-def _decoded(loaded: Loaded, asked: list[Asked], job: GenerationJob, together: int) -> Iterator[tuple[Asked, Answers]]:
+def _decoded(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
     """Answers as they are done."""
-    ours = job.generation.search in ("greedy", "sample") and has_plain_attention(loaded.model)
-    yield from (_by_us if ours else _by_transformers)(loaded, asked, job, together)
+    if (
+        isinstance(loaded, Loaded)
+        and job.generation.search in ("greedy", "sample")
+        and has_plain_attention(loaded.model)
+    ):
+        yield from _by_us(loaded, asked, job, together)
+    else:
+        yield from _by_transformers(loaded, asked, job, together)
 
 
-def _by_us(loaded: Loaded, asked: list[Asked], job: GenerationJob, together: int) -> Iterator[tuple[Asked, Answers]]:
+def _by_us(loaded: Loaded, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
     params, device = job.generation, loaded.model.device
     # Its own draws for each dialogue: which ones a killed run had done, or stand beside it, changes nothing.
     seeds = [zlib.crc32(repr((params.seed, prompt.row)).encode()) for prompt in asked]
-    chooser = Chooser(params, _end_ids(loaded), device, seeds, _forbidden(loaded, asked, params))
-    request = Request(params.candidates, params.max_new_tokens, _end_ids(loaded), chooser.choose, chooser.facts)
-    for number, answers in decoding.decode(loaded.model, [prompt.ids for prompt in asked], together, request):
+    chooser = Chooser(params, loaded.end_ids, device, seeds, _forbidden(loaded, asked, params))
+    request = Request(params.candidates, params.max_new_tokens, loaded.end_ids, chooser.choose, chooser.facts)
+    for number, answers in decoding.decode(loaded.model, [prompt.ids[0] for prompt in asked], together, request):
         yield asked[number], answers
 
 
 def _by_transformers(
-    loaded: Loaded, asked: list[Asked], job: GenerationJob, together: int
+    loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int
 ) -> Iterator[tuple[Asked, Answers]]:
     forbidden = _forbidden(loaded, asked, job.generation)
     for start in range(0, len(asked), together):
         batch = asked[start : start + together]
         set_seed(job.generation.seed + batch[0].row)
         tokens = forbidden([*range(start, start + len(batch))]) if forbidden else None
-        answers = hf_decoding.decode(loaded, [prompt.ids for prompt in batch], job, _end_ids(loaded), tokens)
+        of_members = [list(prompts) for prompts in zip(*(prompt.ids for prompt in batch), strict=True)]
+        answers = hf_decoding.decode(loaded.members, of_members, job.generation, tokens)
         yield from zip(batch, answers, strict=True)
 
 
-def _forbidden(loaded: Loaded, asked: list[Asked], params: GenerationParams) -> Callable[[list[int]], Any] | None:
+def _forbidden(
+    loaded: Loaded | Averaged, asked: list[Asked], params: GenerationParams
+) -> Callable[[list[int]], Any] | None:
     """From numbers of prompts to tokens that must not stand in their summaries, shape (prompts, vocabulary)."""
     guard = _guard(loaded) if params.script_guard else None
     return (lambda numbers: guard.forbidden([asked[number].dialogue for number in numbers])) if guard else None
 
 
-def _candidates(loaded: Loaded, answers: Answers, params: GenerationParams) -> list[Candidate]:
+def _candidates(loaded: Loaded | Averaged, answers: Answers, params: GenerationParams) -> list[Candidate]:
     """Best first: as beams rank, else by log-probability."""
     texts = loaded.tokenizer.batch_decode(answers.ids, skip_special_tokens=True)
     candidates = [
-        Candidate(text=text.strip(), log_probability=value, finished=ids[-1] in _end_ids(loaded))
+        Candidate(text=text.strip(), log_probability=value, finished=ids[-1] in loaded.end_ids)
         for text, ids, value in zip(texts, answers.ids, answers.log_probabilities, strict=True)
     ]
     if params.search == "beam":
@@ -253,19 +267,13 @@ def _candidates(loaded: Loaded, answers: Answers, params: GenerationParams) -> l
     return sorted(candidates, key=lambda candidate: -candidate.log_probability)
 
 
-def _end_ids(loaded: Loaded) -> list[int]:
-    """A chat model's end of turn is often not its tokenizer's end token: either ends a summary."""
-    return sorted({loaded.encoder.end_id, loaded.tokenizer.eos_token_id})
-
-
 _guards: WeakKeyDictionary[Any, ScriptGuard] = WeakKeyDictionary()
 """By model, and no longer there than it: a guard must not keep its model in memory."""
 
 
-def _guard(loaded: Loaded) -> ScriptGuard:
-    """Made once a model: a large vocabulary takes seconds."""
-    model = loaded.model
+def _guard(loaded: Loaded | Averaged) -> ScriptGuard:
+    """Made once a model: a large vocabulary takes seconds. An average has the logits of its smallest one."""
+    model = min((member.model for member in loaded.members), key=vocabulary_of)
     if model not in _guards:
-        size = model.get_output_embeddings().weight.shape[0]
-        _guards[model] = ScriptGuard(loaded.tokenizer, _end_ids(loaded), size, model.device)
+        _guards[model] = ScriptGuard(loaded.tokenizer, loaded.end_ids, vocabulary_of(model), model.device)
     return _guards[model]

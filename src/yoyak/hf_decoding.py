@@ -1,13 +1,14 @@
 """Decoding by transformers' `generate`: beams, encoder-decoders, and decoders that `decoding` does not know."""
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from yoyak import search
+from yoyak.averaging import AveragedModel, mean_logits
 from yoyak.decoding import Answers
 from yoyak.machine import device
-from yoyak.models import Loaded, ModelSpec
-from yoyak.search import GenerationJob, GenerationParams
+from yoyak.models import Loaded
+from yoyak.search import GenerationParams
 
 SCORED_TOGETHER = 4
 """Finished texts whose log-probabilities are computed in one pass."""
@@ -16,66 +17,83 @@ Processor = Callable[[Any, Any], Any]
 scores."""
 
 
+class Asked(NamedTuple):
+    """A batch before its search."""
+
+    model: Any
+    inputs: dict[str, Any]
+    """Of its `generate`."""
+    rows: int
+    prompt_length: int
+    """Tokens of each sequence that come before the answer."""
+    forbidden: Any
+    """Tokens that must not stand in the answers, shape (rows, vocabulary); or none."""
+
+
 def decode(
-    loaded: Loaded, prompts: list[list[int]], job: GenerationJob, end_ids: list[int], forbidden: Any = None
+    members: Sequence[Loaded], prompts: Sequence[list[list[int]]], params: GenerationParams, forbidden: Any = None
 ) -> list[Answers]:
-    """The candidates of each prompt; `forbidden` are tokens, shape (prompts, vocabulary)."""
+    """The candidates of each prompt, whose tokens are given for each of the members: a model, or those to be averaged.
+
+    `forbidden` are tokens, shape (prompts, vocabulary).
+    """
     import torch
 
-    # A decoder goes on from the last token, an encoder reads from the first: padding stands at the other end.
-    side = "right" if job.model.method == "full" else "left"
-    inputs = loaded.tokenizer.pad({"input_ids": prompts}, padding_side=side, return_tensors="pt").to(device())
-    prompt_length = 1 if job.model.method == "full" else inputs["input_ids"].shape[1]
-    width = job.generation.candidates
+    width = params.candidates
     with torch.inference_mode():
-        chain = [_penalties(job.generation, end_ids)]
-        if job.generation.search == "diverse_beam":
-            answers = _in_groups(loaded, inputs, prompt_length, job.generation, end_ids, chain, forbidden)
+        asked = _asked(members, prompts, forbidden)
+        chain = [_penalties(params, members[0].end_ids)]
+        config = _config(asked.model, members[0], params)
+        if params.search == "diverse_beam":
+            answers = _in_groups(asked, config, params, chain)
         else:
-            answers = _generated(
-                loaded, inputs, prompt_length, _config(loaded, job.generation, end_ids), chain, forbidden
-            )
-        repeated = [prompt for prompt in prompts for _ in range(width)]
-        values = log_probabilities(loaded, job.model, repeated, answers)
+            answers = _generated(asked, config, chain)
+        repeated = [[prompt for prompt in of_member for _ in range(width)] for of_member in prompts]
+        values = log_probabilities([member.model for member in members], repeated, answers)
     starts = range(0, len(answers), width)
     return [Answers(answers[start : start + width], values[start : start + width]) for start in starts]
 
 
-def _generated(
-    loaded: Loaded, inputs: Any, prompt_length: int, config: Any, chain: list[Processor], forbidden: Any
-) -> list[list[int]]:
+def _asked(members: Sequence[Loaded], prompts: Sequence[list[list[int]]], forbidden: Any) -> Asked:
+    rows = len(prompts[0])
+    padded = [_padded(member, of_member) for member, of_member in zip(members, prompts, strict=True)]
+    if len(members) > 1:
+        return Asked(AveragedModel([member.model for member in members]), {"prompts": padded}, rows, 1, forbidden)
+    model = members[0].model
+    prompt_length = 1 if model.config.is_encoder_decoder else padded[0]["input_ids"].shape[1]
+    return Asked(model, padded[0], rows, prompt_length, forbidden)
+
+
+def _padded(member: Loaded, prompts: list[list[int]]) -> Any:
+    # A decoder goes on from the last token, an encoder reads from the first: padding stands at the other end.
+    side = "right" if member.model.config.is_encoder_decoder else "left"
+    return member.tokenizer.pad({"input_ids": prompts}, padding_side=side, return_tensors="pt").to(device())
+
+
+def _generated(asked: Asked, config: Any, chain: list[Processor]) -> list[list[int]]:
     # In place of the model's own, whose penalties and forced tokens `generate` would mix in.
-    loaded.model.generation_config = config
-    sequences = loaded.model.generate(**inputs, logits_processor=of_answers(chain, prompt_length, forbidden))
-    return [_until_end(ids, config.eos_token_id) for ids in sequences[:, prompt_length:].tolist()]
+    asked.model.generation_config = config
+    processors = of_answers(chain, asked.prompt_length, asked.forbidden)
+    sequences = asked.model.generate(**asked.inputs, logits_processor=processors)
+    return [_until_end(ids, config.eos_token_id) for ids in sequences[:, asked.prompt_length :].tolist()]
 
 
-def _in_groups(
-    loaded: Loaded,
-    inputs: Any,
-    prompt_length: int,
-    params: GenerationParams,
-    end_ids: list[int],
-    chain: list[Processor],
-    forbidden: Any,
-) -> list[list[int]]:
+def _in_groups(asked: Asked, config: Any, params: GenerationParams, chain: list[Processor]) -> list[list[int]]:
     """Diverse beam search: the best of each group, then the second of each, as many as candidates are asked for.
 
     transformers 5 has no groups of beams any more. A group depends on those before it alone, and so they are searched
     one after another.
     """
     size = params.num_beams // params.num_beam_groups
-    config = _config(loaded, params, end_ids)
     config.num_beams = config.num_return_sequences = size
-    rows = len(inputs["input_ids"])
-    apart = Diversity(params.diversity_penalty, rows, end_ids)
+    apart = Diversity(params.diversity_penalty, asked.rows, config.eos_token_id)
     groups = []
     for _ in range(params.num_beam_groups):
-        groups.append(_generated(loaded, inputs, prompt_length, config, [*chain, apart], forbidden))
+        groups.append(_generated(asked, config, [*chain, apart]))
         apart.begin_group()
     by_row = [
         [group[row * size + rank] for rank in range(size) for group in groups][: params.candidates]
-        for row in range(rows)
+        for row in range(asked.rows)
     ]
     return [answer for answers in by_row for answer in answers]
 
@@ -118,7 +136,7 @@ class Diversity:
         self._own = {}
 
 
-def _config(loaded: Loaded, params: GenerationParams, end_ids: list[int]) -> Any:
+def _config(model: Any, member: Loaded, params: GenerationParams) -> Any:
     from transformers import GenerationConfig
 
     of_the_search: dict[str, Any] = {
@@ -127,16 +145,15 @@ def _config(loaded: Loaded, params: GenerationParams, end_ids: list[int]) -> Any
         "diverse_beam": {"length_penalty": params.length_penalty},
         "sample": {"temperature": params.temperature, "top_p": params.top_p, "top_k": params.top_k},
     }[params.search]
-    model = loaded.model.config
     return GenerationConfig(
         max_new_tokens=params.max_new_tokens,
         do_sample=params.search == "sample",
         num_beams=params.num_beams,
         num_return_sequences=params.candidates,
-        eos_token_id=end_ids,
-        pad_token_id=loaded.tokenizer.pad_token_id,
-        bos_token_id=loaded.tokenizer.bos_token_id,
-        decoder_start_token_id=model.decoder_start_token_id if model.is_encoder_decoder else None,
+        eos_token_id=member.end_ids,
+        pad_token_id=member.tokenizer.pad_token_id,
+        bos_token_id=member.tokenizer.bos_token_id,
+        decoder_start_token_id=model.config.decoder_start_token_id if model.config.is_encoder_decoder else None,
         **of_the_search,
     )
 
@@ -171,19 +188,44 @@ def _until_end(ids: list[int], end_ids: list[int]) -> list[int]:
 
 
 def log_probabilities(
-    loaded: Loaded, spec: ModelSpec, prompts: list[list[int]], answers: list[list[int]]
+    models: Sequence[Any], prompts: Sequence[list[list[int]]], answers: list[list[int]]
 ) -> list[float]:
     """Mean log-probability of each answer's tokens under the model itself, whatever search and penalties found it.
 
-    A second pass over the finished texts: `generate` would keep the logits of every step and beam to tell the same.
+    Of several models, each with its own prompts: under the mean of their logits. A second pass over the finished texts:
+    `generate` would keep the logits of every step and beam to tell the same.
     """
-    if spec.method == "full":
-        return [_seq2seq_log_probability(loaded.model, *pair) for pair in zip(prompts, answers, strict=True)]
-    chunks = (slice(start, start + SCORED_TOGETHER) for start in range(0, len(prompts), SCORED_TOGETHER))
-    return [value for rows in chunks for value in causal_log_probabilities(loaded.model, prompts[rows], answers[rows])]
+    chunks = (slice(start, start + SCORED_TOGETHER) for start in range(0, len(answers), SCORED_TOGETHER))
+    return [
+        value
+        for rows in chunks
+        for value in _log_probabilities(models, [of_model[rows] for of_model in prompts], answers[rows])
+    ]
 
 
-def causal_log_probabilities(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> list[float]:
+def _log_probabilities(
+    models: Sequence[Any], prompts: Sequence[list[list[int]]], answers: list[list[int]]
+) -> list[float]:
+    import torch
+
+    logits = mean_logits(
+        [_logits_of(model, of_model, answers) for model, of_model in zip(models, prompts, strict=True)]
+    )
+    tokens = torch.tensor([token for answer in answers for token in answer], device=device())
+    values: Any = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    return [float(part.mean()) for part in values.split([len(answer) for answer in answers])]
+
+
+def _logits_of(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> Any:
+    """Before each token of the answers, one answer after the other: shape (tokens, vocabulary)."""
+    import torch
+
+    if not model.config.is_encoder_decoder:
+        return _causal_logits(model, prompts, answers)
+    return torch.cat([_seq2seq_logits(model, *pair) for pair in zip(prompts, answers, strict=True)])
+
+
+def _causal_logits(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> Any:
     """Of rows joined to one sequence; position ids that begin anew keep the rows from seeing each other."""
     import torch
 
@@ -193,24 +235,17 @@ def causal_log_probabilities(model: Any, prompts: list[list[int]], answers: list
     before_answers = torch.cat(
         [torch.arange(end - len(answer) - 1, end - 1) for end, answer in zip(ends, answers, strict=True)]
     )
-    logits = model(
+    output = model(
         input_ids=torch.cat(rows)[None].to(device()),
         position_ids=positions[None].to(device()),
         use_cache=False,
         logits_to_keep=before_answers.to(device()),
-    ).logits[0]
-    tokens = torch.tensor([token for answer in answers for token in answer], device=device())
-    split = _log_probabilities_of(logits, tokens).split([len(answer) for answer in answers])
-    return [float(values.mean()) for values in split]
+    )
+    return output.logits[0]
 
 
-def _seq2seq_log_probability(model: Any, prompt: list[int], answer: list[int]) -> float:
+def _seq2seq_logits(model: Any, prompt: list[int], answer: list[int]) -> Any:
     import torch
 
     labels = torch.tensor([answer], device=device())
-    logits = model(input_ids=torch.tensor([prompt], device=device()), labels=labels).logits
-    return float(_log_probabilities_of(logits[0], labels[0]).mean())
-
-
-def _log_probabilities_of(logits: Any, tokens: Any) -> Any:
-    return logits.float().log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    return model(input_ids=torch.tensor([prompt], device=device()), labels=labels).logits[0]

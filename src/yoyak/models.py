@@ -1,5 +1,6 @@
 """From a model's name to its weights, tokenizer, quantisation and dtype: the same code for training and inference."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -102,6 +103,51 @@ class Loaded:
     tokenizer: Any
     encoder: Encoder
 
+    @property
+    def members(self) -> tuple["Loaded", ...]:
+        """Itself alone: it is asked as `Averaged` is."""
+        return (self,)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """A chat model's end of turn is often not its tokenizer's end token: either ends a summary."""
+        return sorted({self.encoder.end_id, self.tokenizer.eos_token_id})
+
+
+@dataclass(frozen=True)
+class Averaged:
+    """Models in memory that are asked as one: each next token is chosen by the mean of their logits.
+
+    Which is the mean of their log-probabilities but for a constant: the geometric mean of their distributions.
+    """
+
+    members: tuple[Loaded, ...]
+    """Of one tokenizer. Each reads its own prompt."""
+
+    @property
+    def tokenizer(self) -> Any:
+        return self.members[0].tokenizer
+
+    @property
+    def end_ids(self) -> list[int]:
+        return self.members[0].end_ids
+
+
+def together(name: str, members: Mapping[str, Loaded]) -> Loaded | Averaged:
+    """The only one of `members`, or their average, whose entry of `models` is `name`."""
+    first, *others = members
+    for other in others:
+        if not _same_tokens(members[first], members[other]):
+            raise UserError(
+                f"models.{name}.members: {first} and {other} have different tokenizers, so that their logits are of "
+                "different tokens; average models that share one"
+            )
+    return Averaged(tuple(members.values())) if others else members[first]
+
+
+def _same_tokens(one: Loaded, other: Loaded) -> bool:
+    return one.tokenizer.get_vocab() == other.tokenizer.get_vocab() and one.end_ids == other.end_ids
+
 
 def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, texts: list[str]) -> Loaded:
     """Weights ready to train, in `spec.dtype` or, for adapters over them, 4 bits; adapters are the trainer's to add.
@@ -187,6 +233,11 @@ def has_plain_attention(model: Any) -> bool:
         and not getattr(config, "attn_logit_softcapping", None)
         and not getattr(config, "use_bidirectional_attention", False)
     )
+
+
+def vocabulary_of(model: Any) -> int:
+    """Tokens that it has logits of: of some models more than their tokenizer has."""
+    return int(model.get_output_embeddings().weight.shape[0])
 
 
 def torch_dtype(name: DType) -> Any:

@@ -21,7 +21,7 @@ from yoyak.postprocessing import PostprocessingParams
 from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, Reference, write_json, write_records
 from yoyak.scoring import ScoringParams
-from yoyak.search import GenerationJob, GenerationParams
+from yoyak.search import AveragedJob, GenerationJob, GenerationParams, Member
 from yoyak.submission import SubmissionParams, read_sample
 from yoyak.training.settings import TrackingParams, TrainingJob, TrainingParams
 
@@ -35,19 +35,42 @@ INHERITED: dict[str, type[Section]] = {
     "generation": GenerationParams,
 }
 """Top-level sections that an entry of `models` may override key by key."""
+OF_OUR_OWN = ("fold", "members")
+"""Further keys of an entry."""
 
 
 class RunParams(Section):
     """What a run consists of."""
 
     models: list[str] = Field(min_length=1)
-    """Entries of `models` to train, score and ensemble."""
+    """Entries of `models` with weights, to train, score and ensemble."""
     untuned: list[str] = Field(default=[])
     """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference each."""
+    averaged: list[str] = Field(default=[])
+    """Entries with members to score and ensemble, too; their members are in `models`."""
     seed: int = Field(ge=0, lt=2**32)
     """Of training; sampling has `generation.seed`."""
 
-    @field_validator("models", "untuned")
+    @field_validator("models", "untuned", "averaged")
+    @classmethod
+    def _no_name_twice(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a model is named twice")
+        return names
+
+    @property
+    def scored(self) -> list[str]:
+        """All that the ensemble may choose from."""
+        return [*self.models, *self.averaged]
+
+
+class Average(Section):
+    """An entry of `models` that has no weights of its own."""
+
+    members: list[str] = Field(min_length=2)
+    """Models that share a tokenizer: the mean of their logits decides on each token."""
+
+    @field_validator("members")
     @classmethod
     def _no_name_twice(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
@@ -89,16 +112,47 @@ def read_params(path: Path) -> Params:
             raise UserError(f"{path}: models.{name}: this name is taken by what a run writes; choose another")
         if not NAME.fullmatch(name):
             raise UserError(f"{path}: models.{name}: a name has small letters, digits and _ alone (a dot breaks -S)")
-    for key in ("models", "untuned"):
+    for key in ("models", "untuned", "averaged"):
         for name in getattr(params.run, key):
             if name not in params.models:
                 raise UserError(f"{path}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
-    check_members(params.ensemble, params.run.models)
+            _check_kind(params, key, name)
+    check_members(params.ensemble, params.run.scored)
     for name, entry in params.models.items():
+        if _has_members(params, name):
+            resolve_average(params, name, pins={})
+            continue
         resolve(params, name, pin=None)
         if entry["weights"] == "scratch":
             _check_scratch(params, name)
+    for name in params.run.averaged:
+        _check_members_run(params, name)
     return params
+
+
+def _has_members(params: Params, name: str) -> bool:
+    return "members" in params.models[name]
+
+
+def _check_kind(params: Params, key: str, name: str) -> None:
+    """Stop where a list of `run` names an entry that it is not for."""
+    if _has_members(params, name) == (key == "averaged"):
+        return
+    why = {
+        "models": "has members in place of weights; put it into run.averaged",
+        "untuned": "has members in place of weights, and is nothing untuned; take it out",
+        "averaged": "has weights, not members; put it into run.models",
+    }
+    raise UserError(f"params.yaml: run.{key}: {name} {why[key]}")
+
+
+def _check_members_run(params: Params, name: str) -> None:
+    members = params.models[name]["members"]
+    if missing := [member for member in members if member not in params.run.models]:
+        raise UserError(
+            f"params.yaml: run.averaged: {name} is made of models that must run, too; put {', '.join(missing)} into "
+            "run.models"
+        )
 
 
 def _check_scratch(params: Params, name: str) -> None:
@@ -111,7 +165,7 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     """An entry of `models` with the defaults it does not override; `pin` is what its weights are, to the byte."""
     entry = dict(params.models[name])
     where = f"params.yaml: models.{name}"
-    refuse_unknown(entry, [key for key in [*ModelSpec.model_fields, *INHERITED, "fold"] if key != "pin"], where)
+    refuse_unknown(entry, [key for key in [*ModelSpec.model_fields, *INHERITED, *OF_OUR_OWN] if key != "pin"], where)
     fold = check(Fold, entry.pop("fold"), f"{where}.fold") if "fold" in entry else None
     merged: dict[str, Any] = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
     if entry.get("method") == "full":
@@ -133,6 +187,45 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
             where,
         ),
     )
+
+
+def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AveragedJob:
+    """An entry with members, each as its own entry says; `pins` are theirs."""
+    entry, where = dict(params.models[name]), f"params.yaml: models.{name}"
+    members = check(Average, {"members": entry.pop("members")}, where).members
+    overrides = entry.pop("generation", None)
+    for key in entry:
+        raise UserError(f"{where}.{key}: an entry with members has no key but generation beside them; take it out")
+    for member in members:
+        if member not in params.models:
+            raise UserError(f"{where}.members: no model {member!r}; there are {', '.join(params.models)}")
+        if _has_members(params, member):
+            raise UserError(f"{where}.members: {member} has members itself; name those in its place")
+    merged = _merged(params, "generation", overrides, where)
+    if "load_in_4bit" in (overrides or {}):
+        raise UserError(f"{where}.generation.load_in_4bit: members are loaded as their own entries say; set it there")
+    jobs = {member: resolve(params, member, pins.get(member)).generation for member in members}
+    _check_learned_tokenizers(jobs, where)
+    return AveragedJob(
+        members={member: Member(model=job.model, quantization=job.quantization) for member, job in jobs.items()},
+        generation=check(GenerationParams, merged, f"{where}.generation"),
+    )
+
+
+def _check_learned_tokenizers(jobs: Mapping[str, GenerationJob], where: str) -> None:
+    """What else keeps tokenizers apart shows when they are loaded: nothing large is downloaded here."""
+    first, *others = jobs
+    for other in others:
+        if _learned_tokenizer(jobs[first]) != _learned_tokenizer(jobs[other]):
+            raise UserError(
+                f"{where}.members: {first} and {other} have different tokenizers: a model from scratch learns its own "
+                "from the rows that it sees; average models that share one"
+            )
+
+
+def _learned_tokenizer(job: GenerationJob) -> object:
+    """Of models from scratch what it depends on; the same for all others."""
+    return (job.model.architecture["vocab_size"], job.fold) if job.model.architecture else None
 
 
 def _in_4bit(merged: Mapping[str, Any]) -> bool:
@@ -166,6 +259,9 @@ def prepare(params: Params) -> None:
         jobs = resolve(params, name, pin)
         for kind, job in (("training", jobs.training), ("generation", jobs.generation)):
             write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), job.model_dump(mode="json"))
+    for name in params.run.averaged:
+        average = resolve_average(params, name, pins)
+        write_yaml(Path(f"data/resolved/{name}/generation.yaml"), average.model_dump(mode="json"))
     for split, rows in splits.items():
         prompts = [build(row, params.prompts, for_training=split == "train") for row in rows]
         write_records(Path(f"data/prompts/{split}.jsonl"), prompts)

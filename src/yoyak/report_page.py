@@ -21,6 +21,7 @@ from yoyak.baselines import is_baseline
 from yoyak.diagnostics import Diagnosis
 from yoyak.errors import UserError
 from yoyak.marks import pieces
+from yoyak.parameters import read_yaml
 from yoyak.records import Prediction, read_json, read_records
 from yoyak.report import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
 from yoyak.rouge import Metric
@@ -76,6 +77,7 @@ def _summary_of_the_run() -> dict[str, Any]:
     joined = _of_ensemble("metrics/ensemble.json")
     breakdowns = _read_table(Path("scores/breakdowns.csv"))
     models = [name for name in scores["models"] if not is_baseline(name)]
+    averaged = read_yaml(Path("params.yaml"))["run"]["averaged"]
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))
@@ -90,7 +92,7 @@ def _summary_of_the_run() -> dict[str, Any]:
         "fault_names": FAULTS,
         "what_faults_mean": WHAT_FAULTS_MEAN,
         "models": models,
-        "pictures": _pictures(models, breakdowns),
+        "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
         "breakdowns": _groups(breakdowns),
     }
 
@@ -128,9 +130,9 @@ def _groups(breakdowns: pd.DataFrame) -> dict[Any, dict[Any, list[dict[Any, Any]
     }
 
 
-def _pictures(models: Sequence[str], breakdowns: pd.DataFrame) -> dict[str, Markup]:
+def _pictures(trained: Sequence[str], breakdowns: pd.DataFrame) -> dict[str, Markup]:
     """Drawn as the stage `score` draws them, but as SVG."""
-    curves = {name: _read_table(Path(f"plots/training/{name}/epochs.csv")) for name in models}
+    curves = {name: _read_table(Path(f"plots/training/{name}/epochs.csv")) for name in trained}
     return {
         "Dev loss in training": _svg(lambda path: plots.draw_learning_curves(curves, path)),
         "Score by dialogue length": _svg(lambda path: plots.draw_by_length(breakdowns, path)),

@@ -10,12 +10,11 @@ from yoyak import ensemble, gpu, postprocessing
 from yoyak.ensemble import PLAN, Plan
 from yoyak.errors import UserError
 from yoyak.generation import faults_of, generate
-from yoyak.models import Loaded, load_for_inference
-from yoyak.parameters import check, read_yaml
+from yoyak.models import Loaded, load_for_inference, together
 from yoyak.preflight import Params, read_params
 from yoyak.prompts import build
 from yoyak.records import Dialogue, Prediction, Prompt
-from yoyak.search import GenerationJob
+from yoyak.search import Job, read_job
 
 ENSEMBLE = "ensemble"
 HOW_TO_GET = "`dvc pull` brings what was pushed, `dvc repro` trains"
@@ -54,7 +53,7 @@ def open_project() -> Params:
 
 def trained_models(params: Params) -> list[str]:
     """Those that are here, one at least, the models of the run first."""
-    names = [name for name in dict.fromkeys([*params.run.models, *params.models]) if _is_here(name)]
+    names = [name for name in dict.fromkeys([*params.run.scored, *params.models]) if _is_here(params, name)]
     if not names:
         raise UserError(f"no trained model is here; {HOW_TO_GET}")
     return names
@@ -70,7 +69,7 @@ def offered(params: Params) -> list[str]:
 def default(params: Params) -> str:
     """The ensemble where it was made of several models, else the only model."""
     names = trained_models(params)
-    of_run = [name for name in names if name in params.run.models]
+    of_run = [name for name in names if name in params.run.scored]
     if len(of_run) > 1 and PLAN.exists():
         return ENSEMBLE
     chosen = of_run or names
@@ -85,15 +84,15 @@ def check_name(params: Params, name: str) -> None:
         known = ", ".join([*trained_models(params), ENSEMBLE])
         raise UserError(f"no model {name!r} in params.yaml; trained and here: {known}")
     for model in ensemble.read_plan().weights if name == ENSEMBLE else [name]:
-        if not _is_here(model):
+        if missing := _missing(params, model):
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
-            raise UserError(f"{of} is not here ({_missing(model)} is missing); {HOW_TO_GET}")
+            raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
 
 
 def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Answer]:
     """The answer of each of `names` as it is there, the ensemble's last.
 
-    Models are asked one after another; where `load` keeps none, memory holds one at a time.
+    Models are asked one after another; where `load` keeps none, memory holds one at a time, or an average's members.
     """
     for name in names:
         check_name(params, name)
@@ -112,8 +111,8 @@ def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue],
 
 
 def load(name: str) -> Loaded:
-    """The trained model, in memory: on the GPU where there is one."""
-    job = _job(name)
+    """The trained model, which has weights of its own, in memory: on the GPU where there is one."""
+    job = _job(name).members_of(name)[name]
     with gpu.running_out_is_told(name, "ask for fewer models"):
         return load_for_inference(job.model, Path(f"models/{name}"), job.quantization)
 
@@ -121,8 +120,10 @@ def load(name: str) -> Loaded:
 def _answer(name: str, prompts: list[Prompt], load: Load) -> Answer:
     # What is left of the model before this one would stand in memory beside it.
     gc.collect()
+    job = _job(name)
     with tempfile.TemporaryDirectory() as kept:
-        generated = generate(load(name), prompts, _job(name), name, Path(kept))
+        loaded = together(name, {member: load(member) for member in job.members_of(name)})
+        generated = generate(loaded, prompts, job, name, Path(kept))
     return Answer(name, generated.predictions, generated.shortened_prompts)
 
 
@@ -140,19 +141,20 @@ def _with_faults(row: Prediction, prompt: Prompt) -> Prediction:
     return row.model_copy(update={"faults": faults or None})
 
 
-def _job(name: str) -> GenerationJob:
-    path = _resolved(name)
-    return check(GenerationJob, read_yaml(path), f"{path}:")
+def _job(name: str) -> Job:
+    return read_job(_resolved(name))
 
 
 def _resolved(name: str) -> Path:
     return Path(f"data/resolved/{name}/generation.yaml")
 
 
-def _missing(name: str) -> Path | None:
-    """The first that is not here of what makes a trained model."""
-    return next((path for path in (Path(f"models/{name}"), _resolved(name)) if not path.exists()), None)
+def _missing(params: Params, name: str) -> Path | None:
+    """The first that is not here of what makes a trained model, or an average of such."""
+    members = params.models.get(name, {}).get("members", [name])
+    needed = [Path(f"models/{member}") for member in members] + [_resolved(each) for each in (*members, name)]
+    return next((path for path in needed if not path.exists()), None)
 
 
-def _is_here(name: str) -> bool:
-    return _missing(name) is None
+def _is_here(params: Params, name: str) -> bool:
+    return _missing(params, name) is None

@@ -1,0 +1,265 @@
+"""Averaged logits: held to plain loops, and through the pipeline."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from project import Project
+from trainers import PROMPTS
+from twins import Family, bart, gemma3, llama32, qwen3, save_twin, t5
+
+from yoyak import generation, hf_decoding, weights
+from yoyak.averaging import mean_logits
+from yoyak.errors import UserError
+from yoyak.models import Averaged, Loaded, load_for_inference, together, vocabulary_of
+from yoyak.records import Prediction, Prompt, read_json, read_records
+from yoyak.search import GenerationJob, GenerationParams
+
+SEARCHES: dict[str, dict[str, Any]] = {
+    "greedy": {"candidates": 1},
+    "beam": {"num_beams": 3, "candidates": 3},
+    "diverse_beam": {"num_beams": 4, "num_beam_groups": 2, "candidates": 4},
+    "sample": {"candidates": 3},
+}
+MOST = 10
+
+
+def params_of(search: str, **changes: Any) -> GenerationParams:
+    values = {"search": search, "max_new_tokens": MOST, "batch_size": 5, **SEARCHES[search], **changes}
+    return GenerationParams.model_validate(values)
+
+
+def job_of(folder: Path, family: Family, params: GenerationParams) -> GenerationJob:
+    full = family in (bart, t5)
+    model = {
+        "weights": str(folder),
+        "pin": weights.pin(str(folder), "twin"),
+        "method": "full" if full else "lora",
+        "dtype": "fp32",
+        "prompt": "dialogue" if full else "structured",
+    }
+    return GenerationJob.model_validate({"model": model, "generation": params.model_dump()})
+
+
+def load(folder: Path, family: Family, seed: int) -> Loaded:
+    """A twin with weights of its own, large enough for attention to matter, and not the last token alone."""
+    save_twin(family, folder)
+    loaded = load_for_inference(job_of(folder, family, params_of("greedy")).model, None)
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in loaded.model.named_parameters():
+            if weight.ndim == 2:
+                weight.add_(torch.randn_like(weight) * 0.02)
+                weight.mul_(1 if "embed" in name or "shared" in name else 4)
+    return loaded
+
+
+@pytest.fixture(params=[bart, t5, llama32, gemma3], scope="module")
+def family(request: pytest.FixtureRequest) -> Family:
+    chosen: Family = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp(family.__name__)
+
+
+@pytest.fixture(scope="module")
+def two(family: Family, folder: Path) -> Averaged:
+    members = {name: load(folder / name, family, seed) for seed, name in enumerate(("one", "other"))}
+    average = together("both", members)
+    assert isinstance(average, Averaged)
+    return average
+
+
+def encoded(member: Loaded, prompts: list[Prompt]) -> list[list[int]]:
+    return [member.encoder.prompt(prompt).ids for prompt in prompts]
+
+
+# A model averaged with itself
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_with_itself_it_says_what_it_says_alone(
+    two: Averaged, family: Family, folder: Path, tmp_path: Path, search: str
+) -> None:
+    one = two.members[0]
+    job = job_of(folder / "one", family, params_of(search))
+    said = [
+        generation.generate(loaded, PROMPTS, job, "twin", tmp_path / str(number)).predictions
+        for number, loaded in enumerate((one, Averaged((one, one))))
+    ]
+    assert len({row.text for row in said[0]}) > 3
+    for alone, averaged in zip(*said, strict=True):
+        assert [candidate.text for candidate in averaged.candidates] == [row.text for row in alone.candidates]
+        expected = [candidate.log_probability for candidate in alone.candidates]
+        assert [candidate.log_probability for candidate in averaged.candidates] == pytest.approx(expected, abs=1e-5)
+
+
+# Two models, held to a loop without cache, batch or padding
+
+
+def plainly(members: tuple[Loaded, ...], prompt: tuple[list[int], ...], answer: list[int]) -> torch.Tensor:
+    """Log-probabilities of the token after `answer` under the mean of the members' logits."""
+    logits = []
+    for member, ids in zip(members, prompt, strict=True):
+        config = member.model.config
+        inputs = {"input_ids": torch.tensor([ids if config.is_encoder_decoder else ids + answer])}
+        if config.is_encoder_decoder:
+            inputs["decoder_input_ids"] = torch.tensor([[config.decoder_start_token_id, *answer]])
+        with torch.no_grad():
+            logits.append(member.model(**inputs).logits[0, -1])
+    return ((logits[0] + logits[1]) / 2).log_softmax(-1)
+
+
+def greedy_plainly(members: tuple[Loaded, ...], prompt: tuple[list[int], ...]) -> list[int]:
+    answer: list[int] = []
+    while len(answer) < MOST and answer[-1:] != members[0].end_ids[:1]:
+        answer.append(int(plainly(members, prompt, answer).argmax()))
+    return answer
+
+
+def beams_plainly(members: tuple[Loaded, ...], prompt: tuple[list[int], ...], width: int) -> list[list[int]]:
+    """Best first; no answer may end before it is `MOST` long, so that all are of one length."""
+    beams: list[tuple[float, list[int]]] = [(0.0, [])]
+    for _ in range(MOST):
+        longer = []
+        for score, answer in beams:
+            following = plainly(members, prompt, answer)
+            following[members[0].end_ids] = -torch.inf
+            values, tokens = following.topk(width)
+            longer += [
+                (score + value, [*answer, token]) for value, token in zip(values.tolist(), tokens.tolist(), strict=True)
+            ]
+        beams = sorted(longer, reverse=True)[:width]
+    return [answer for _, answer in beams]
+
+
+def mean_log_probability(members: tuple[Loaded, ...], prompt: tuple[list[int], ...], answer: list[int]) -> float:
+    values = [float(plainly(members, prompt, answer[:place])[token]) for place, token in enumerate(answer)]
+    return sum(values) / len(values)
+
+
+@pytest.mark.parametrize("search", ["greedy", "beam"])
+def test_two_models_decide_by_the_mean_of_their_logits(two: Averaged, search: str) -> None:
+    """Each reads a prompt of its own, here of another dialogue: so one that took the other's would show."""
+    prompts = [encoded(two.members[0], PROMPTS[:5]), encoded(two.members[1], PROMPTS[5:10])]
+    params = params_of(search, min_new_tokens=MOST if search == "beam" else 0)
+    found = hf_decoding.decode(two.members, prompts, params)
+    said = set()
+    for row, *prompt in zip(found, *prompts, strict=True):
+        pair = (prompt[0], prompt[1])
+        width = SEARCHES[search].get("num_beams", 1)
+        by_hand = beams_plainly(two.members, pair, width) if search == "beam" else [greedy_plainly(two.members, pair)]
+        assert row.ids == by_hand
+        expected = [mean_log_probability(two.members, pair, answer) for answer in by_hand]
+        assert row.log_probabilities == pytest.approx(expected, abs=1e-4)
+        said.update(map(tuple, by_hand))
+    assert len(said) > 4
+    # It is neither member's own.
+    alone = [hf_decoding.decode(two.members[place : place + 1], [prompts[place]], params) for place in (0, 1)]
+    assert [row.ids for row in found] not in [[row.ids for row in rows] for rows in alone]
+
+
+def test_the_mean_is_of_the_tokens_that_all_models_have() -> None:
+    one, other = torch.tensor([[1.0, 2.0, 3.0]], dtype=torch.bfloat16), torch.tensor([[0.5, 0.25]])
+    assert torch.equal(mean_logits([one, other]), torch.tensor([[0.75, 1.125]]))
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+def test_members_of_different_width(tmp_path: Path, search: str) -> None:
+    """Qwen's larger models have more embeddings than its smaller ones, for the same tokens."""
+
+    def wider() -> Any:
+        config, tokenizer = qwen3()
+        config.vocab_size += 8
+        return config, tokenizer
+
+    average = together("both", {"one": load(tmp_path / "one", qwen3, 0), "other": load(tmp_path / "other", wider, 1)})
+    widths = [vocabulary_of(member.model) for member in average.members]
+    assert widths[1] == widths[0] + 8
+    job = job_of(tmp_path / "one", qwen3, params_of(search))
+    rows = generation.generate(average, PROMPTS[:3], job, "twin", tmp_path / "kept").predictions
+    assert all(row.text for row in rows)
+
+
+def test_different_tokenizers_are_refused(tmp_path: Path) -> None:
+    members = {"one": load(tmp_path / "one", llama32, 0), "other": load(tmp_path / "other", qwen3, 0)}
+    with pytest.raises(UserError, match=r"^models.both.members: one and other have different tokenizers, so that"):
+        together("both", members)
+
+
+# Through the stages
+
+TWO_LLAMAS = ["llama32_3b", "llama_b"]
+
+
+@pytest.fixture(scope="module")
+def averaged(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """With a further model of the same base, and the average of both."""
+    project = reproduced.copy(tmp_path_factory.mktemp("averaged") / "project")
+
+    def change(params: Any) -> None:
+        models = params["models"]
+        models["llama_b"] = {**models["llama32_3b"], "training": {"learning_rate": 0.01}}
+        beams = {"search": "beam", "num_beams": 2, "candidates": 2}
+        models["llama_avg"] = {"members": TWO_LLAMAS, "generation": beams}
+        params["run"].update(models=[*TWO_LLAMAS, "bart_mini"], averaged=["llama_avg"])
+
+    project.edit(change)
+    # From so few rows no summary is one that could be submitted.
+    project.run("dvc", "repro", "ensemble")
+    project.commit("an average")
+    return project
+
+
+def test_an_average_is_scored_and_ensembled_like_any_model(averaged: Project) -> None:
+    for split in ("dev", "test"):
+        prompts = read_records(averaged.root / f"data/prompts/{split}.jsonl", Prompt)
+        rows = read_records(averaged.root / f"predictions/llama_avg/{split}.jsonl", Prediction)
+        assert [row.fname for row in rows] == [row.fname for row in prompts]
+        assert {len(row.candidates) for row in rows} == {2}
+    assert "llama_avg" in read_json(averaged.root / "metrics/scores.json")["models"]
+    report = read_json(averaged.root / "metrics/ensemble.json")
+    assert report["members"] == [*TWO_LLAMAS, "bart_mini", "llama_avg"]
+    assert read_json(averaged.root / "metrics/infer/llama_avg.json")["dev"]["rows"] == 4
+    assert "llama_avg" in averaged.run("yoyak", "leaderboard").stdout
+    assert not (averaged.root / "models/llama_avg").exists()
+    averaged.run("yoyak", "report")
+    assert "llama_avg" in (averaged.root / "report.html").read_text()
+
+
+def test_it_is_asked_like_any_model(averaged: Project) -> None:
+    printed = averaged.run("yoyak", "summarize", "data/sample/test.csv", "--model", "llama_avg").stdout
+    said = [json.loads(line) for line in printed.splitlines() if line.startswith("{")]
+    expected = read_records(averaged.root / "predictions/llama_avg/test.jsonl", Prediction)
+    assert [(row["fname"], row["summary"]) for row in said] == [(row.fname, row.text) for row in expected]
+
+
+def running(output: str) -> set[str]:
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def test_another_model_s_training_does_not_run_it_again(averaged: Project, tmp_path: Path) -> None:
+    project = averaged.copy(tmp_path / "project")
+    assert running(project.run("dvc", "repro", "ensemble").stdout) == set()
+    project.edit(lambda params: params["models"]["bart_mini"]["training"].update(learning_rate=0.003))
+    ran = running(project.run("dvc", "repro", "score").stdout)
+    assert ran >= {"train@bart_mini", "infer@bart_mini", "members@llama_avg"}
+    assert "infer_averaged@llama_avg" not in ran
+    project.edit(lambda params: params["models"]["llama_b"]["training"].update(learning_rate=0.02))
+    assert running(project.run("dvc", "repro", "infer_averaged@llama_avg").stdout) == {
+        "prepare_prompts",
+        "train@llama_b",
+        "members@llama_avg",
+        "infer_averaged@llama_avg",
+    }
+
+
+def test_a_clone_has_nothing_to_run(averaged: Project, tmp_path: Path) -> None:
+    clone = averaged.clone(tmp_path / "clone")
+    planned = clone.run("dvc", "repro", "--dry", "--allow-missing", "ensemble").stdout
+    assert "Running stage" not in planned
