@@ -54,8 +54,10 @@ class ScriptGuard:
         known = [_bits(_scripts(text) - {"LATIN"}) for text in dialogues]
         has = torch.tensor(known, device=self._whole.device)[:, None]
         forbidden = ((self._whole & ~has) != 0) | ((self._begun != 0) & ((self._begun & has) == 0))
-        for row, text in enumerate(dialogues):
-            forbidden[row, self._tokens_of_words(text)] = False
+        allowed = [(row, token) for row, text in enumerate(dialogues) for token in self._tokens_of_words(text)]
+        if allowed:
+            rows, tokens = torch.tensor(allowed, device=forbidden.device).unbind(1)
+            forbidden[rows, tokens] = False
         return forbidden
 
     def _tokens_of_words(self, dialogue: str) -> list[int]:
