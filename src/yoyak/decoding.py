@@ -139,13 +139,15 @@ class Places:
     def begin(self, numbers: list[int], prompts: list[list[int]]) -> Iterator[tuple[int, Answers]]:
         """Read prompts, give each a place, and choose the first tokens of its answers."""
         read, logits = read_prompts(self.model, prompts, self.kept.flash)
+        # While the GPU reads.
+        facts = self.request.facts(numbers)
         places = [place for place, number in enumerate(self.numbers) if number is None][: len(numbers)]
         for place, number in zip(places, numbers, strict=True):
             self.numbers[place], self.said[place] = number, 0
         at = torch.tensor(places, device=self.model.device)
         self.next_tokens.changed |= self.kept.place(at, read)
         self.counts[at], self.totals[at], self.lengths[at] = 0, 0.0, self.request.most
-        for name, fact in self.request.facts(numbers).items():
+        for name, fact in facts.items():
             if name not in self.facts:
                 self.facts[name] = fact.new_zeros((self.count, *fact.shape[1:]))
             self.facts[name][at] = fact
@@ -217,7 +219,7 @@ def read_prompts(model: Any, prompts: list[list[int]], flash: bool) -> tuple[Rea
         input_ids=torch.tensor([[token for prompt in prompts for token in prompt]], device=model.device),
         position_ids=read.positions[None],
         use_cache=False,
-        logits_to_keep=read.ends - 1,
+        logits_to_keep=read.borders[1:] - 1,
         kept=read,
     )
     return read, output.logits[0]

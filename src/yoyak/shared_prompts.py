@@ -4,7 +4,6 @@ Prompts are read, packed into one sequence (`Reading`); their keys and values th
 answer's next token looks at its prompt's and at its own.
 """
 
-from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -21,26 +20,18 @@ Layers = dict[int, tuple[torch.Tensor, torch.Tensor]]
 """Keys and values, by the number of the layer."""
 
 
-@dataclass(frozen=True)
 class Reading:
     """Prompts that go through a model, one after another in one sequence."""
 
-    lengths: list[int]
-    device: torch.device
-    flash: bool
-    """Whether PyTorch's FlashAttention computes it."""
-    layers: Layers = field(default_factory=dict)
-    """Filled on the way, each of shape (tokens, heads, head size)."""
-
-    @property
-    def positions(self) -> torch.Tensor:
+    def __init__(self, lengths: list[int], device: torch.device, flash: bool) -> None:
+        """`flash`: PyTorch's FlashAttention computes it."""
+        self.lengths, self.flash = lengths, flash
+        self.positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
         """Of tokens in their prompt, shape (tokens,)."""
-        return torch.cat([torch.arange(length) for length in self.lengths]).to(self.device)
-
-    @property
-    def ends(self) -> torch.Tensor:
-        """Where prompts end in the sequence, shape (prompts,)."""
-        return torch.tensor(self.lengths).cumsum(0).to(self.device)
+        self.borders = pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(device, torch.int32)
+        """Where prompts begin in the sequence, and the end, shape (prompts + 1,)."""
+        self.layers: Layers = {}
+        """Filled on the way, each of shape (tokens, heads, head size)."""
 
 
 class Spans(NamedTuple):
@@ -189,7 +180,7 @@ def _over_prompts_by_flash(
         key,
         value,
         None,
-        cu_seq_lens_q=pad(read.ends, (1, 0)).int(),
+        cu_seq_lens_q=read.borders,
         max_length_q=max(read.lengths),
         scaling=scaling,
         sliding_window=sliding_window,
