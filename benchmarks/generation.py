@@ -134,7 +134,7 @@ def decode_all(model: Any, guard: ScriptGuard | None, lengths: list[tuple[int, i
     request = request_for(
         params, model, guard, [texts[row % len(texts)] for row in rows], [wanted[row] for row in rows]
     )
-    done = decoding.decode(model, [prompts[row] for row in rows], params.batch_size, request)
+    done = decoding.decode([model], [[prompts[row] for row in rows]], params.batch_size, request)
     assert sum(1 for _ in done) == len(rows)
     torch.cuda.synchronize()
     return time.perf_counter() - started

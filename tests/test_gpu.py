@@ -174,7 +174,7 @@ def test_the_kernel_computes_what_plain_products_do(twin: Path, answers: int, mo
         return torch.where(over, 1999, 7 + (31 * said.counts[:, None] + 113 * answer) % 1000)
 
     def log_probabilities() -> torch.Tensor:
-        rows = decoding.decode(model, prompts, 3, Request(answers, 80, [1999], walk))
+        rows = decoding.decode([model], [prompts], 3, Request(answers, 80, [1999], walk))
         return torch.tensor([row.log_probabilities for _, row in sorted(rows, key=lambda pair: pair[0])])
 
     assert bears_flash(model)
@@ -185,7 +185,7 @@ def test_the_kernel_computes_what_plain_products_do(twin: Path, answers: int, mo
 
 
 def decode(model: Any, prompts: list[list[int]], choose: Choose, ends: list[int]) -> list[tuple[int, Answers]]:
-    return list(decoding.decode(model, prompts, 4, Request(2, 80, ends, choose)))
+    return list(decoding.decode([model], [prompts], 4, Request(2, 80, ends, choose)))
 
 
 def test_4_bit_weights_are_decoded_through_graphs_too(tmp_path: Path) -> None:

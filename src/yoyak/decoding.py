@@ -39,7 +39,8 @@ class Said:
 
 
 Choose = Callable[[torch.Tensor, Said], torch.Tensor]
-"""From logits (rows, answers, vocabulary) in fp32 to the next tokens (rows, answers)."""
+"""From logits (rows, answers, vocabulary) in fp32, which it may overwrite where they become -inf, to the next tokens
+(rows, answers)."""
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,37 @@ class Request:
 
 
 @torch.inference_mode()
-def decode(model: Any, prompts: Sequence[list[int]], together: int, request: Request) -> Iterator[tuple[int, Answers]]:
+def decode(
+    models: Sequence[Any], prompts: Sequence[Sequence[list[int]]], together: int, request: Request
+) -> Iterator[tuple[int, Answers]]:
     """The number of each prompt and its answers, as they are done, with at most `together` prompts in work.
 
-    Prompts of like length side by side, the longest first, waste least. Until the last are told, `model` computes
+    Several models of one vocabulary answer together: a token is chosen from the mean of their logits, which is, but for
+    a constant, the geometric mean of their distributions. Each has the prompts in its own form, in the same order.
+
+    Prompts of like length side by side, the longest first, waste least. Until the last are told, the models compute
     attention in a way that is of use here alone.
     """
-    before = model.config._attn_implementation
+    before = [model.config._attn_implementation for model in models]
     ALL_ATTENTION_FUNCTIONS.register(NAME, shared_prompts)
-    model.set_attn_implementation(NAME)
+    for model in models:
+        model.set_attn_implementation(NAME)
     try:
-        yield from _decode(model, prompts, together, request)
+        yield from _decode(models, list(zip(*prompts, strict=True)), together, request)
     finally:
-        model.set_attn_implementation(before)
+        for model, attention in zip(models, before, strict=True):
+            model.set_attn_implementation(attention)
 
 
-def _decode(model: Any, prompts: Sequence[list[int]], together: int, request: Request) -> Iterator[tuple[int, Answers]]:
+Prompt = tuple[list[int], ...]
+"""In the form of each model."""
+
+
+def _decode(
+    models: Sequence[Any], prompts: list[Prompt], together: int, request: Request
+) -> Iterator[tuple[int, Answers]]:
     waiting = deque(range(len(prompts)))
-    places = Places(model, min(together, len(prompts)), request)
+    places = Places(models, min(together, len(prompts)), request)
     while waiting or places.taken:
         while batch := _next_to_read(waiting, places, prompts):
             yield from places.begin(batch, [prompts[number] for number in batch])
@@ -94,11 +108,11 @@ def _decode(model: Any, prompts: Sequence[list[int]], together: int, request: Re
             yield from places.step()
 
 
-def _next_to_read(waiting: deque[int], places: "Places", prompts: Sequence[list[int]]) -> list[int]:
+def _next_to_read(waiting: deque[int], places: "Places", prompts: list[Prompt]) -> list[int]:
     """Numbers of prompts for which there is room; none where it is better to wait for more."""
     if not waiting:
         return []
-    fitting = READ_TOGETHER // len(prompts[waiting[0]])
+    fitting = READ_TOGETHER // max(map(len, prompts[waiting[0]]))
     size = min(len(waiting), max(1, min(places.count // READ_SHARE, fitting)))
     return [waiting.popleft() for _ in range(size)] if places.empty >= size else []
 
@@ -106,23 +120,24 @@ def _next_to_read(waiting: deque[int], places: "Places", prompts: Sequence[list[
 class Places:
     """Prompts in work, each at its place, and their answers."""
 
-    def __init__(self, model: Any, count: int, request: Request) -> None:
-        self.model, self.request = model, request
+    def __init__(self, models: Sequence[Any], count: int, request: Request) -> None:
+        self.request, self.device = request, models[0].device
         self.numbers: list[int | None] = [None] * count
         """Which prompt is at each place."""
         self.said: list[int] = [0] * count
         """How many tokens each answer has there: known without a look at the GPU."""
-        self.ends = torch.tensor(request.end_ids, device=model.device)
+        self.ends = torch.tensor(request.end_ids, device=self.device)
         of_answers = (count, request.answers)
-        self.tokens = torch.zeros((*of_answers, request.most), dtype=torch.long, device=model.device)
-        self.counts = torch.zeros(count, dtype=torch.long, device=model.device)
-        self.lengths = torch.zeros(of_answers, dtype=torch.long, device=model.device)
+        self.tokens = torch.zeros((*of_answers, request.most), dtype=torch.long, device=self.device)
+        self.counts = torch.zeros(count, dtype=torch.long, device=self.device)
+        self.lengths = torch.zeros(of_answers, dtype=torch.long, device=self.device)
         """`most` while an answer has not ended; 0 at an empty place."""
-        self.totals = torch.zeros(of_answers, device=model.device)
+        self.totals = torch.zeros(of_answers, device=self.device)
         """Of log-probabilities."""
         self.facts: Facts = {}
-        self.kept = Kept(count, request.answers, model.device, bears_flash(model))
-        self.next_tokens = Recorded(self._next_tokens, model.device)
+        self.models = [(model, Kept(count, request.answers, self.device, bears_flash(model))) for model in models]
+        """Each with the keys and values that it keeps."""
+        self.next_tokens = Recorded(self._next_tokens, self.device)
 
     @property
     def count(self) -> int:
@@ -136,39 +151,43 @@ class Places:
     def empty(self) -> int:
         return self.numbers.count(None)
 
-    def begin(self, numbers: list[int], prompts: list[list[int]]) -> Iterator[tuple[int, Answers]]:
+    def begin(self, numbers: list[int], prompts: list[Prompt]) -> Iterator[tuple[int, Answers]]:
         """Read prompts, give each a place, and choose the first tokens of its answers."""
-        read, logits = read_prompts(self.model, prompts, self.kept.flash)
+        forms = list(zip(*prompts, strict=True))
+        read = [read_prompts(model, form, kept.flash) for (model, kept), form in zip(self.models, forms, strict=True)]
         # While the GPU reads.
         facts = self.request.facts(numbers)
         places = [place for place, number in enumerate(self.numbers) if number is None][: len(numbers)]
         for place, number in zip(places, numbers, strict=True):
             self.numbers[place], self.said[place] = number, 0
-        at = torch.tensor(places, device=self.model.device)
-        self.next_tokens.changed |= self.kept.place(at, read)
+        at = torch.tensor(places, device=self.device)
+        for (_, kept), (reading, _) in zip(self.models, read, strict=True):
+            self.next_tokens.changed |= kept.place(at, reading)
         self.counts[at], self.totals[at], self.lengths[at] = 0, 0.0, self.request.most
         for name, fact in facts.items():
             if name not in self.facts:
                 self.facts[name] = fact.new_zeros((self.count, *fact.shape[1:]))
             self.facts[name][at] = fact
-        done = self._add_to(at, logits[:, None].expand(-1, self.request.answers, -1))
+        logits = _mean([logits for _, logits in read])
+        done = self._add_to(at, logits[:, None].repeat(1, self.request.answers, 1))
         yield from self._finished(places, done.tolist())
 
     def step(self) -> Iterator[tuple[int, Answers]]:
         """One more token of each answer."""
-        self.next_tokens.changed |= self.kept.make_room(max(self.said))
+        for _, kept in self.models:
+            self.next_tokens.changed |= kept.make_room(max(self.said))
         yield from self._finished(list(range(self.count)), self.next_tokens().tolist())
 
     def _next_tokens(self) -> torch.Tensor:
         """Add one to all answers; at which places all are done, shape (places,)."""
-        at = torch.arange(self.count, device=self.model.device)
+        at = torch.arange(self.count, device=self.device)
         last = (self.counts - 1).clamp(min=0)
-        self.kept.steps.copy_(last)
-        return self._add_to(at, logits_after(self.model, self.kept, self.tokens[at, :, last]))
+        tokens = self.tokens[at, :, last]
+        return self._add_to(at, _mean([logits_after(model, kept, tokens, last) for model, kept in self.models]))
 
     def _add_to(self, at: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Add a token to the answers at places `at`; at which of them all are done."""
-        logits, most = logits.float(), self.request.most
+        most = self.request.most
         said = Said(self.tokens[at], self.counts[at], {name: fact[at] for name, fact in self.facts.items()})
         chosen = self.request.choose(logits, said)
         unended = self.lengths[at] == most
@@ -188,10 +207,12 @@ class Places:
             self.said[place] += self.numbers[place] is not None
         if not finished:
             return
-        at = torch.tensor(finished, device=self.model.device)
+        at = torch.tensor(finished, device=self.device)
         tokens, lengths = self.tokens[at].tolist(), self.lengths[at].tolist()
         values = (self.totals[at] / self.lengths[at]).tolist()
-        self.counts[at], self.lengths[at], self.kept.lengths[at] = 0, 0, 0
+        self.counts[at], self.lengths[at] = 0, 0
+        for _, kept in self.models:
+            kept.lengths[at] = 0
         for place, answers, ends, log_probabilities in zip(finished, tokens, lengths, values, strict=True):
             number, self.numbers[place], self.said[place] = self.numbers[place], None, 0
             assert number is not None
@@ -203,16 +224,25 @@ class Places:
         if not 0 < self.taken <= self.count // 2:
             return
         stay = [place for place, number in enumerate(self.numbers) if number is not None]
-        at = torch.tensor(stay, device=self.model.device)
+        at = torch.tensor(stay, device=self.device)
         self.numbers, self.said = [self.numbers[place] for place in stay], [self.said[place] for place in stay]
         self.tokens, self.counts = self.tokens[at], self.counts[at]
         self.lengths, self.totals = self.lengths[at], self.totals[at]
         self.facts = {name: fact[at] for name, fact in self.facts.items()}
         self.next_tokens.forget()
-        self.kept.keep(at)
+        for _, kept in self.models:
+            kept.keep(at)
 
 
-def read_prompts(model: Any, prompts: list[list[int]], flash: bool) -> tuple[Reading, torch.Tensor]:
+def _mean(logits: list[torch.Tensor]) -> torch.Tensor:
+    """In fp32."""
+    total = logits[0].float()
+    for other in logits[1:]:
+        total = total + other
+    return total / len(logits) if len(logits) > 1 else total
+
+
+def read_prompts(model: Any, prompts: Sequence[list[int]], flash: bool) -> tuple[Reading, torch.Tensor]:
     """With the logits after each prompt, shape (prompts, vocabulary)."""
     read = Reading([len(prompt) for prompt in prompts], model.device, flash)
     output = model(
@@ -225,8 +255,9 @@ def read_prompts(model: Any, prompts: list[list[int]], flash: bool) -> tuple[Rea
     return read, output.logits[0]
 
 
-def logits_after(model: Any, kept: Kept, tokens: torch.Tensor) -> torch.Tensor:
-    """Shape (places, answers, vocabulary), after the answers' last `tokens` (places, answers)."""
+def logits_after(model: Any, kept: Kept, tokens: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+    """Shape (places, answers, vocabulary), after `tokens` (places, answers), the answers' tokens number `steps`."""
+    kept.steps.copy_(steps)
     output = model(input_ids=tokens.reshape(-1, 1), position_ids=kept.begin_step(), use_cache=False, kept=kept)
     logits: torch.Tensor = output.logits
     return logits.view(*tokens.shape, -1)

@@ -219,7 +219,7 @@ def _by_us(loaded: Loaded, asked: list[Asked], job: GenerationJob, together: int
     seeds = [zlib.crc32(repr((params.seed, prompt.row)).encode()) for prompt in asked]
     chooser = Chooser(params, _end_ids(loaded), device, seeds, _forbidden(loaded, asked, params))
     request = Request(params.candidates, params.max_new_tokens, _end_ids(loaded), chooser.choose, chooser.facts)
-    for number, answers in decoding.decode(loaded.model, [prompt.ids for prompt in asked], together, request):
+    for number, answers in decoding.decode([loaded.model], [[prompt.ids for prompt in asked]], together, request):
         yield asked[number], answers
 
 
