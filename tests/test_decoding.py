@@ -1,5 +1,6 @@
 """Our decoding writes what transformers' `generate` writes, with several answers to a prompt kept side by side."""
 
+import copy
 from typing import Any
 
 import pytest
@@ -41,7 +42,7 @@ def fan_out(logits: torch.Tensor, said: Said) -> torch.Tensor:
 
 def decoded(model: Any, answers: int, choose: Choose, ends: list[int], most: int, together: int = 6) -> list[Answers]:
     """In the order of the prompts, each of which must come once."""
-    found = list(decoding.decode(model, PROMPTS, together, Request(answers, most, ends, choose)))
+    found = list(decoding.decode([model], [PROMPTS], together, Request(answers, most, ends, choose)))
     assert sorted(number for number, _ in found) == list(range(len(PROMPTS)))
     return [answers for _, answers in sorted(found, key=lambda pair: pair[0])]
 
@@ -106,8 +107,36 @@ def test_facts_stay_with_their_prompt(model: Any) -> None:
         return torch.where(over, 1999, torch.where(said.counts[:, None] == 0, 100 + number, 7))
 
     request = Request(1, 30, [1999], choose, facts)
-    for number, row in decoding.decode(model, PROMPTS, 3, request):
+    for number, row in decoding.decode([model], [PROMPTS], 3, request):
         assert row.ids == [[100 + number, *[7] * (2 * number), 1999]]
+
+
+def test_several_models_answer_with_the_mean_of_their_logits(model: Any) -> None:
+    """Each with its own form of the prompts, whose lengths are in another order."""
+    other = copy.deepcopy(model)
+    with torch.no_grad():
+        for weight in other.parameters():
+            weight.add_(0.05 * weight.std().nan_to_num() * torch.randn(weight.shape, generator=torch.manual_seed(1)))
+    others = [[*range(9, 9 + 40 - len(prompt) // 3), *prompt] for prompt in PROMPTS]
+    together = decoding.decode([model, other], [PROMPTS, others], 3, Request(1, 25, [1999], greedy))
+    found = {number: row.ids[0] for number, row in together}
+    alone = [row.ids[0] for row in decoded(model, 1, greedy, [1999], 25)]
+    assert [found[number] for number in range(len(PROMPTS))] != alone
+    for number, (prompt, longer) in enumerate(zip(PROMPTS, others, strict=True)):
+        with torch.no_grad():
+            logits = sum(
+                one(input_ids=torch.tensor([ids + found[number]])).logits[0, len(ids) - 1 : -1]
+                for one, ids in ((model, prompt), (other, longer))
+            )
+        assert logits.argmax(-1).tolist() == found[number]
+
+
+def test_a_model_with_itself_is_that_model(model: Any) -> None:
+    twice = decoding.decode([model, model], [PROMPTS, PROMPTS], 3, Request(3, 25, [1999], fan_out))
+    expected = decoded(model, 3, fan_out, [1999], 25)
+    for number, row in twice:
+        assert row.ids == expected[number].ids
+        assert row.log_probabilities == pytest.approx(expected[number].log_probabilities, abs=1e-4)
 
 
 def test_a_limit_of_one_token(model: Any) -> None:

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM
 from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
 from yoyak import decoding, gpu, weights
+from yoyak.attention import bears_flash
 from yoyak.decoding import Answers, Choose, Request, Said
 from yoyak.hf_decoding import log_probabilities
 from yoyak.models import ModelSpec, QuantizationParams, load_for_inference, load_for_training, unpack
@@ -160,8 +161,31 @@ def test_each_token_is_next_to_best_for_the_plain_model(twin: Path, dtype: torch
     assert len(lengths) > 1
 
 
+@pytest.mark.parametrize("answers", [1, 3])
+def test_the_kernel_computes_what_plain_products_do(twin: Path, answers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over prompts and answers of different lengths, at places that are given on."""
+    model = AutoModelForCausalLM.from_pretrained(twin, dtype=torch.bfloat16).to("cuda").eval()
+    prompts = [list(range(5, 5 + length)) for length in (90, 75, 50, 30, 30, 20, 7)]
+
+    def walk(logits: torch.Tensor, said: Said) -> torch.Tensor:
+        """A path that no rounding changes, another one for each answer, which ends early or late."""
+        answer = torch.arange(logits.shape[1], device="cuda")
+        over = said.counts[:, None] > 20 * (answer + 1)
+        return torch.where(over, 1999, 7 + (31 * said.counts[:, None] + 113 * answer) % 1000)
+
+    def log_probabilities() -> torch.Tensor:
+        rows = decoding.decode([model], [prompts], 3, Request(answers, 80, [1999], walk))
+        return torch.tensor([row.log_probabilities for _, row in sorted(rows, key=lambda pair: pair[0])])
+
+    assert bears_flash(model)
+    by_kernel = log_probabilities()
+    monkeypatch.setattr(decoding, "bears_flash", lambda model: False)
+    assert by_kernel.std() > 0.001
+    assert torch.allclose(by_kernel, log_probabilities(), atol=0.01)
+
+
 def decode(model: Any, prompts: list[list[int]], choose: Choose, ends: list[int]) -> list[tuple[int, Answers]]:
-    return list(decoding.decode(model, prompts, 4, Request(2, 80, ends, choose)))
+    return list(decoding.decode([model], [prompts], 4, Request(2, 80, ends, choose)))
 
 
 def test_4_bit_weights_are_decoded_through_graphs_too(tmp_path: Path) -> None:

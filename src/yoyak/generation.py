@@ -214,23 +214,29 @@ def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> I
 
 def _decoded(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
     """Answers as they are done."""
-    if (
-        isinstance(loaded, Loaded)
-        and job.generation.search in ("greedy", "sample")
-        and has_plain_attention(loaded.model)
-    ):
-        yield from _by_us(loaded, asked, job, together)
-    else:
-        yield from _by_transformers(loaded, asked, job, together)
+    ours = job.generation.search in ("greedy", "sample") and _are_known_to_us(loaded)
+    yield from (_by_us if ours else _by_transformers)(loaded, asked, job, together)
 
 
-def _by_us(loaded: Loaded, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
-    params, device = job.generation, loaded.model.device
+def _are_known_to_us(loaded: Loaded | Averaged) -> bool:
+    """`decoding` averages the logits of models as wide as each other alone."""
+    models = [member.model for member in loaded.members]
+    return all(map(has_plain_attention, models)) and len(set(map(vocabulary_of, models))) == 1
+
+
+def _of_members(asked: list[Asked]) -> list[list[list[int]]]:
+    """Each member's prompts."""
+    return [list(prompts) for prompts in zip(*(prompt.ids for prompt in asked), strict=True)]
+
+
+def _by_us(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
+    params, device = job.generation, loaded.members[0].model.device
     # Its own draws for each dialogue: which ones a killed run had done, or stand beside it, changes nothing.
     seeds = [zlib.crc32(repr((params.seed, prompt.row)).encode()) for prompt in asked]
     chooser = Chooser(params, loaded.end_ids, device, seeds, _forbidden(loaded, asked, params))
     request = Request(params.candidates, params.max_new_tokens, loaded.end_ids, chooser.choose, chooser.facts)
-    for number, answers in decoding.decode(loaded.model, [prompt.ids[0] for prompt in asked], together, request):
+    models = [member.model for member in loaded.members]
+    for number, answers in decoding.decode(models, _of_members(asked), together, request):
         yield asked[number], answers
 
 
@@ -242,8 +248,7 @@ def _by_transformers(
         batch = asked[start : start + together]
         set_seed(job.generation.seed + batch[0].row)
         tokens = forbidden([*range(start, start + len(batch))]) if forbidden else None
-        of_members = [list(prompts) for prompts in zip(*(prompt.ids for prompt in batch), strict=True)]
-        answers = hf_decoding.decode(loaded.members, of_members, job.generation, tokens)
+        answers = hf_decoding.decode(loaded.members, _of_members(batch), job.generation, tokens)
         yield from zip(batch, answers, strict=True)
 
 

@@ -225,7 +225,7 @@ def _with_fresh_strides(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def has_plain_attention(model: Any) -> bool:
-    """Causal softmax, over a window perhaps, and nothing else: what `training.attention` and `decoding` compute. Other
+    """Causal softmax, over a window perhaps, and nothing else: what `attention` and `shared_prompts` compute. Other
     families may look ahead, or have sinks; tests hold these four to transformers' own."""
     config = model.config.get_text_config()
     return (

@@ -52,10 +52,12 @@ class ScriptGuard:
 
         # Latin is a matter of words: no dialogue has the script as such.
         known = [_bits(_scripts(text) - {"LATIN"}) for text in dialogues]
+        of_words = [(row, token) for row, text in enumerate(dialogues) for token in self._tokens_of_words(text)]
         has = torch.tensor(known, device=self._whole.device)[:, None]
         forbidden = ((self._whole & ~has) != 0) | ((self._begun != 0) & ((self._begun & has) == 0))
-        for row, text in enumerate(dialogues):
-            forbidden[row, self._tokens_of_words(text)] = False
+        if of_words:
+            rows, tokens = torch.tensor(of_words, device=forbidden.device).unbind(1)
+            forbidden[rows, tokens] = False
         return forbidden
 
     def _tokens_of_words(self, dialogue: str) -> list[int]:

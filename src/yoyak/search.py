@@ -158,7 +158,8 @@ class Chooser:
     def choose(self, logits: Any, said: "Said") -> Any:
         """Shape (rows, answers), from logits (rows, answers, vocabulary)."""
         if (forbidden := said.facts.get("forbidden")) is not None:
-            logits = logits.masked_fill(forbidden[:, None], -float("inf"))
+            # In one kernel; `masked_fill` copies first.
+            logits = logits.where(~forbidden[:, None], -float("inf"))
         scores, answers = logits.flatten(0, 1), logits.shape[1]
         counts = said.counts.repeat_interleave(answers)
         scores = penalised(scores, said.tokens.flatten(0, 1), counts, self.params, self.end_ids)
@@ -184,8 +185,8 @@ def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
 
     As temperature, top-k and top-p of transformers, which sorts the whole vocabulary: here `top_k` tokens alone.
     """
-    values, tokens = (scores / params.temperature).topk(min(params.top_k or scores.shape[-1], scores.shape[-1]))
-    shares = values.softmax(-1)
+    values, tokens = scores.topk(min(params.top_k or scores.shape[-1], scores.shape[-1]))
+    shares = (values / params.temperature).softmax(-1)
     # What is likelier than a token already has `top_p` together: it is not needed.
     shares = shares.where(shares.cumsum(-1) - shares < params.top_p, 0.0)
     return shares, tokens

@@ -1,0 +1,60 @@
+"""PyTorch's FlashAttention over rows of different lengths, where model and card bear it."""
+
+from typing import Any
+
+import torch
+
+from yoyak.models import has_plain_attention
+
+LONGEST_HEAD = 256
+
+
+def bears_flash(model: Any, longest_head: int = LONGEST_HEAD) -> bool:
+    """Whether the kernel computes what the model's own attention does, on this card and in the model's dtype."""
+    config = model.config.get_text_config()
+    head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return (
+        has_plain_attention(model)
+        and torch.cuda.is_available()
+        and torch.backends.cuda.is_flash_attention_available()
+        and torch.cuda.get_device_capability() >= (8, 0)
+        and model.dtype in (torch.bfloat16, torch.float16)
+        and head_size % 8 == 0
+        and head_size <= longest_head
+    )
+
+
+def packed_rows(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: None,
+    *,
+    cu_seq_lens_q: torch.Tensor,
+    max_length_q: int,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Causal attention in transformers' interface; query has shape (1, heads, tokens, head size).
+
+    `cu_seq_lens_q`: where rows begin, and the end, shape (rows + 1,), int32. `max_length_q`: no row is longer.
+    """
+    from torch.nn.attention.varlen import varlen_attn
+
+    # PyTorch 2.13 asks for a word where keys have fewer heads than queries; 2.11 does not know it.
+    grouped: Any = {"enable_gqa": True} if torch.__version__ >= "2.12" else {}
+    output: Any = varlen_attn(
+        query[0].transpose(0, 1),
+        key[0].transpose(0, 1),
+        value[0].transpose(0, 1),
+        cu_seq_lens_q,
+        cu_seq_lens_q,
+        max_length_q,
+        max_length_q,
+        scale=scaling,
+        window_size=(-1 if sliding_window is None else sliding_window - 1, 0),
+        **grouped,
+    )
+    return output.unsqueeze(0), None
