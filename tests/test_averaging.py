@@ -27,8 +27,9 @@ MOST = 10
 
 
 def params_of(search: str, **changes: Any) -> GenerationParams:
-    values = {"search": search, "max_new_tokens": MOST, "batch_size": 5, **SEARCHES[search], **changes}
-    return GenerationParams.model_validate(values)
+    """No token twice: such models would say the same one again and again."""
+    values = {"search": search, "max_new_tokens": MOST, "batch_size": 5, "no_repeat_ngram_size": 1}
+    return GenerationParams.model_validate(values | SEARCHES[search] | changes)
 
 
 def job_of(folder: Path, family: Family, params: GenerationParams) -> GenerationJob:
@@ -44,15 +45,14 @@ def job_of(folder: Path, family: Family, params: GenerationParams) -> Generation
 
 
 def load(folder: Path, family: Family, seed: int) -> Loaded:
-    """A twin with weights of its own, large enough for attention to matter, and not the last token alone."""
+    """A twin with weights of its own, so large that the whole prompt matters, and not the last token alone."""
     save_twin(family, folder)
     loaded = load_for_inference(job_of(folder, family, params_of("greedy")).model, None)
     torch.manual_seed(seed)
     with torch.no_grad():
         for name, weight in loaded.model.named_parameters():
-            if weight.ndim == 2:
-                weight.add_(torch.randn_like(weight) * 0.02)
-                weight.mul_(1 if "embed" in name or "shared" in name else 4)
+            if weight.ndim == 2 and not any(part in name for part in ("embed", "shared", "lm_head")):
+                weight.add_(torch.randn_like(weight) * 0.2)
     return loaded
 
 
@@ -103,7 +103,7 @@ def test_with_itself_it_says_what_it_says_alone(
 
 
 def plainly(members: tuple[Loaded, ...], prompt: tuple[list[int], ...], answer: list[int]) -> torch.Tensor:
-    """Log-probabilities of the token after `answer` under the mean of the members' logits."""
+    """Log-probabilities of the next token after `answer`, under the mean of the members' logits."""
     logits = []
     for member, ids in zip(members, prompt, strict=True):
         config = member.model.config
@@ -117,8 +117,10 @@ def plainly(members: tuple[Loaded, ...], prompt: tuple[list[int], ...], answer: 
 
 def greedy_plainly(members: tuple[Loaded, ...], prompt: tuple[list[int], ...]) -> list[int]:
     answer: list[int] = []
-    while len(answer) < MOST and answer[-1:] != members[0].end_ids[:1]:
-        answer.append(int(plainly(members, prompt, answer).argmax()))
+    while len(answer) < MOST and not set(answer) & set(members[0].end_ids):
+        following = plainly(members, prompt, answer)
+        following[answer] = -torch.inf
+        answer.append(int(following.argmax()))
     return answer
 
 
@@ -129,7 +131,7 @@ def beams_plainly(members: tuple[Loaded, ...], prompt: tuple[list[int], ...], wi
         longer = []
         for score, answer in beams:
             following = plainly(members, prompt, answer)
-            following[members[0].end_ids] = -torch.inf
+            following[members[0].end_ids + answer] = -torch.inf
             values, tokens = following.topk(width)
             longer += [
                 (score + value, [*answer, token]) for value, token in zip(values.tolist(), tokens.tolist(), strict=True)
