@@ -124,8 +124,13 @@ def _run_all(asked: argparse.Namespace, runs: dict[str, Run], needs: dict[str, f
 
 def _slots(asked: argparse.Namespace) -> list[str]:
     """`CUDA_VISIBLE_DEVICES` of each place, so that the first experiments are spread over all GPUs."""
-    gpus = [str(gpu) for gpu in range(asked.gpus)] if asked.gpus else [""]
-    return gpus * asked.per_gpu
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    gpus = seen.split(",") if seen else [str(gpu) for gpu in range(asked.gpus)]
+    if asked.gpus > len(gpus):
+        raise UserError(
+            f"--gpus {asked.gpus}: CUDA_VISIBLE_DEVICES names {len(gpus)}; lower the one or widen the other"
+        )
+    return (gpus[: asked.gpus] or [""]) * asked.per_gpu
 
 
 def _run(asked: argparse.Namespace, run: Run, gpu: str, at_once: int) -> bool:
