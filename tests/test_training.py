@@ -39,6 +39,16 @@ def test_first_gradients_are_the_plain_recipes(twin: Path, tmp_path: Path, most:
     assert (ours - plain).norm() / plain.norm() < 1e-5
 
 
+def test_labels_are_smoothed_in_training_alone(twin: Path, tmp_path: Path) -> None:
+    trainer, rows = trainer_of(twin, tmp_path, label_smoothing=0.1)
+    ours, plain = our_gradients(warmed_up(trainer), rows.rows), plain_gradients(trainer, rows.rows, smoothing=0.1)
+    assert (ours - plain).norm() / plain.norm() < 1e-5
+    assert (ours - plain_gradients(trainer, rows.rows)).norm() / plain.norm() > 0.01
+    unsmoothed, _ = trainer_of(twin, tmp_path / "unsmoothed")
+    warmed_up(unsmoothed).model.load_state_dict(trainer.model.state_dict())
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(unsmoothed.evaluate()["eval_loss"])
+
+
 def test_first_gradients_in_bf16(twin: Path, tmp_path: Path) -> None:
     trainer, rows = trainer_of(twin, tmp_path, dtype="bf16")
     ours = our_gradients(warmed_up(trainer), rows.rows)

@@ -67,7 +67,9 @@ def losses(trainer: Any) -> list[float]:
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def plain_gradients(trainer: SummaryLossTrainer, rows: list[dict[str, list[int]]]) -> torch.Tensor:
+def plain_gradients(
+    trainer: SummaryLossTrainer, rows: list[dict[str, list[int]]], smoothing: float = 0.0
+) -> torch.Tensor:
     """Of the recipe without any of our changes: rows padded into one batch, logits everywhere, labels shifted."""
     model = trainer.model.train()
     model.zero_grad()
@@ -80,7 +82,9 @@ def plain_gradients(trainer: SummaryLossTrainer, rows: list[dict[str, list[int]]
     )
     with trainer.accelerator.autocast():
         logits = model(input_ids=ids, attention_mask=mask).logits.float()
-    cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100).backward()
+    cross_entropy(
+        logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, label_smoothing=smoothing
+    ).backward()
     return gradients(model)
 
 

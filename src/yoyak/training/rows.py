@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from yoyak.errors import UserError
 from yoyak.prompts import Encoder
 from yoyak.records import Prompt
+from yoyak.training.settings import LossOn
 
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out."""
@@ -31,12 +32,15 @@ class Rows:
         return max(len(row["input_ids"]) for row in self.rows)
 
 
-def causal_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
-    """Prompt and summary in one sequence; labels on the summary and its end token alone."""
+def causal_rows(prompts: list[Prompt], encoder: Encoder, loss_on: LossOn = "summary") -> Rows:
+    """Prompt and summary in one sequence; labels on the summary and its end token, or on all of it."""
     encoded = [encoder.prompt(prompt) for prompt in prompts]
     answers = [encoder.answer(_summary(prompt)) for prompt in prompts]
     rows = [
-        {"input_ids": prompt.ids + answer, "labels": [IGNORED] * len(prompt.ids) + answer}
+        {
+            "input_ids": prompt.ids + answer,
+            "labels": (prompt.ids if loss_on == "text" else [IGNORED] * len(prompt.ids)) + answer,
+        }
         for prompt, answer in zip(encoded, answers, strict=True)
     ]
     return Rows(rows, sum(prompt.shortened for prompt in encoded))

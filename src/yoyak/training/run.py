@@ -65,8 +65,8 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     if job.fold and not 0 < len(seen) < len(prompts[0]):
         raise UserError(f"models.{name}.fold: it has {len(prompts[0]) - len(seen)} of {len(prompts[0])} rows of train")
     loaded = load_for_training(job.model, job.quantization, _texts(seen))
-    method, to_rows = (qlora, causal_rows) if job.model.method == "lora" else (seq2seq, seq2seq_rows)
-    train, dev = (to_rows(split, loaded.encoder) for split in (seen, prompts[1]))
+    method = qlora if job.model.method == "lora" else seq2seq
+    train, dev = _rows(job, loaded, seen, prompts[1])
     for split in (train, dev):
         machine.check_shortened(split.shortened, len(split.rows), training.limits, name)
     with Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
@@ -88,6 +88,12 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     _save(job, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
     return {**_figures(trainer, train), **outcome}
+
+
+def _rows(job: TrainingJob, loaded: Loaded, train: list[Prompt], dev: list[Prompt]) -> tuple[Rows, Rows]:
+    if job.model.method == "full":
+        return seq2seq_rows(train, loaded.encoder), seq2seq_rows(dev, loaded.encoder)
+    return causal_rows(train, loaded.encoder, job.training.loss_on), causal_rows(dev, loaded.encoder)
 
 
 def _go_on(trainer: Any, checkpoint: Path | None) -> dict[str, Any]:

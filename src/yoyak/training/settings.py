@@ -11,6 +11,7 @@ from yoyak.machine import device
 from yoyak.models import DType, LoraParams, ModelSpec, QuantizationParams
 from yoyak.parameters import Section
 
+LossOn = Literal["summary", "text"]
 LOGGED_POINTS = 200
 """Of a learning curve, about."""
 
@@ -31,7 +32,9 @@ class TrainingParams(Section):
     max_grad_norm: float = Field(gt=0)
     """Gradients longer than this are scaled down to it."""
     label_smoothing: float = Field(default=0, ge=0, lt=1)
-    """For `method: full` alone."""
+    """Share of each label that is spread over the whole vocabulary; the dev loss of adapters is without."""
+    loss_on: LossOn = "summary"
+    """Of adapters: what they learn to write; `text` is the prompt, too. Dev loss is of the summary in either case."""
     best_by: Literal["loss", "rouge"] = "loss"
     """What makes an epoch the best, of adapters: dev loss, or ROUGE of greedy summaries of `rouge_rows` dev rows. Under
     `method: full` it is always the latter, of all rows."""

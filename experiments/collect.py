@@ -1,0 +1,78 @@
+"""What an experiment came to, in one small JSON: the pipeline's own metrics files, and scores of rows, no texts.
+
+    python experiments/collect.py PROJECT RESULT ABOUT
+
+PROJECT is a copy that `dvc repro` has ended in; ABOUT, in JSON, is what stands before the figures.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from yoyak import ensemble, scoring
+from yoyak.ensemble import Plan
+from yoyak.errors import exits_with_one_line
+from yoyak.parameters import check, read_yaml
+from yoyak.records import Prediction, read_json, read_records, write_json
+from yoyak.scoring import ScoringParams
+
+MBR = "mbr"
+"""All models' candidates, each model counting alike."""
+ENSEMBLE = "ensemble"
+"""What the pipeline decided on."""
+
+
+@exits_with_one_line
+def main() -> None:
+    project, result, about = sys.argv[1:]
+    write_json(Path(result), json.loads(about) | collect(Path(project)))
+
+
+def collect(folder: Path) -> dict[str, Any]:
+    """Of the finished project in `folder`."""
+    params = read_yaml(folder / "params.yaml")
+    models, untuned = params["run"]["models"], params["run"]["untuned"]
+    return {
+        "models": {name: _resolved(folder, name) for name in dict.fromkeys([*models, *untuned])},
+        "prompts": params["prompts"],
+        "run": params["run"],
+        "data": read_json(folder / "metrics/data.json"),
+        "train": {name: read_json(folder / f"metrics/train/{name}.json") for name in models},
+        "infer": {
+            name: read_json(folder / f"metrics/infer/{name}.json")
+            for name in [*models, *(f"untuned_{name}" for name in untuned)]
+        },
+        "scores": read_json(folder / "metrics/scores.json"),
+        "ensemble": read_json(folder / "metrics/ensemble.json"),
+        "rows": _rows(folder, params),
+    }
+
+
+def _resolved(folder: Path, name: str) -> dict[str, Any]:
+    return {kind: read_yaml(folder / f"data/resolved/{name}/{kind}.yaml") for kind in ("training", "generation")}
+
+
+def _rows(folder: Path, params: dict[str, Any]) -> dict[str, list[float]]:
+    """Mean ROUGE of each dev row in percent, in the order of dev: of each model, of MBR, and of the ensemble."""
+    models = params["run"]["models"]
+    judging = check(ScoringParams, params["scoring"], f"{folder}/params.yaml: scoring")
+    references = read_records(folder / "data/references/dev.jsonl", scoring.Reference)
+    fnames = [row.fname for row in references]
+    said = {name: read_records(folder / f"predictions/{name}/dev.jsonl", Prediction) for name in models}
+    alike = Plan(strategy="mbr", weights={name: 1 / len(models) for name in models})
+    combined = {
+        MBR: ensemble.combine(said, alike),
+        ENSEMBLE: read_records(folder / "ensemble/dev.jsonl", Prediction),
+    }
+    scores = {
+        name: scoring.score(
+            scoring.align(rows, fnames, name), [row.summaries for row in references], judging.metric
+        ).mean(axis=1)
+        for name, rows in combined.items()
+    } | ensemble.dev_scores(folder / "scores/rows.csv", models, fnames)
+    return {name: [round(float(value), 3) for value in values] for name, values in scores.items()}
+
+
+if __name__ == "__main__":
+    main()

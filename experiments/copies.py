@@ -1,0 +1,82 @@
+"""A copy of the project for each experiment: its own parameters and data, DVC's cache and the weights shared."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from dvc.utils.collections import merge_dicts
+from dvc.utils.hydra import apply_overrides
+from ruamel.yaml import YAML
+
+ROOT = Path(__file__).resolve().parent.parent
+PARTS = ("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".dvc/config")
+DATA = Path("data/raw")
+WITHOUT_GIT = "[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
+SHARED = ("packages", "weights")
+"""Of `.cache`: what is downloaded and converted once for all."""
+
+
+def make(folder: Path, cache: Path, data: Path, changes: dict[str, Any], overrides: list[str]) -> None:
+    """The project in `folder`, its parameters changed first by the mapping, then by overrides as `-S` takes them.
+
+    A copy that is there already is brought up to date, and what it has computed stays.
+    """
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copyfile(source, target)
+    shutil.copytree(data, folder / DATA, dirs_exist_ok=True)
+    (folder / ".dvc/config.local").write_text(WITHOUT_GIT.format(cache=cache.resolve()))
+    for name in SHARED:
+        _link(folder / ".cache" / name, ROOT / ".cache" / name)
+    _change(folder / "params.yaml", changes, [f"data.dir={DATA}", "data.test_references=null", *overrides])
+
+
+def _link(link: Path, target: Path) -> None:
+    link.parent.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    link.symlink_to(target.resolve())
+
+
+def _change(path: Path, changes: dict[str, Any], overrides: list[str]) -> None:
+    yaml = YAML()
+    content = yaml.load(path.read_text(encoding="utf-8"))
+    merge_dicts(content, changes)
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file)
+    apply_overrides(path, overrides)
+
+
+def repro(folder: Path, log: Path, environment: dict[str, str]) -> bool:
+    """`dvc repro` up to the ensemble, and whether it ended well. What it prints goes to `log`."""
+    own = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DVC_NO_ANALYTICS": "1",
+        "DVC_SITE_CACHE_DIR": str(folder / ".dvc/site"),
+        "HF_HUB_OFFLINE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    log.write_text("", encoding="utf-8")
+    return python(["-m", "dvc", "repro", "ensemble"], log, {**own, **environment}, folder)
+
+
+def python(arguments: list[str], log: Path, environment: dict[str, str], folder: Path | None = None) -> bool:
+    """Whether a process of this Python ended well; what it prints is added to `log`."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
+    with log.open("a", encoding="utf-8") as file:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=folder,
+            env={**inherited, **environment},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            check=False,
+        )
+    return done.returncode == 0
