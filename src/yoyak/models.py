@@ -131,6 +131,11 @@ class Averaged:
         return self.members[0].tokenizer
 
     @property
+    def encoder(self) -> Encoder:
+        """For answers: prompts are each member's own."""
+        return self.members[0].encoder
+
+    @property
     def end_ids(self) -> list[int]:
         return self.members[0].end_ids
 
@@ -143,6 +148,10 @@ def together(name: str, members: Mapping[str, Loaded]) -> Loaded | Averaged:
             raise UserError(
                 f"models.{name}.members: {first} and {other} have different tokenizers, so that their logits are of "
                 "different tokens; average models that share one"
+            )
+        if members[first].encoder.persons != members[other].encoder.persons:
+            raise UserError(
+                f"models.{name}.members: {first} and {other} differ in `persons`, and so in what they write"
             )
     return Averaged(tuple(members.values())) if others else members[first]
 

@@ -13,7 +13,7 @@ from yoyak.records import Dialogue, Prompt
 
 PromptForm = Literal["structured", "dialogue"]
 Persons = Literal["tags", "speakers"]
-TAG, SPEAKER = re.compile(r"#Person(\d+)#"), re.compile(r"화자(\d+)")
+PERSON_TAG, SPEAKER = re.compile(r"#Person(\d+)#"), re.compile(r"화자(\d+)")
 
 # Llama-3.2's chat template writes today's date into each prompt unless one is given: outputs would change daily.
 TEMPLATE_OPTIONS: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
@@ -112,7 +112,7 @@ class Encoder:
         return [SPEAKER.sub(r"#Person\1#", text) for text in texts] if self.persons == "speakers" else list(texts)
 
     def _written(self, text: str) -> str:
-        return TAG.sub(r"화자\1", text) if self.persons == "speakers" else text
+        return PERSON_TAG.sub(r"화자\1", text) if self.persons == "speakers" else text
 
     def _ids(self, prompt: Prompt, kept: list[str]) -> list[int]:
         if self.form == "dialogue":
