@@ -9,6 +9,9 @@ from typing import Any
 import pytest
 from project import ROOT, Project
 
+from yoyak import scoring
+from yoyak.rouge import COMPETITION
+
 MODELS = ("alpha", "beta")
 REFERENCES = [
     f"#Person1#은 {name}에게 오늘 저녁 회의를 알립니다." for name in ("민지", "수호", "영희", "철수", "지우", "[b]")
@@ -125,6 +128,28 @@ def test_rows_with_other_references_are_left_out(project: Project) -> None:
     said = compare(project, "HEAD")
     told = "5 rows; 1 of HEAD and 1 of workspace stand in one alone, or have other references."
     assert told in " ".join(said.split())
+
+
+def write_ensemble(project: Project, texts: list[str]) -> None:
+    rows = [{"fname": f"dev_{place}", "text": text} for place, text in enumerate(texts)]
+    write_jsonl(project, "ensemble/dev.jsonl", rows)
+
+
+def test_the_ensemble_is_compared_like_a_model(project: Project) -> None:
+    write_ensemble(project, [FAR, *REFERENCES[1:]])
+    project.run("dvc", "add", "--quiet", "ensemble")
+    project.commit()
+    write_ensemble(project, REFERENCES)
+    said = compare(project, "HEAD")
+    (far,) = scoring.score([FAR], [REFERENCES[:1]], COMPETITION).mean(axis=1)
+    assert 0 < far < 50
+    before, gain = (500 + far) / 6, (100 - far) / 6
+    assert re.search(rf"ensemble +{before:.2f} +100\.00 +\+{gain:.2f} .* 1 +0 +5\b", said)
+    assert said.index("ensemble") < said.index("alpha")
+    assert f"dev_0     {far:.1f} → 100.0" in said
+    assert REFERENCES[0] in said[said.index("ensemble: better") :]
+    # It was not made there.
+    assert "ensemble" not in compare(project, "first", "HEAD")
 
 
 def test_an_experiment(project: Project) -> None:

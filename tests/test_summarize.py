@@ -163,6 +163,7 @@ def test_models_that_are_not_here(
     clone = reproduced.clone(tmp_path / "clone")
     assert complaint(clone, monkeypatch, "-") == f"no trained model is here; {how}"
     says = f"the ensemble's member llama32_3b is not here (models/llama32_3b is missing); {how}"
+    (clone.root / "models").mkdir()
     (clone.root / "models/bart_mini").symlink_to(joined.root / "models/bart_mini")
     (clone.root / "data/resolved").symlink_to(joined.root / "data/resolved")
     (clone.root / "ensemble").symlink_to(joined.root / "ensemble")

@@ -8,8 +8,9 @@ import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
-from yoyak import significance
+from yoyak import scoring, significance
 from yoyak.baselines import is_baseline
+from yoyak.ensemble import ENSEMBLE, dev_table
 from yoyak.errors import UserError
 from yoyak.report import interval
 from yoyak.scoring import NOISE
@@ -29,9 +30,9 @@ class Run(NamedTuple):
     revision: str
     rule: dict[str, str]
     models: list[str]
-    """Best first."""
+    """Best first; before them the ensemble, where it was made."""
     scores: pd.DataFrame
-    """Mean ROUGE in percent: rows by fname, a column a model, no baselines."""
+    """Mean ROUGE in percent: rows by fname, a column for each of them."""
     references: dict[str, list[str]]
     texts: dict[str, dict[str, str]]
     """Summaries by model and fname."""
@@ -65,17 +66,29 @@ def tables(before: str, after: str) -> list[Table | str]:
 def read(revision: str) -> Run:
     """From git and from DVC's cache; what was pushed, but is not in the cache, DVC fetches."""
     files = _Files(revision)
-    scores = _dev_scores(files.text("scores/rows.csv"))
-    models = list(map(str, scores.columns))
-    said = {model: files.rows(f"predictions/{model}/dev.jsonl") for model in models}
-    return Run(
+    table = dev_table(io.StringIO(files.text("scores/rows.csv")))
+    models = [name for name in map(str, table.columns) if not is_baseline(name)]
+    paths = {model: f"predictions/{model}/dev.jsonl" for model in models}
+    if files.has("ensemble"):
+        paths = {ENSEMBLE: "ensemble/dev.jsonl", **paths}
+    run = Run(
         revision,
         json.loads(files.text("metrics/scores.json"))["scoring"],
-        models,
-        scores,
+        list(paths),
+        table[models],
         {row["fname"]: row["summaries"] for row in files.rows("data/references/dev.jsonl")},
-        {model: {row["fname"]: row["text"] for row in rows} for model, rows in said.items()},
+        {model: {row["fname"]: row["text"] for row in files.rows(path)} for model, path in paths.items()},
     )
+    return run._replace(scores=run.scores.assign(**{ENSEMBLE: _scored(run)})) if ENSEMBLE in paths else run
+
+
+def _scored(run: Run) -> Floats:
+    """The ensemble's scores, which no file has, counted here: in percent, shape (rows,)."""
+    fnames = list(map(str, run.scores.index))
+    texts = [run.texts[ENSEMBLE][fname] for fname in fnames]
+    references = [run.references[fname] for fname in fnames]
+    mean: Floats = scoring.score(texts, references, scoring.metric_of(run.rule)).mean(axis=1)
+    return mean
 
 
 class _Files:
@@ -104,23 +117,20 @@ class _Files:
         except DvcException as error:
             raise UserError(f"{self.revision}: {error}") from None
 
+    def has(self, path: str) -> bool:
+        return bool(self.files.exists(path))
+
     def rows(self, path: str) -> list[Any]:
         """Of a JSONL file. Not as our records: another revision's may have other fields."""
         return [json.loads(line) for line in self.text(path).split("\n") if line]
 
     def _missing(self, path: str, error: Exception) -> str:
-        if isinstance(error, FileNotFoundError) and not self.files.exists(path):
+        if isinstance(error, FileNotFoundError) and not self.has(path):
             return f"{self.revision}: no {path} there; was dvc.lock committed after `dvc repro`?"
         return (
             f"{self.revision}: {path} is not in DVC's cache; `dvc fetch --all-commits` brings what was pushed, "
             "`dvc exp pull` an experiment's"
         )
-
-
-def _dev_scores(text: str) -> pd.DataFrame:
-    rows = pd.read_csv(io.StringIO(text), keep_default_na=False, dtype={"fname": str, "model": str})
-    models = [name for name in rows["model"].unique() if not is_baseline(name)]
-    return rows[rows["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")[models]
 
 
 # Comparing

@@ -4,7 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple, TextIO
 
 import numpy as np
 import pandas as pd
@@ -22,6 +22,8 @@ Strategy = Literal["mbr", "best"]
 SHARPNESS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Among these one is learned: 0 lets all members count alike; at 2 a member whose dev score is one point lower counts
 for a seventh."""
+ENSEMBLE = "ensemble"
+"""Where else a model's name stands."""
 PLAN = Path("ensemble/plan.json")
 FOLD = re.compile(r"_f\d+$")
 
@@ -71,14 +73,21 @@ def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> 
 def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict[str, Floats]:
     """Each model's scores of the dev rows `fnames` from `scores/rows.csv`, in percent, shape (rows,)."""
     try:
-        rows = pd.read_csv(path, keep_default_na=False, dtype={"fname": str, "model": str})
+        table = dev_table(path)
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
-    table = rows[rows["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
     for name in models:
         if name not in table.columns:
             raise UserError(f"{path}: no dev scores of {name}; run `dvc repro`")
     return {name: table[name].loc[list(fnames)].to_numpy() for name in models}
+
+
+def dev_table(rows: Path | TextIO) -> pd.DataFrame:
+    """Of `scores/rows.csv` the mean ROUGE of dev, in percent: a line a row, by fname, and a column a model, best first;
+    baselines are among them."""
+    table = pd.read_csv(rows, keep_default_na=False, dtype={"fname": str, "model": str})
+    dev = table[table["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
+    return dev[[name for name in table["model"].unique() if name in dev.columns]]
 
 
 def study(

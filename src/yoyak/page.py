@@ -12,11 +12,12 @@ from typing import Any
 
 from yoyak import inputs, trained
 from yoyak.dialogues import TAG
+from yoyak.ensemble import ENSEMBLE
 from yoyak.errors import UserError
 from yoyak.marks import colour
 from yoyak.preflight import Params
 from yoyak.records import Candidate, Prediction
-from yoyak.trained import ENSEMBLE, Answer, Load
+from yoyak.trained import Answer, Load
 
 HOST = "127.0.0.1"
 FONTS = ["Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "sans-serif"]

@@ -19,6 +19,7 @@ from markupsafe import Markup
 from yoyak import baselines, plots, rouge, scoring
 from yoyak.baselines import is_baseline
 from yoyak.diagnostics import Diagnosis
+from yoyak.ensemble import ENSEMBLE
 from yoyak.errors import UserError
 from yoyak.marks import pieces
 from yoyak.parameters import read_yaml
@@ -27,7 +28,6 @@ from yoyak.report import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
 from yoyak.rouge import Metric
 from yoyak.scoring import Split, what_was_counted
 
-ENSEMBLE = "ensemble"
 FIGURES = ["rouge1", "rouge2", "rougeL", "rouge_mean"]
 IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
 """Characters that could end the element which holds the JSON; none of them stands outside its texts."""
@@ -157,7 +157,8 @@ def _svg(draw: Callable[[Path], None]) -> Markup:
 
 def _rows_to_read() -> dict[str, Any]:
     """What the page's script shows below: every dev row, and what models, ensemble and baselines say of it."""
-    metric = _metric_of_the_run()
+    # What the scores were counted by, which `params.yaml` may no longer say.
+    metric = scoring.metric_of(read_json(Path("metrics/scores.json"))["scoring"])
     split = scoring.read_split("dev")
     scored = _read_table(Path("scores/rows.csv"))
     scored = scored[scored["split"] == split.name]
@@ -183,12 +184,6 @@ def _rows_to_read() -> dict[str, Any]:
             for place, (fname, topic, turns, references, disagreement) in enumerate(rows)
         ],
     }
-
-
-def _metric_of_the_run() -> Metric:
-    """What the scores were counted by, which `params.yaml` may no longer say."""
-    made_by = read_json(Path("metrics/scores.json"))["scoring"]
-    return Metric(made_by["tokenizer"], made_by["library"].split()[0], made_by["references"])
 
 
 def _texts(split: Split, scored: Sequence[str]) -> dict[str, list[str]]:

@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from pydantic import Field
@@ -155,6 +155,15 @@ def made_by(params: ScoringParams) -> dict[str, Any]:
         "bootstrap_samples": params.bootstrap_samples,
         "seed": params.seed,
     }
+
+
+def metric_of(made_by: Mapping[str, str]) -> Metric:
+    """Of what `made_by` says: that of a run whose parameters are no longer known."""
+    return Metric(
+        cast(Tokenizer, made_by["tokenizer"]),
+        cast(Library, made_by["library"].split()[0]),
+        cast(ReferenceRule, made_by["references"]),
+    )
 
 
 def what_was_counted(scoring: Mapping[str, str]) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from yoyak import ensemble, gpu, postprocessing
-from yoyak.ensemble import PLAN, Plan
+from yoyak.ensemble import ENSEMBLE, PLAN, Plan
 from yoyak.errors import UserError
 from yoyak.generation import faults_of, generate
 from yoyak.models import Loaded, load_for_inference, together
@@ -16,7 +16,6 @@ from yoyak.prompts import build
 from yoyak.records import Dialogue, Prediction, Prompt
 from yoyak.search import Job, read_job
 
-ENSEMBLE = "ensemble"
 HOW_TO_GET = "`dvc pull` brings what was pushed, `dvc repro` trains"
 
 Load = Callable[[str], Loaded]
