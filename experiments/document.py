@@ -1,4 +1,4 @@
-"""Write docs/results.md from experiments/results: each number in it is a run's own.
+"""Write docs/results.md from experiments/results: each number in it is a run's own, but for the anchors.
 
     python experiments/document.py
 
@@ -53,8 +53,9 @@ def read_results(folder: Path) -> list[Result]:
 
 HEAD = """# Real models on real data
 
-What `python experiments/document.py` makes of `experiments/results`; no number is typed. Scores are percent. Which
-lists of experiments made them, and how to run them: [experiments/](../experiments/README.md)."""
+What `python experiments/document.py` makes of `experiments/results`; no number is typed, but for the anchors, which are
+in `experiments/anchors.yaml`. Scores are percent. Which lists of experiments made them, and how to run them:
+[experiments/](../experiments/README.md)."""
 
 
 # Final models, on dev
