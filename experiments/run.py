@@ -95,7 +95,9 @@ def _fetch_weights(asked: argparse.Namespace, runs: list[Run]) -> None:
             for name in [*params["run"]["models"], *params["run"]["untuned"]]
         }
     for source, key in sources.items():
-        weights.fetch(source, weights.pin(source, key))
+        # A folder is loaded from where it is, and reading it takes time.
+        if not Path(source).expanduser().is_dir():
+            weights.fetch(source, weights.pin(source, key))
 
 
 def _run_all(asked: argparse.Namespace, runs: dict[str, Run], needs: dict[str, frozenset[str]]) -> set[str]:
@@ -137,7 +139,12 @@ def _run(asked: argparse.Namespace, run: Run, gpu: str, at_once: int) -> bool:
     """Whether it ended well."""
     folder, log, result = _folder(asked, run).resolve(), asked.out / f"{run.name}.log", _result(asked, run)
     cores = str(max(1, (os.cpu_count() or 1) // at_once))
-    own = {"CUDA_VISIBLE_DEVICES": gpu, "OMP_NUM_THREADS": cores, "LOKY_MAX_CPU_COUNT": cores}
+    own = {
+        "CUDA_VISIBLE_DEVICES": gpu,
+        "OMP_NUM_THREADS": cores,
+        "LOKY_MAX_CPU_COUNT": cores,
+        "TORCHINDUCTOR_COMPILE_THREADS": cores,
+    }
     started = time.monotonic()
     ended_well = copies.repro(folder, log, own)
     minutes = (time.monotonic() - started) / 60
