@@ -32,16 +32,17 @@ def main() -> None:
 def collect(folder: Path) -> dict[str, Any]:
     """Of the finished project in `folder`."""
     params = read_yaml(folder / "params.yaml")
-    models, untuned = params["run"]["models"], params["run"]["untuned"]
+    models, untuned, averaged = (params["run"][key] for key in ("models", "untuned", "averaged"))
     return {
         "models": {name: _resolved(folder, name) for name in dict.fromkeys([*models, *untuned])},
+        "averaged": {name: read_yaml(folder / f"data/resolved/{name}/generation.yaml") for name in averaged},
         "prompts": params["prompts"],
         "run": params["run"],
         "data": read_json(folder / "metrics/data.json"),
         "train": {name: read_json(folder / f"metrics/train/{name}.json") for name in models},
         "infer": {
             name: read_json(folder / f"metrics/infer/{name}.json")
-            for name in [*models, *(f"untuned_{name}" for name in untuned)]
+            for name in [*models, *averaged, *(f"untuned_{name}" for name in untuned)]
         },
         "scores": read_json(folder / "metrics/scores.json"),
         "ensemble": read_json(folder / "metrics/ensemble.json"),
@@ -55,7 +56,7 @@ def _resolved(folder: Path, name: str) -> dict[str, Any]:
 
 def _rows(folder: Path, params: dict[str, Any]) -> dict[str, list[float]]:
     """Mean ROUGE of each dev row in percent, in the order of dev: of each model, of MBR, and of the ensemble."""
-    models = params["run"]["models"]
+    models = [*params["run"]["models"], *params["run"]["averaged"]]
     judging = check(ScoringParams, params["scoring"], f"{folder}/params.yaml: scoring")
     references = read_records(folder / "data/references/dev.jsonl", scoring.Reference)
     fnames = [row.fname for row in references]

@@ -94,9 +94,14 @@ def _lines_of(result: Result) -> list[list[str]]:
         train, infer = result["train"][name], result["infer"][name]
         told = [f"{train['tokens_per_second'] or 0:,.0f}", _minutes(train, infer), _peak(train, infer)]
         lines.append([f"**{name}**", *_scores(result["scores"]["models"][name]), *told, _parameters(result, name)])
+    for name, job in result["averaged"].items():
+        entry, infer = result["scores"]["models"][name], result["infer"][name]
+        told = ["", _minutes(None, infer), _peak(None, infer), _search(job["generation"])]
+        lines.append([f"**{name}**: logits of {', '.join(job['members'])} averaged", *_scores(entry), *told])
     used = "MBR" if result["ensemble"]["used"] == "mbr" else "MBR (not used: its gain may be chance)"
     entry = result["ensemble"]["cross_validated"]
-    members = "its own candidates" if len(models) == 1 else ", ".join(models)
+    scored = [*models, *result["averaged"]]
+    members = "its own candidates" if len(scored) == 1 else ", ".join(scored)
     lines.append([f"{result['experiment']}: {used} of {members}", *_scores(entry), "", "", "", ""])
     return lines
 
@@ -106,9 +111,10 @@ def _gains(results: list[Result]) -> str:
     lines = []
     for result in results:
         gain = result["ensemble"]["gain"]
-        if len(result["run"]["models"]) > 1 and gain:
+        scored = [*result["run"]["models"], *result["averaged"]]
+        if len(scored) > 1 and gain:
             numbers = [_signed(gain["rouge_mean"]), _interval(gain["ci95"]), f"{gain['p']:.4f}"]
-            lines.append([result["experiment"], ", ".join(result["run"]["models"]), *numbers])
+            lines.append([result["experiment"], ", ".join(scored), *numbers])
     if not lines:
         return "No ensemble has run."
     return (

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from yoyak.parameters import Section, check, read_yaml
-from yoyak.preflight import read_params, resolve
+from yoyak.preflight import read_params, resolve, resolve_average
 
 
 class Experiment(Section):
@@ -87,6 +87,8 @@ def work(folder: Path, data: str) -> frozenset[str]:
         jobs = resolve(params, name, pin=None)
         trained = f"{given} {name} {jobs.training.model_dump_json()}"
         found |= {_hash(trained), _hash(f"{trained} {jobs.generation.model_dump_json()}")}
+    for name in params.run.averaged:
+        found.add(_hash(f"{given} {resolve_average(params, name, pins={}).model_dump_json()}"))
     for name in params.run.untuned:
         found.add(_hash(f"{given} untuned {name} {resolve(params, name, pin=None).generation.model_dump_json()}"))
     return frozenset(found)
