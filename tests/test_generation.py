@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from project import Project
+from torch.utils._python_dispatch import TorchDispatchMode
 from trainers import PROMPTS
 from transformers import (
     LogitsProcessorList,
@@ -23,7 +24,7 @@ from transformers import (
 )
 from twins import bart, llama32, save_twin
 
-from yoyak import generation, hf_decoding, weights
+from yoyak import decoding, generation, hf_decoding, weights
 from yoyak.models import Loaded, load_for_inference
 from yoyak.records import Prediction, read_json, read_records
 from yoyak.search import GenerationJob, GenerationParams, drawn, likeliest, penalised
@@ -130,7 +131,7 @@ def test_penalties_are_those_of_transformers(
     scores = torch.linspace(-2, 2, 7).expand(len(said), -1)
     # What stands behind the last token must not matter.
     tokens = torch.tensor([line + [3] * (9 - len(line)) for line in said])
-    ours = penalised(scores, tokens, torch.tensor([len(line) for line in said]), params, [4, 6])
+    ours = penalised(scores, tokens, torch.tensor([len(line) for line in said]), params, torch.tensor([4, 6]))
     for line, found in zip(said, ours, strict=True):
         theirs = LogitsProcessorList()
         if repetition_penalty != 1.0:
@@ -140,6 +141,34 @@ def test_penalties_are_those_of_transformers(
         theirs.append(MinNewTokensLengthLogitsProcessor(0, min_new_tokens, torch.tensor([4, 6])))
         ids = torch.tensor([line], dtype=torch.long)
         assert torch.equal(found, theirs(ids, scores[:1])[0])
+
+
+class WithoutTheHost(TorchDispatchMode):
+    """Fails where numbers come from Python or go there: a CUDA graph can record neither."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aten = torch.ops.aten
+        assert func not in (aten.lift_fresh.default, aten._local_scalar_dense.default, aten.nonzero.default)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("search", "candidates"), [("greedy", 1), ("sample", 3)])
+def test_a_step_can_be_recorded(
+    folder: Path, search: str, candidates: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With all penalties, as in the second search."""
+    penalties = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "min_new_tokens": 4}
+    job = job_of(folder, search=search, candidates=candidates, **penalties)
+    step, steps = decoding.Recorded.__call__, []
+
+    def checked(recorded: decoding.Recorded) -> torch.Tensor:
+        steps.append(None)
+        with WithoutTheHost():
+            return step(recorded)
+
+    monkeypatch.setattr(decoding.Recorded, "__call__", checked)
+    generation.generate(load(job), PROMPTS[:3], job, "twin", tmp_path)
+    assert len(steps) > 4
 
 
 def test_what_the_dialogue_says_is_no_repetition(folder: Path, tmp_path: Path) -> None:

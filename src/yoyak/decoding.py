@@ -15,6 +15,7 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from yoyak.attention import bears_flash
+from yoyak.averaging import mean_logits
 from yoyak.shared_prompts import NAME, Kept, Reading, shared_prompts
 
 READ_TOGETHER = 16_384
@@ -168,7 +169,7 @@ class Places:
             if name not in self.facts:
                 self.facts[name] = fact.new_zeros((self.count, *fact.shape[1:]))
             self.facts[name][at] = fact
-        logits = _mean([logits for _, logits in read])
+        logits = mean_logits([logits for _, logits in read])
         done = self._add_to(at, logits[:, None].repeat(1, self.request.answers, 1))
         yield from self._finished(places, done.tolist())
 
@@ -183,7 +184,7 @@ class Places:
         at = torch.arange(self.count, device=self.device)
         last = (self.counts - 1).clamp(min=0)
         tokens = self.tokens[at, :, last]
-        return self._add_to(at, _mean([logits_after(model, kept, tokens, last) for model, kept in self.models]))
+        return self._add_to(at, mean_logits([logits_after(model, kept, tokens, last) for model, kept in self.models]))
 
     def _add_to(self, at: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Add a token to the answers at places `at`; at which of them all are done."""
@@ -232,14 +233,6 @@ class Places:
         self.next_tokens.forget()
         for _, kept in self.models:
             kept.keep(at)
-
-
-def _mean(logits: list[torch.Tensor]) -> torch.Tensor:
-    """In fp32."""
-    total = logits[0].float()
-    for other in logits[1:]:
-        total = total + other
-    return total / len(logits) if len(logits) > 1 else total
 
 
 def read_prompts(model: Any, prompts: Sequence[list[int]], flash: bool) -> tuple[Reading, torch.Tensor]:

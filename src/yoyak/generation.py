@@ -214,14 +214,9 @@ def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> I
 
 def _decoded(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
     """Answers as they are done."""
-    ours = job.generation.search in ("greedy", "sample") and _are_known_to_us(loaded)
+    known = all(has_plain_attention(member.model) for member in loaded.members)
+    ours = known and job.generation.search in ("greedy", "sample")
     yield from (_by_us if ours else _by_transformers)(loaded, asked, job, together)
-
-
-def _are_known_to_us(loaded: Loaded | Averaged) -> bool:
-    """`decoding` averages the logits of models as wide as each other alone."""
-    models = [member.model for member in loaded.members]
-    return all(map(has_plain_attention, models)) and len(set(map(vocabulary_of, models))) == 1
 
 
 def _of_members(asked: list[Asked]) -> list[list[list[int]]]:

@@ -159,9 +159,13 @@ def _config(model: Any, member: Loaded, params: GenerationParams) -> Any:
 
 
 def _penalties(params: GenerationParams, end_ids: list[int]) -> Processor:
+    import torch
+
+    ends = torch.tensor(end_ids, device=device())
+
     def process(ids: Any, scores: Any) -> Any:
         counts = ids.new_full((len(ids),), ids.shape[1])
-        return search.penalised(scores, ids, counts, params, end_ids)
+        return search.penalised(scores, ids, counts, params, ends)
 
     return process
 

@@ -135,7 +135,10 @@ class Chooser:
         `forbidden`: from numbers of prompts to tokens that must not stand in any answer to them, shape (prompts,
         vocabulary).
         """
-        self.params, self.end_ids, self.device = params, end_ids, device
+        import torch
+
+        self.params, self.device = params, device
+        self.ends = torch.tensor(end_ids, device=device)
         self.seeds, self.forbidden = seeds, forbidden
 
     def facts(self, prompts: list[int]) -> "Facts":
@@ -156,13 +159,16 @@ class Chooser:
         return draws.to(self.device)
 
     def choose(self, logits: Any, said: "Said") -> Any:
-        """Shape (rows, answers), from logits (rows, answers, vocabulary)."""
+        """Shape (rows, answers), from logits (rows, answers, vocabulary).
+
+        It is recorded as a CUDA graph: nothing comes from the host, and nothing waits for the GPU.
+        """
         if (forbidden := said.facts.get("forbidden")) is not None:
             # In one kernel; `masked_fill` copies first.
             logits = logits.where(~forbidden[:, None], -float("inf"))
         scores, answers = logits.flatten(0, 1), logits.shape[1]
         counts = said.counts.repeat_interleave(answers)
-        scores = penalised(scores, said.tokens.flatten(0, 1), counts, self.params, self.end_ids)
+        scores = penalised(scores, said.tokens.flatten(0, 1), counts, self.params, self.ends)
         if self.params.search == "greedy":
             return scores.argmax(-1).view(-1, answers)
         at = said.counts[:, None, None].expand(-1, answers, 1)
@@ -192,8 +198,8 @@ def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
     return shares, tokens
 
 
-def penalised(scores: Any, tokens: Any, counts: Any, params: GenerationParams, end_ids: list[int]) -> Any:
-    """What is done to scores (lines, vocabulary) whatever the search.
+def penalised(scores: Any, tokens: Any, counts: Any, params: GenerationParams, ends: Any) -> Any:
+    """What is done to scores (lines, vocabulary) whatever the search; `ends` are the end tokens, shape (n,).
 
     `tokens` (lines, most) have been said, so many of them as `counts` (lines,) tells. As transformers' processors,
     whose lines have all said as much.
@@ -209,7 +215,7 @@ def penalised(scores: Any, tokens: Any, counts: Any, params: GenerationParams, e
     if 0 < size <= tokens.shape[1]:
         scores = scores.masked_fill(_marked(scores, *_continuations(tokens, counts, size)), -float("inf"))
     if params.min_new_tokens:
-        ends = tokens.new_tensor(end_ids).expand(len(tokens), -1)
+        ends = ends.expand(len(tokens), -1)
         early = (counts < params.min_new_tokens)[:, None].expand_as(ends)
         scores = scores.masked_fill(_marked(scores, ends, early), -float("inf"))
     return scores
