@@ -16,6 +16,7 @@ from yoyak.attention import bears_flash
 from yoyak.decoding import Answers, Choose, Request, Said
 from yoyak.hf_decoding import log_probabilities
 from yoyak.models import ModelSpec, QuantizationParams, load_for_inference, load_for_training, unpack
+from yoyak.search import Chooser, GenerationParams
 from yoyak.training import attention, qlora
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -182,6 +183,33 @@ def test_the_kernel_computes_what_plain_products_do(twin: Path, answers: int, mo
     monkeypatch.setattr(decoding, "bears_flash", lambda model: False)
     assert by_kernel.std() > 0.001
     assert torch.allclose(by_kernel, log_probabilities(), atol=0.01)
+
+
+@pytest.mark.parametrize("search", ["greedy", "sample"])
+def test_an_average_of_two_is_recorded_with_all_penalties(tmp_path: Path, search: str) -> None:
+    """As the second search of faulty summaries asks for them. A model averaged with itself is that model."""
+    model = AutoModelForCausalLM.from_pretrained(save_twin(llama32, tmp_path / "twin"), dtype=torch.float32)
+    model = model.to("cuda").eval()
+    prompts = [list(range(5, 5 + length)) for length in (90, 50, 30, 7)]
+    params = GenerationParams.model_validate(
+        {
+            "search": search,
+            "candidates": 1 if search == "greedy" else 3,
+            "max_new_tokens": 20,
+            "batch_size": 3,
+            "repetition_penalty": 1.2,
+            "no_repeat_ngram_size": 2,
+            "min_new_tokens": 4,
+        }
+    )
+
+    def said(members: list[Any]) -> list[list[list[int]]]:
+        chooser = Chooser(params, [1999], model.device, range(len(prompts)))
+        request = Request(params.candidates, params.max_new_tokens, [1999], chooser.choose, chooser.facts)
+        rows = decoding.decode(members, [prompts] * len(members), 3, request)
+        return [row.ids for _, row in sorted(rows, key=lambda pair: pair[0])]
+
+    assert said([model, model]) == said([model])
 
 
 def decode(model: Any, prompts: list[list[int]], choose: Choose, ends: list[int]) -> list[tuple[int, Answers]]:

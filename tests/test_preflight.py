@@ -520,6 +520,10 @@ BAD_AVERAGES: dict[str, tuple[dict[str, Any], str]] = {
         {"models.both": {**OF_KOBART, "generation": {"load_in_4bit": True}}},
         "models.both.generation.load_in_4bit: members are loaded as their own entries say; set it there",
     ),
+    "persons": (
+        {"models.both": {"members": ["qwen25_3b", "qwen25_7b"]}, "models.qwen25_7b.persons": "speakers"},
+        "models.both.members: qwen25_3b has persons: tags, qwen25_7b speakers; members write alike",
+    ),
     "trained": (
         {"run.models": ["bart_mini", "both"]},
         "run.models: both has members in place of weights; put it into run.averaged",

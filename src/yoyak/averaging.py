@@ -53,8 +53,8 @@ class AveragedModel(PreTrainedModel, GenerationMixin):
         return CausalLMOutputWithPast(logits=logits[:, None], past_key_values=past_key_values)
 
 
-class Member(Protocol):
-    """A model in the middle of a batch."""
+class Reader(Protocol):
+    """A member in the middle of a batch."""
 
     cache: Any
 
@@ -67,7 +67,7 @@ class Past:
 
     is_compileable = False
 
-    def __init__(self, members: Sequence[Member]) -> None:
+    def __init__(self, members: Sequence[Reader]) -> None:
         self.members = members
         self.length = 0
         """Steps done."""
@@ -81,7 +81,7 @@ class Past:
             member.cache.reorder_cache(beams)
 
 
-def _begin(model: Any, prompts: Any) -> Member:
+def _begin(model: Any, prompts: Any) -> Reader:
     kind = EncoderDecoder if model.config.is_encoder_decoder else DecoderOnly
     return kind(model, prompts["input_ids"], prompts["attention_mask"])
 

@@ -40,8 +40,7 @@ class Said:
 
 
 Choose = Callable[[torch.Tensor, Said], torch.Tensor]
-"""From logits (rows, answers, vocabulary) in fp32, which it may overwrite where they become -inf, to the next tokens
-(rows, answers)."""
+"""From logits (rows, answers, vocabulary) in fp32 to the next tokens (rows, answers)."""
 
 
 @dataclass(frozen=True)
@@ -82,21 +81,21 @@ def decode(
     """
     before = [model.config._attn_implementation for model in models]
     ALL_ATTENTION_FUNCTIONS.register(NAME, shared_prompts)
-    for model in models:
-        model.set_attn_implementation(NAME)
     try:
+        for model in models:
+            model.set_attn_implementation(NAME)
         yield from _decode(models, list(zip(*prompts, strict=True)), together, request)
     finally:
         for model, attention in zip(models, before, strict=True):
             model.set_attn_implementation(attention)
 
 
-Prompt = tuple[list[int], ...]
-"""In the form of each model."""
+Forms = tuple[list[int], ...]
+"""A prompt's tokens, in the form of each model."""
 
 
 def _decode(
-    models: Sequence[Any], prompts: list[Prompt], together: int, request: Request
+    models: Sequence[Any], prompts: list[Forms], together: int, request: Request
 ) -> Iterator[tuple[int, Answers]]:
     waiting = deque(range(len(prompts)))
     places = Places(models, min(together, len(prompts)), request)
@@ -109,7 +108,7 @@ def _decode(
             yield from places.step()
 
 
-def _next_to_read(waiting: deque[int], places: "Places", prompts: list[Prompt]) -> list[int]:
+def _next_to_read(waiting: deque[int], places: "Places", prompts: list[Forms]) -> list[int]:
     """Numbers of prompts for which there is room; none where it is better to wait for more."""
     if not waiting:
         return []
@@ -125,7 +124,7 @@ class Places:
         self.request, self.device = request, models[0].device
         self.numbers: list[int | None] = [None] * count
         """Which prompt is at each place."""
-        self.said: list[int] = [0] * count
+        self.steps: list[int] = [0] * count
         """How many tokens each answer has there: known without a look at the GPU."""
         self.ends = torch.tensor(request.end_ids, device=self.device)
         of_answers = (count, request.answers)
@@ -152,7 +151,7 @@ class Places:
     def empty(self) -> int:
         return self.numbers.count(None)
 
-    def begin(self, numbers: list[int], prompts: list[Prompt]) -> Iterator[tuple[int, Answers]]:
+    def begin(self, numbers: list[int], prompts: list[Forms]) -> Iterator[tuple[int, Answers]]:
         """Read prompts, give each a place, and choose the first tokens of its answers."""
         forms = list(zip(*prompts, strict=True))
         read = [read_prompts(model, form, kept.flash) for (model, kept), form in zip(self.models, forms, strict=True)]
@@ -160,7 +159,7 @@ class Places:
         facts = self.request.facts(numbers)
         places = [place for place, number in enumerate(self.numbers) if number is None][: len(numbers)]
         for place, number in zip(places, numbers, strict=True):
-            self.numbers[place], self.said[place] = number, 0
+            self.numbers[place], self.steps[place] = number, 0
         at = torch.tensor(places, device=self.device)
         for (_, kept), (reading, _) in zip(self.models, read, strict=True):
             self.next_tokens.changed |= kept.place(at, reading)
@@ -176,7 +175,7 @@ class Places:
     def step(self) -> Iterator[tuple[int, Answers]]:
         """One more token of each answer."""
         for _, kept in self.models:
-            self.next_tokens.changed |= kept.make_room(max(self.said))
+            self.next_tokens.changed |= kept.make_room(max(self.steps))
         yield from self._finished(list(range(self.count)), self.next_tokens().tolist())
 
     def _next_tokens(self) -> torch.Tensor:
@@ -205,7 +204,7 @@ class Places:
         """Tell the answers at those of `places` where they are `done`, which are empty then."""
         finished = [place for place, over in zip(places, done, strict=True) if over and self.numbers[place] is not None]
         for place in places:
-            self.said[place] += self.numbers[place] is not None
+            self.steps[place] += self.numbers[place] is not None
         if not finished:
             return
         at = torch.tensor(finished, device=self.device)
@@ -215,7 +214,7 @@ class Places:
         for _, kept in self.models:
             kept.lengths[at] = 0
         for place, answers, ends, log_probabilities in zip(finished, tokens, lengths, values, strict=True):
-            number, self.numbers[place], self.said[place] = self.numbers[place], None, 0
+            number, self.numbers[place], self.steps[place] = self.numbers[place], None, 0
             assert number is not None
             ids = [answer[:end] for answer, end in zip(answers, ends, strict=True)]
             yield number, Answers(ids, log_probabilities)
@@ -226,7 +225,7 @@ class Places:
             return
         stay = [place for place, number in enumerate(self.numbers) if number is not None]
         at = torch.tensor(stay, device=self.device)
-        self.numbers, self.said = [self.numbers[place] for place in stay], [self.said[place] for place in stay]
+        self.numbers, self.steps = [self.numbers[place] for place in stay], [self.steps[place] for place in stay]
         self.tokens, self.counts = self.tokens[at], self.counts[at]
         self.lengths, self.totals = self.lengths[at], self.totals[at]
         self.facts = {name: fact[at] for name, fact in self.facts.items()}

@@ -17,7 +17,7 @@ Processor = Callable[[Any, Any], Any]
 scores."""
 
 
-class Asked(NamedTuple):
+class Batch(NamedTuple):
     """A batch before its search."""
 
     model: Any
@@ -41,27 +41,27 @@ def decode(
 
     width = params.candidates
     with torch.inference_mode():
-        asked = _asked(members, prompts, forbidden)
+        batch = _batch(members, prompts, forbidden)
         chain = [_penalties(params, members[0].end_ids)]
-        config = _config(asked.model, members[0], params)
+        config = _config(batch.model, members[0], params)
         if params.search == "diverse_beam":
-            answers = _in_groups(asked, config, params, chain)
+            answers = _in_groups(batch, config, params, chain)
         else:
-            answers = _generated(asked, config, chain)
+            answers = _generated(batch, config, chain)
         repeated = [[prompt for prompt in of_member for _ in range(width)] for of_member in prompts]
         values = log_probabilities([member.model for member in members], repeated, answers)
     starts = range(0, len(answers), width)
     return [Answers(answers[start : start + width], values[start : start + width]) for start in starts]
 
 
-def _asked(members: Sequence[Loaded], prompts: Sequence[list[list[int]]], forbidden: Any) -> Asked:
+def _batch(members: Sequence[Loaded], prompts: Sequence[list[list[int]]], forbidden: Any) -> Batch:
     rows = len(prompts[0])
     padded = [_padded(member, of_member) for member, of_member in zip(members, prompts, strict=True)]
     if len(members) > 1:
-        return Asked(AveragedModel([member.model for member in members]), {"prompts": padded}, rows, 1, forbidden)
+        return Batch(AveragedModel([member.model for member in members]), {"prompts": padded}, rows, 1, forbidden)
     model = members[0].model
     prompt_length = 1 if model.config.is_encoder_decoder else padded[0]["input_ids"].shape[1]
-    return Asked(model, padded[0], rows, prompt_length, forbidden)
+    return Batch(model, padded[0], rows, prompt_length, forbidden)
 
 
 def _padded(member: Loaded, prompts: list[list[int]]) -> Any:
@@ -70,15 +70,15 @@ def _padded(member: Loaded, prompts: list[list[int]]) -> Any:
     return member.tokenizer.pad({"input_ids": prompts}, padding_side=side, return_tensors="pt").to(device())
 
 
-def _generated(asked: Asked, config: Any, chain: list[Processor]) -> list[list[int]]:
+def _generated(batch: Batch, config: Any, chain: list[Processor]) -> list[list[int]]:
     # In place of the model's own, whose penalties and forced tokens `generate` would mix in.
-    asked.model.generation_config = config
-    processors = of_answers(chain, asked.prompt_length, asked.forbidden)
-    sequences = asked.model.generate(**asked.inputs, logits_processor=processors)
-    return [_until_end(ids, config.eos_token_id) for ids in sequences[:, asked.prompt_length :].tolist()]
+    batch.model.generation_config = config
+    processors = of_answers(chain, batch.prompt_length, batch.forbidden)
+    sequences = batch.model.generate(**batch.inputs, logits_processor=processors)
+    return [_until_end(ids, config.eos_token_id) for ids in sequences[:, batch.prompt_length :].tolist()]
 
 
-def _in_groups(asked: Asked, config: Any, params: GenerationParams, chain: list[Processor]) -> list[list[int]]:
+def _in_groups(batch: Batch, config: Any, params: GenerationParams, chain: list[Processor]) -> list[list[int]]:
     """Diverse beam search: the best of each group, then the second of each, as many as candidates are asked for.
 
     transformers 5 has no groups of beams any more. A group depends on those before it alone, and so they are searched
@@ -86,14 +86,14 @@ def _in_groups(asked: Asked, config: Any, params: GenerationParams, chain: list[
     """
     size = params.num_beams // params.num_beam_groups
     config.num_beams = config.num_return_sequences = size
-    apart = Diversity(params.diversity_penalty, asked.rows, config.eos_token_id)
+    apart = Diversity(params.diversity_penalty, batch.rows, config.eos_token_id)
     groups = []
     for _ in range(params.num_beam_groups):
-        groups.append(_generated(asked, config, [*chain, apart]))
+        groups.append(_generated(batch, config, [*chain, apart]))
         apart.begin_group()
     by_row = [
         [group[row * size + rank] for rank in range(size) for group in groups][: params.candidates]
-        for row in range(asked.rows)
+        for row in range(batch.rows)
     ]
     return [answer for answers in by_row for answer in answers]
 

@@ -1,5 +1,6 @@
 """The first stage's look at everything: every section of `params.yaml`, every model, every file, before any work."""
 
+import itertools
 import os
 import re
 from collections.abc import Mapping
@@ -20,7 +21,7 @@ from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_ya
 from yoyak.postprocessing import PostprocessingParams
 from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, Reference, write_json, write_records
-from yoyak.scoring import ScoringParams
+from yoyak.scoring import ScoringParams, put_away_leftovers
 from yoyak.search import AveragedJob, GenerationJob, GenerationParams, Member
 from yoyak.submission import SubmissionParams, read_sample
 from yoyak.training.settings import TrackingParams, TrainingJob, TrainingParams
@@ -44,9 +45,9 @@ class RunParams(Section):
 
     models: list[str] = Field(min_length=1)
     """Entries of `models` with weights, to train, score and ensemble."""
-    untuned: list[str] = Field(default=[])
+    untuned: list[str]
     """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference each."""
-    averaged: list[str] = Field(default=[])
+    averaged: list[str]
     """Entries with members to score and ensemble, too; their members are in `models`."""
     seed: int = Field(ge=0, lt=2**32)
     """Of training; sampling has `generation.seed`."""
@@ -206,10 +207,20 @@ def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -
         raise UserError(f"{where}.generation.load_in_4bit: members are loaded as their own entries say; set it there")
     jobs = {member: resolve(params, member, pins.get(member)).generation for member in members}
     _check_learned_tokenizers(jobs, where)
+    _check_written_alike(jobs, where)
     return AveragedJob(
         members={member: Member(model=job.model, quantization=job.quantization) for member, job in jobs.items()},
         generation=check(GenerationParams, merged, f"{where}.generation"),
     )
+
+
+def _check_written_alike(jobs: Mapping[str, GenerationJob], where: str) -> None:
+    """Persons, and how a summary ends."""
+    first, *others = jobs
+    for other, key in itertools.product(others, ("persons", "prompt")):
+        one, another = (getattr(jobs[name].model, key) for name in (first, other))
+        if one != another:
+            raise UserError(f"{where}.members: {first} has {key}: {one}, {other} {another}; members write alike")
 
 
 def _check_learned_tokenizers(jobs: Mapping[str, GenerationJob], where: str) -> None:
@@ -245,7 +256,10 @@ def _refuse_overrides(entry: dict[str, Any], where: str) -> None:
 
 
 def prepare(params: Params) -> None:
-    """Read the CSV files, pin each model's weights, and only then write prompts, resolved models and the report."""
+    """Read the CSV files, pin each model's weights, and only then write prompts, resolved models and the report.
+
+    Trained models that have left the run go to DVC's cache, for a stage depends on all that are there.
+    """
     splits = read_splits(params.data)
     references = known_references(params.data, splits)
     _check_submission(params.data, splits["test"])
@@ -268,6 +282,7 @@ def prepare(params: Params) -> None:
     for split, expected in references.items():
         write_records(Path(f"data/references/{split}.jsonl"), expected)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
+    put_away_leftovers(Path("models"), params.run.models)
 
 
 def _check_wandb() -> None:
