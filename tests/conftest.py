@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 from project import Project, new_project
@@ -13,6 +14,10 @@ from twins import llama32, save_twin
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
+
+# Threads wait for each other longer than so small models compute: two take three times as long. Of stages, too.
+torch.set_num_threads(1)
+os.environ["OMP_NUM_THREADS"] = "1"
 
 FEW_ROWS = {"train": 8, "dev": 4, "test": 4}
 

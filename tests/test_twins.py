@@ -4,7 +4,6 @@ import json
 import math
 import runpy
 import sys
-from collections.abc import Iterator
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -47,15 +46,6 @@ IN_PROCESSES_OF_THEIR_OWN = ("kot5", "qwen3_4b")
 
 def test_every_pretrained_model_has_a_twin() -> None:
     assert set(FAMILIES) == {name for name, entry in ENTRIES.items() if entry["weights"] != "scratch"}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Threads wait for each other longer than so small a model computes: two take three times as long."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 # Through the stages

@@ -207,6 +207,8 @@ FAMILIES: dict[str, Family] = {
     "qwen3_4b": qwen3,
     "qwen25_3b": qwen25,
     "qwen25_7b": qwen25,
+    "qwen25_coder_05b": qwen25,
+    "qwen25_coder_15b": qwen25,
     "llama3_8b": llama3,
     "gemma3_270m": gemma3_base,
 }
