@@ -251,12 +251,53 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
             rows = {name: [value + number * (1 + better) for value in row] for name, row in result["rows"].items()}
             path = tmp_path / f"ablations/{number}.{seed}.json"
             path.write_text(json.dumps(result | {"seed": seed, "rows": rows}))
+    other = results["more"] | {"experiment": "elsewhere", "on": "f1", "seed": 1}
+    (tmp_path / "ablations/elsewhere.json").write_text(json.dumps(other))
     text = document.document(tmp_path)
+    assert "no run of their seeds and rows: elsewhere." in text
+    assert "| elsewhere |" not in text
     assert "| base | lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; " in text
     mean = sum(results["more"]["rows"]["twin"]) / 4
     assert re.search(rf"\| more \| .* \| few \| {mean:.2f} \|", text)
     assert re.search(r"\| more \| .*`generation.candidates=3` \| the base \| \+?[\d.−]+ \|", text)
     assert "## True sizes" not in text
+    for path in (tmp_path / "ablations").glob("0.*"):
+        path.unlink()
+    with pytest.raises(UserError, match="no result of `base`"):
+        document.document(tmp_path)
+
+
+def test_the_document_names_what_is_unusual(ran: Ran) -> None:
+    result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
+    job = result["models"]["twin"]
+    usual = document._parameters(result, "twin")
+    assert usual == (
+        "lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; structured prompt; "
+        "2 samples, T 0.7, top-p 0.9"
+    )
+    result["prompts"]["train_topic"] = True
+    job["training"]["training"] |= {"warmup_ratio": 0.1, "loss_on": "text"}
+    job["training"]["quantization"]["type"] = "fp4"
+    job["generation"]["generation"] |= {"top_k": 0, "script_guard": False}
+    told = document._parameters(result, "twin")
+    for each in ("FP4 base", "topic in", "`warmup_ratio` 0.1", "`loss_on` text", "top-k 0", "`script_guard` off"):
+        assert each in told
+    job["training"] |= {"lora": None, "quantization": None}
+    assert "; all weights, fp32; " in document._parameters(result, "twin")
+
+
+def test_the_document_of_a_run_without_mbr_or_rate(ran: Ran, tmp_path: Path) -> None:
+    result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
+    # As the stages leave them under `ensemble.strategy: best`, and where a training was resumed at its end.
+    result["ensemble"] |= {"used": "best", "gain": None}
+    del result["ensemble"]["cross_validated"]
+    result["train"]["twin"]["tokens_per_second"] = None
+    for name in ("final", "true_size"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base.json").write_text(json.dumps(result))
+    text = document.document(tmp_path)
+    assert "| base: the best on dev of twin |" in text
+    assert "## True sizes" in text
 
 
 def test_the_document_is_of_the_results_that_are_committed() -> None:
