@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from yoyak.parameters import Section, check, read_yaml
-from yoyak.preflight import read_params, resolve, resolve_average
+from yoyak.preflight import Params, resolve, resolve_average
 
 
 class Experiment(Section):
@@ -75,12 +75,11 @@ def runs(listed: List) -> list[Run]:
     ]
 
 
-def work(path: Path, data: str) -> frozenset[str]:
-    """What a project with the parameters in `path` trains and writes, each as a hash of all that decides it.
+def work(params: Params, data: str) -> frozenset[str]:
+    """What a project with these parameters trains and writes, each as a hash of all that decides it.
 
     Two runs with one of these in common must not run at once: the second takes it from DVC's cache.
     """
-    params = read_params(path)
     given = f"{data} {params.prompts.model_dump_json()} {params.data.model_dump_json()}"
     jobs = {name: resolve(params, name, pin=None) for name in params.run.models}
     trained = {name: f"{name} {job.training.model_dump_json()}" for name, job in jobs.items()}

@@ -28,7 +28,7 @@ from plan import Run
 
 from yoyak import machine, weights
 from yoyak.errors import UserError, exits_with_one_line
-from yoyak.preflight import read_params
+from yoyak.preflight import Params, read_params
 from yoyak.records import read_json
 
 SAID_LINES = 12
@@ -109,14 +109,17 @@ def _made_of(asked: argparse.Namespace, listed: plan.List, run: Run) -> MadeOf:
             copies.write_params(path, data, listed.params, list(run.overrides))
         except InvalidArgumentError as error:
             raise UserError(f"{where}: {error.__cause__ or error}") from None
-        needs, sources = plan.work(path, run.data), _sources(path, where)
+        try:
+            params = read_params(path)
+        except UserError as error:
+            raise UserError(f"{where}: {str(error).replace(folder + '/', '')}") from None
+    needs, sources = plan.work(params, run.data), _sources(params, where)
     told = {"needs": sorted(needs), "params": listed.params, "set": listed.set, "overrides": run.overrides}
     # As it will be read: JSON has no tuples.
     return MadeOf(needs, sources, json.loads(json.dumps(told)))
 
 
-def _sources(path: Path, where: str) -> dict[str, str]:
-    params = read_params(path)
+def _sources(params: Params, where: str) -> dict[str, str]:
     sources = {
         params.models[name]["weights"]: f"{where}: models.{name}.weights"
         for name in [*params.run.models, *params.run.untuned]

@@ -17,6 +17,7 @@ from twins import qwen25, save_twin
 
 from yoyak.dialogues import turns
 from yoyak.errors import UserError
+from yoyak.preflight import read_params
 
 sys.path.append(str(ROOT / "experiments"))
 
@@ -148,6 +149,7 @@ def refused(
     ("change", "more", "said"),
     [
         ({}, ["--only", "bsae"], r"--only bsae: .*other\.yaml has base, fails, more"),
+        ({"set": ["run.models=[twin]", "lora.r=0"]}, [], r"^error: \S*other\.yaml: base: params\.yaml: lora\.r: "),
         ({}, ["--gpus", "99"], r"--gpus 99: PyTorch finds \d+"),
         (
             {"set": ["run.models=[twin]", "run.untuned=[]", "models.twin.weights=./twin"]},
@@ -213,7 +215,7 @@ def test_an_average_is_made_of_its_members_training(sample: Path, tmp_path: Path
         path, found = tmp_path / "params.yaml", []
         for averaged in ("joint", ""):
             copies.write_params(path, sample / "few", changes, [*both, f"run.averaged=[{averaged}]", *overrides])
-            found.append(plan.work(path, "few"))
+            found.append(plan.work(read_params(path), "few"))
         return found[0] - found[1]
 
     assert len(average()) == 1
@@ -328,7 +330,7 @@ def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp
     assert len({run.name for run in runs}) == len(runs)
     for run in {run.experiment: run for run in runs}.values():
         copies.make(tmp_path / "copy", tmp_path / "cache", sample / "few", listed.params, list(run.overrides))
-        assert plan.work(tmp_path / "copy/params.yaml", run.data)
+        assert plan.work(read_params(tmp_path / "copy/params.yaml"), run.data)
 
 
 def test_the_final_models_have_experiments_of_their_own() -> None:
