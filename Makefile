@@ -40,7 +40,7 @@ final: setup  ## train the final models and summarise a CSV: DATA=folder, experi
 	@test -n "$(DATA)" || { echo "error: make final DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
 	$(if $(WEIGHTS),,$(MAKE) weights weights-qwen25-coder-05b weights-qwen25-coder-15b)
 	python experiments/final.py $(DATA) $(if $(PREDICT),--predict $(PREDICT)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
-	  $(if $(TRAIN_ON_DEV),--train-on-dev) --gpus $(or $(GPUS),1) --per-gpu $(or $(PER_GPU),3)
+	  $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
 
 lock:  ## resolve requirements/lock.txt anew from pyproject.toml (needs uv)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \

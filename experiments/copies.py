@@ -27,19 +27,30 @@ def make(folder: Path, cache: Path, data: Path, changes: dict[str, Any], overrid
     A copy that is there already is brought up to date, and what it has computed stays.
     """
     for part in PARTS:
-        source, target = ROOT / part, folder / part
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copyfile(source, target)
-    shutil.rmtree(folder / DATA, ignore_errors=True)
-    shutil.copytree(data, folder / DATA)
+        _copy(ROOT / part, folder / part)
+    _copy(data, folder / DATA)
     (folder / ".dvc/config.local").write_text(WITHOUT_GIT.format(cache=cache.resolve()))
     for name in SHARED:
         _link(folder / ".cache" / name, ROOT / ".cache" / name)
+    write_params(folder / "params.yaml", data, changes, overrides)
+
+
+def _copy(source: Path, target: Path) -> None:
+    """A file or a folder, and nothing else that was there: a module that was renamed must not be imported."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if not source.is_dir():
+        shutil.copyfile(source, target)
+        return
+    if target.exists():
+        shutil.rmtree(target)
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+
+
+def write_params(path: Path, data: Path, changes: dict[str, Any], overrides: list[str]) -> None:
+    """The project's `params.yaml` with the changes of an experiment on that data folder."""
     references = REFERENCES if (data / REFERENCES).exists() else "null"
-    _change(folder / "params.yaml", changes, [f"data.dir={DATA}", f"data.test_references={references}", *overrides])
+    shutil.copyfile(ROOT / "params.yaml", path)
+    _change(path, changes, [f"data.dir={DATA}", f"data.test_references={references}", *overrides])
 
 
 def _link(link: Path, target: Path) -> None:

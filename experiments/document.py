@@ -6,7 +6,7 @@
 section is there where its folder is; a test writes the document anew and compares.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 from collect import MBR
 
 from yoyak import significance
+from yoyak.errors import UserError, exits_with_one_line
 from yoyak.parameters import read_yaml
 from yoyak.records import read_json
 from yoyak.scoring import what_was_counted
@@ -27,9 +28,27 @@ BASE = "base"
 """The ablation that others are compared with."""
 SEARCHES = ("beam",)
 """Ablations of how a trained model is asked: beams are set against MBR over samples."""
+USUAL_TRAINING = {
+    "schedule": "cosine",
+    "warmup_ratio": 0.03,
+    "weight_decay": 0.0,
+    "max_grad_norm": 1.0,
+    "label_smoothing": 0.0,
+    "loss_on": "summary",
+}
+USUAL_SEARCH = {
+    "min_new_tokens": 0,
+    "no_repeat_ngram_size": 0,
+    "repetition_penalty": 1.0,
+    "script_guard": True,
+    "load_in_4bit": False,
+}
+USUAL_TOP_K = 50
+"""What is not told of a run's parameters: the head of the document says it once."""
 Result = dict[str, Any]
 
 
+@exits_with_one_line
 def main() -> None:
     DOCUMENT.write_text(document(RESULTS), encoding="utf-8")
     print(f"{DOCUMENT}: written")
@@ -39,9 +58,8 @@ def document(folder: Path) -> str:
     """Markdown; a section for each kind of list that `folder` has results of."""
     sections = {"final": final, "sweep": sweep, "ablations": ablations, "true_size": true_size}
     found = {name: read_results(folder / name) for name in sections}
-    parts = [HEAD] + [sections[name](results) for name, results in found.items() if results]
-    if not any(found.values()):
-        parts.append("Nothing has been run yet.")
+    written = [sections[name](results) for name, results in found.items() if results]
+    parts = [HEAD, _usual(), *written] if written else [HEAD, "Nothing has been run yet."]
     return "\n\n".join(parts) + "\n"
 
 
@@ -56,6 +74,12 @@ HEAD = """# Real models on real data
 What `python experiments/document.py` makes of `experiments/results`; no number is typed, but for the anchors, which are
 in `experiments/anchors.yaml`. Scores are percent. Which lists of experiments made them, and how to run them:
 [experiments/](../experiments/README.md)."""
+
+
+def _usual() -> str:
+    usual = {**USUAL_TRAINING, **USUAL_SEARCH, "top_k": USUAL_TOP_K}
+    told = ", ".join(f"`{key}` {_value(value)}" for key, value in usual.items())
+    return f"What a run's parameters do not name was: {told}; no topic in train's prompts."
 
 
 # Final models, on dev
@@ -74,8 +98,8 @@ def final(results: list[Result]) -> str:
         [
             "## Dev",
             f"{_rows_of(results)} rows of dev, one reference; {what_was_counted(scored)}. Minutes: training and the "
-            "summaries of dev and four rows, loading left out. Peak memory: of training, of inference. Each row is a "
-            "look at dev: there were no others.",
+            "summaries of dev and four rows, loading left out. Peak memory: of training, of inference. Each training "
+            "chose its best epoch on dev, too, and each row is a further look at it.",
             table(header, [*lines, lead, *anchors]),
             _gains(results),
         ]
@@ -92,18 +116,25 @@ def _lines_of(result: Result) -> list[list[str]]:
     if len(models) == 1:
         (name,) = models
         train, infer = result["train"][name], result["infer"][name]
-        told = [f"{train['tokens_per_second'] or 0:,.0f}", _minutes(train, infer), _peak(train, infer)]
+        told = [_rate(train), _minutes(train, infer), _peak(train, infer)]
         lines.append([f"**{name}**", *_scores(result["scores"]["models"][name]), *told, _parameters(result, name)])
     for name, job in result["averaged"].items():
         entry, infer = result["scores"]["models"][name], result["infer"][name]
         told = ["", _minutes(None, infer), _peak(None, infer), _search(job["generation"])]
         lines.append([f"**{name}**: logits of {', '.join(job['members'])} averaged", *_scores(entry), *told])
-    used = "MBR" if result["ensemble"]["used"] == "mbr" else "MBR (not used: its gain may be chance)"
-    entry = result["ensemble"]["cross_validated"]
-    scored = [*models, *result["averaged"]]
-    members = "its own candidates" if len(scored) == 1 else ", ".join(scored)
-    lines.append([f"{result['experiment']}: {used} of {members}", *_scores(entry), "", "", "", ""])
+    lines.append([*_of_ensemble(result), "", "", "", ""])
     return lines
+
+
+def _of_ensemble(result: Result) -> list[str]:
+    """What was combined and how, and its scores."""
+    report, scored = result["ensemble"], [*result["run"]["models"], *result["averaged"]]
+    members = "its own candidates" if len(scored) == 1 else ", ".join(scored)
+    if not report["gain"]:
+        # `ensemble.strategy: best`: no MBR was tried.
+        return [f"{result['experiment']}: the best on dev of {', '.join(scored)}", *_scores(report["ensemble"])]
+    used = "MBR" if report["used"] == "mbr" else "MBR (not used: its gain may be chance)"
+    return [f"{result['experiment']}: {used} of {members}", *_scores(report["cross_validated"])]
 
 
 def _gains(results: list[Result]) -> str:
@@ -133,6 +164,11 @@ def _minutes(train: dict[str, Any] | None, infer: dict[str, Any]) -> str:
     return f"{seconds / 60:.1f}"
 
 
+def _rate(train: dict[str, Any]) -> str:
+    """Nothing where no step was timed: the training was resumed when it had ended."""
+    return f"{train['tokens_per_second']:,.0f}" if train["tokens_per_second"] else ""
+
+
 def _peak(train: dict[str, Any] | None, infer: dict[str, Any]) -> str:
     return ", ".join(f"{each['peak_memory_gib']:.1f}" for each in (train, infer) if each)
 
@@ -144,25 +180,46 @@ def _parameters(result: Result, name: str) -> str:
     rate, epochs, rows = (training[key] for key in ("learning_rate", "epochs", "effective_batch_size"))
     told = [
         f"lr {rate:g}, {epochs:g} epochs, {rows} rows a step",
-        f"r {lora['r']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}",
-        f"{'NF4' if quantization['load_in_4bit'] else model['dtype']} base",
+        _weights(model, lora, quantization),
         f"{model['prompt']} prompt" + (", persons as 화자1" if model["persons"] == "speakers" else ""),
+        *(["topic in train's prompts"] if result["prompts"]["train_topic"] else []),
+        *_unusual(training, USUAL_TRAINING),
+        # A full fine-tune goes by ROUGE whatever it says.
+        *(["best epoch by ROUGE"] if lora and training["best_by"] == "rouge" else []),
     ]
-    told += [
-        f"{what} {training[key]:g}"
-        for key, what in (("label_smoothing", "label smoothing"), ("weight_decay", "weight decay"))
-        if training[key]
-    ]
-    told += ["best epoch by ROUGE"] if training["best_by"] == "rouge" else []
     return "; ".join([*told, _search(search)])
 
 
+def _weights(model: dict[str, Any], lora: dict[str, Any] | None, quantization: dict[str, Any] | None) -> str:
+    """Which are trained, and as what the others are held."""
+    if not lora or not quantization:
+        return f"all weights, {model['dtype']}"
+    held = quantization["type"].upper() if quantization["load_in_4bit"] else model["dtype"]
+    return f"r {lora['r']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}; {held} base"
+
+
 def _search(search: dict[str, Any]) -> str:
+    return "; ".join([_kind(search), *_unusual(search, USUAL_SEARCH)])
+
+
+def _kind(search: dict[str, Any]) -> str:
     if search["search"] == "sample":
-        return f"{search['candidates']} samples, T {search['temperature']:g}, top-p {search['top_p']:g}"
+        top_k = "" if search["top_k"] == USUAL_TOP_K else f", top-k {search['top_k']}"
+        return f"{search['candidates']} samples, T {search['temperature']:g}, top-p {search['top_p']:g}{top_k}"
     if search["search"] == "greedy":
         return "greedy"
-    return f"{search['num_beams']} beams, length penalty {search['length_penalty']:g}"
+    groups = f" in {search['num_beam_groups']} groups" if search["search"] == "diverse_beam" else ""
+    return f"{search['num_beams']} beams{groups}, length penalty {search['length_penalty']:g}"
+
+
+def _unusual(section: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
+    return [f"`{key}` {_value(section[key])}" for key, value in usual.items() if section[key] != value]
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 # The sweep, on held-out rows of train
@@ -185,7 +242,8 @@ def sweep(results: list[Result]) -> str:
         [
             "## Sweep",
             f"What was chosen was chosen on rows of train that were held out ({_rows_of(results)} rows; trained on the "
-            "rest). MBR: of the model's own candidates. Minutes: of the whole experiment, others beside it on the GPU.",
+            "rest), and so was each training's best epoch. MBR: of the model's own candidates. Minutes: of the whole "
+            "experiment, others beside it on the GPU.",
             table(header, lines),
         ]
     )
@@ -198,32 +256,46 @@ def ablations(results: list[Result]) -> str:
     by_name: dict[str, list[Result]] = {}
     for result in results:
         by_name.setdefault(result["experiment"], []).append(result)
+    if BASE not in by_name:
+        raise UserError(f"{RESULTS}/ablations: no result of `{BASE}`, which the others are compared with; run it")
     base = by_name.pop(BASE)
-    lines = []
-    for name, runs in by_name.items():
-        others = MBR if name in SEARCHES else None
-        # Seeds in rows; of each only those that both have.
-        pairs = [(run, other) for run in runs for other in base if run["seed"] == other["seed"]]
-        differences = np.array([_column(run, None) - _column(other, others) for run, other in pairs])
-        by_row, by_seed = differences.mean(axis=0), differences.mean(axis=1)
-        bounds = significance.interval(significance.resampled_means(by_row[:, None], SAMPLES, SEED))[0]
-        numbers = [_signed(by_row.mean()), _interval(bounds), ", ".join(map(_signed, by_seed))]
-        against = "the base's MBR" if others else "the base"
-        lines.append([name, _own(runs[0]), against, *numbers, _verdict(bounds, by_seed)])
+    differences = {name: _differences(runs, base, MBR if name in SEARCHES else None) for name, runs in by_name.items()}
+    lines = [_compared(name, runs, differences[name]) for name, runs in by_name.items() if differences[name]]
     header = ["", "parameters", "against", "difference", "95 %", "of each seed", ""]
-    seeds = ", ".join(str(result["seed"]) for result in base)
+    seeds = ", ".join(map(str, sorted({result["seed"] for result in base})))
+    left_out = ", ".join(name for name in by_name if not differences[name])
     return "\n\n".join(
         [
             "## Ablations",
             f"One thing changed, seeds {seeds}, {_rows_of(base)} rows of train that were held out. The difference of "
             "the mean over seeds and its paired interval over rows, which does not know how much seeds differ: "
-            "undecided where 0 lies in it, or where seeds disagree on the sign. The weights were 4-bit values before "
-            "anything was trained: NF4 against bf16 is of those.",
+            "undecided where 0 lies in it, or where seeds disagree on the sign. Each training chose its best epoch on "
+            "these same rows. The weights were 4-bit values before anything was trained: NF4 against bf16 is of those.",
             f"The base: {_parameters(base[0], base[0]['run']['models'][0])}; mean {_mean_of(base, None)}, "
             f"MBR of its samples {_mean_of(base, MBR)}.",
             table(header, lines),
         ]
+        + ([f"Left out, for the base has no run of their seeds and rows: {left_out}."] if left_out else [])
     )
+
+
+def _differences(runs: list[Result], base: list[Result], column: str | None) -> dict[str, list[significance.Floats]]:
+    """By data folder, of each seed that both have run there: what the rows gain over that column of the base."""
+    found: dict[str, list[significance.Floats]] = {}
+    for run in runs:
+        for other in base:
+            if (run["on"], run["seed"]) == (other["on"], other["seed"]):
+                found.setdefault(run["on"], []).append(_column(run, None) - _column(other, column))
+    return found
+
+
+def _compared(name: str, runs: list[Result], differences: dict[str, list[significance.Floats]]) -> list[str]:
+    by_row = np.concatenate([np.mean(seeds, axis=0) for seeds in differences.values()])
+    by_seed = np.array([rows.mean() for seeds in differences.values() for rows in seeds])
+    bounds = significance.interval(significance.resampled_means(by_row[:, None], SAMPLES, SEED))[0]
+    numbers = [_signed(by_row.mean()), _interval(bounds), ", ".join(map(_signed, by_seed))]
+    against = "the base's MBR" if name in SEARCHES else "the base"
+    return [name, _own(runs[0]), against, *numbers, _verdict(bounds, by_seed)]
 
 
 def _verdict(bounds: Sequence[float], seeds: significance.Floats) -> str:
@@ -234,8 +306,8 @@ def _verdict(bounds: Sequence[float], seeds: significance.Floats) -> str:
 
 def _own(result: Result) -> str:
     """The overrides of this experiment, those of seeds and of the whole list left out."""
-    left_out = ("run.", "generation.seed")
-    return ", ".join(f"`{each}`" for each in result["overrides"] if not each.startswith(left_out))
+    own = result["overrides"][len(result["set"]) :]
+    return ", ".join(f"`{each}`" for each in own if not each.startswith(("run.", "generation.seed")))
 
 
 def _column(result: Result, column: str | None) -> significance.Floats:
@@ -256,9 +328,10 @@ def true_size(results: list[Result]) -> str:
     for result in results:
         (name,) = result["run"]["models"]
         train, infer = result["train"][name], result["infer"][name]
-        numbers = [f"{train['tokens_per_second']:,.0f}", f"{train['peak_memory_gib']:.1f}"]
+        numbers = [_rate(train), f"{train['peak_memory_gib']:.1f}"]
         rates = [f"{infer['dev']['dialogues_per_second']:.1f}", f"{infer['peak_memory_gib']:.1f}"]
-        lines.append([f"`{name}`", train["base"], *numbers, *rates, train["ran"]["device"]])
+        # Of a full fine-tune nothing is frozen.
+        lines.append([f"`{name}`", train.get("base", ""), *numbers, *rates, train["ran"]["device"]])
     (name,) = results[0]["run"]["models"]
     search = results[0]["models"][name]["generation"]["generation"]
     return "\n\n".join(
@@ -288,7 +361,8 @@ def table(header: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def _rows_of(results: list[Result]) -> int:
-    return len(next(iter(results[0]["rows"].values())))
+    """Of all data folders."""
+    return sum({result["on"]: len(next(iter(result["rows"].values()))) for result in results}.values())
 
 
 def _mean(values: Any) -> str:

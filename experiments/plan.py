@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import Field, field_validator
 
 from yoyak.parameters import Section, check, read_yaml
-from yoyak.preflight import read_params, resolve, resolve_average
+from yoyak.preflight import Params, resolve, resolve_average
 
 
 class Experiment(Section):
@@ -75,20 +75,22 @@ def runs(listed: List) -> list[Run]:
     ]
 
 
-def work(folder: Path, data: str) -> frozenset[str]:
-    """What the project in `folder` trains and writes, each as a hash of all that decides it.
+def work(params: Params, data: str) -> frozenset[str]:
+    """What a project with these parameters trains and writes, each as a hash of all that decides it.
 
     Two runs with one of these in common must not run at once: the second takes it from DVC's cache.
     """
-    params = read_params(folder / "params.yaml")
     given = f"{data} {params.prompts.model_dump_json()} {params.data.model_dump_json()}"
+    jobs = {name: resolve(params, name, pin=None) for name in params.run.models}
+    trained = {name: f"{name} {job.training.model_dump_json()}" for name, job in jobs.items()}
     found = set()
-    for name in params.run.models:
-        jobs = resolve(params, name, pin=None)
-        trained = f"{given} {name} {jobs.training.model_dump_json()}"
-        found |= {_hash(trained), _hash(f"{trained} {jobs.generation.model_dump_json()}")}
+    for name, job in jobs.items():
+        found.add(_hash(f"{given} {trained[name]}"))
+        found.add(_hash(f"{given} {trained[name]} {job.generation.model_dump_json()}"))
     for name in params.run.averaged:
-        found.add(_hash(f"{given} {resolve_average(params, name, pins={}).model_dump_json()}"))
+        average = resolve_average(params, name, pins={})
+        training = " ".join(trained[member] for member in average.members)
+        found.add(_hash(f"{given} {training} {average.model_dump_json()}"))
     for name in params.run.untuned:
         found.add(_hash(f"{given} untuned {name} {resolve(params, name, pin=None).generation.model_dump_json()}"))
     return frozenset(found)

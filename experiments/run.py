@@ -1,19 +1,22 @@
 """Run a list of experiments through the stages, several at once, and keep of each one small JSON.
 
     python experiments/fold_data.py data/raw folds
-    python experiments/run.py experiments/sweep.yaml --data folds --out results --gpus 8 --per-gpu 2
+    python experiments/run.py experiments/sweep.yaml --data folds --out experiments/results/sweep --gpus 8 --per-gpu 2
 
 Each experiment is `dvc repro` in a copy of the project with a folder of `--data` as its data. Copies share DVC's cache:
-what one has trained or written no other does again. What is in `--out` is not run again; one that fails is told, its
-log kept, and the rest go on. Ends with exit status 1 where one failed, and 0 where the deadline left some for later.
+what one has trained or written no other does again. What is in `--out` is not run again, and must have been made with
+the parameters of today; one that fails is told, its log kept, and the rest go on. Ends with exit status 1 where one
+failed, and 0 where the deadline left some for later.
 """
 
 import argparse
 import json
 import os
 import sys
+import tempfile
 import time
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +28,7 @@ from plan import Run
 
 from yoyak import machine, weights
 from yoyak.errors import UserError, exits_with_one_line
-from yoyak.parameters import read_yaml
+from yoyak.preflight import Params, read_params
 from yoyak.records import read_json
 
 SAID_LINES = 12
@@ -40,7 +43,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=Path(".cache/experiments"), help="copies, and DVC's cache for them"
     )
-    parser.add_argument("--gpus", type=int, default=1, help="0: on the CPU")
+    parser.add_argument("--gpus", type=int, help="0: on the CPU; default: 1 where there is one")
     parser.add_argument("--per-gpu", type=int, default=1, help="experiments at once on each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after so many no experiment starts")
     parser.add_argument("--only", nargs="*", help="experiments of these names alone")
@@ -51,15 +54,27 @@ def arguments() -> argparse.Namespace:
 @exits_with_one_line
 def main() -> None:
     asked = arguments()
+    slots = _slots(asked)
     listed = plan.read_list(asked.list)
-    chosen = [run for run in plan.runs(listed) if not asked.only or run.experiment in asked.only]
-    waiting = [run for run in chosen if not _result(asked, run).exists()]
-    asked.out.mkdir(parents=True, exist_ok=True)
+    chosen = _chosen(asked, listed)
+    made_of = {run.name: _made_of(asked, listed, run) for run in chosen}
+    waiting = [run for run in chosen if not _is_there(_result(asked, run), made_of[run.name].told)]
     print(f"{len(waiting)} of {len(chosen)} experiments to run", flush=True)
-    needs = {run.name: _prepared(asked, listed, run) for run in waiting}
-    _fetch_weights(asked, waiting)
-    failed = _run_all(asked, {run.name: run for run in waiting}, needs)
+    _fetch_weights({source: key for run in waiting for source, key in made_of[run.name].weights.items()})
+    for run in waiting:
+        # After their weights were fetched: the copies cannot pin what they have not in their lock file.
+        folder, cache, data = _folder(asked, run), asked.work / "cache", asked.data / run.data
+        copies.make(folder, cache, data, listed.params, list(run.overrides))
+    asked.out.mkdir(parents=True, exist_ok=True)
+    failed = _run_all(asked, slots, {run.name: run for run in waiting}, made_of)
     sys.exit(1 if failed else 0)
+
+
+def _chosen(asked: argparse.Namespace, listed: plan.List) -> list[Run]:
+    for name in asked.only or []:
+        if name not in listed.experiments:
+            raise UserError(f"--only {name}: {asked.list} has {', '.join(listed.experiments)}")
+    return [run for run in plan.runs(listed) if not asked.only or run.experiment in asked.only]
 
 
 def _result(asked: argparse.Namespace, run: Run) -> Path:
@@ -72,38 +87,73 @@ def _folder(asked: argparse.Namespace, run: Run) -> Path:
     return path
 
 
-def _prepared(asked: argparse.Namespace, listed: plan.List, run: Run) -> frozenset[str]:
-    """Its copy, whose parameters have been checked, and what it will train and write."""
-    data = asked.data / run.data
+@dataclass(frozen=True)
+class MadeOf:
+    """What an experiment is made of, its parameters checked."""
+
+    needs: frozenset[str]
+    """What it trains and writes: see `plan.work`."""
+    weights: dict[str, str]
+    """Sources of base weights, each with its key in `params.yaml`."""
+    told: dict[str, Any]
+    """Of its JSON: what today's list must agree with."""
+
+
+def _made_of(asked: argparse.Namespace, listed: plan.List, run: Run) -> MadeOf:
+    data, where = asked.data / run.data, f"{asked.list}: {run.experiment}"
     if not data.is_dir():
-        raise UserError(f"{asked.list}: {run.experiment}: no folder {data}; `python experiments/fold_data.py` makes it")
-    folder = _folder(asked, run)
-    try:
-        copies.make(folder, asked.work / "cache", data, listed.params, list(run.overrides))
-    except InvalidArgumentError as error:
-        raise UserError(f"{asked.list}: {run.experiment}: {error.__cause__ or error}") from None
-    return plan.work(folder, run.data)
+        raise UserError(f"{where}: no folder {data}; `python experiments/fold_data.py` makes it")
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        try:
+            copies.write_params(path, data, listed.params, list(run.overrides))
+        except InvalidArgumentError as error:
+            raise UserError(f"{where}: {error.__cause__ or error}") from None
+        try:
+            params = read_params(path)
+        except UserError as error:
+            raise UserError(f"{where}: {str(error).replace(folder + '/', '')}") from None
+    needs, sources = plan.work(params, run.data), _sources(params, where)
+    told = {"needs": sorted(needs), "params": listed.params, "set": listed.set, "overrides": run.overrides}
+    # As it will be read: JSON has no tuples.
+    return MadeOf(needs, sources, json.loads(json.dumps(told)))
 
 
-def _fetch_weights(asked: argparse.Namespace, runs: list[Run]) -> None:
-    """Converted before the copies, which would all do it at once."""
-    sources = {}
-    for run in runs:
-        params = read_yaml(_folder(asked, run) / "params.yaml")
-        sources |= {
-            params["models"][name]["weights"]: f"models.{name}.weights"
-            for name in [*params["run"]["models"], *params["run"]["untuned"]]
-        }
+def _sources(params: Params, where: str) -> dict[str, str]:
+    sources = {
+        params.models[name]["weights"]: f"{where}: models.{name}.weights"
+        for name in [*params.run.models, *params.run.untuned]
+    }
     for source, key in sources.items():
-        # A folder is loaded from where it is, and reading it takes time.
-        if not Path(source).expanduser().is_dir():
+        if source.startswith(("./", "../")):
+            raise UserError(f"{key}: each experiment runs in a folder of its own; write {Path(source).resolve()}")
+    return sources
+
+
+def _is_there(result: Path, told: dict[str, Any]) -> bool:
+    """Whether this experiment has been run, as it is today."""
+    if not result.exists():
+        return False
+    found = read_json(result)
+    for key, value in told.items():
+        if found.get(key) != value:
+            raise UserError(f"{result}: was made with other parameters ({key}); remove it, or choose another --out")
+    return True
+
+
+def _fetch_weights(sources: dict[str, str]) -> None:
+    """Converted before the copies run, which would all do it at once."""
+    for source, key in sources.items():
+        # A folder is loaded from where it is, and reading it takes time; what is from scratch is loaded from nowhere.
+        local = source.startswith(("/", "~")) and Path(source).expanduser().is_dir()
+        if not local and source != "scratch":
             weights.fetch(source, weights.pin(source, key))
 
 
-def _run_all(asked: argparse.Namespace, runs: dict[str, Run], needs: dict[str, frozenset[str]]) -> set[str]:
+def _run_all(asked: argparse.Namespace, slots: list[str], runs: dict[str, Run], made_of: dict[str, MadeOf]) -> set[str]:
     """Names of those that failed."""
-    started, slots = time.monotonic(), _slots(asked)
-    at_once = len(slots)
+    started, at_once = time.monotonic(), len(slots)
+    needs = {name: made_of[name].needs for name in runs}
     waiting, done, failed = list(runs), set(), set()
     running: dict[Future[bool], tuple[str, str]] = {}
     with ThreadPoolExecutor(at_once) as pool:
@@ -113,7 +163,7 @@ def _run_all(asked: argparse.Namespace, runs: dict[str, Run], needs: dict[str, f
                 for name in ready[: len(slots)]:
                     waiting.remove(name)
                     slot = slots.pop(0)
-                    running[pool.submit(_run, asked, runs[name], slot, at_once)] = name, slot
+                    running[pool.submit(_run, asked, runs[name], made_of[name].told, slot, at_once)] = name, slot
             if not running:
                 break
             for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -126,16 +176,22 @@ def _run_all(asked: argparse.Namespace, runs: dict[str, Run], needs: dict[str, f
 
 def _slots(asked: argparse.Namespace) -> list[str]:
     """`CUDA_VISIBLE_DEVICES` of each place, so that the first experiments are spread over all GPUs."""
+    import torch
+
+    # Of those that CUDA_VISIBLE_DEVICES names.
+    there = torch.cuda.device_count()
+    wanted = min(1, there) if asked.gpus is None else asked.gpus
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    gpus = seen.split(",") if seen else [str(gpu) for gpu in range(asked.gpus)]
-    if asked.gpus > len(gpus):
-        raise UserError(
-            f"--gpus {asked.gpus}: CUDA_VISIBLE_DEVICES names {len(gpus)}; lower the one or widen the other"
-        )
-    return (gpus[: asked.gpus] or [""]) * asked.per_gpu
+    if wanted > there:
+        limit = f" (CUDA_VISIBLE_DEVICES is {seen!r})" if seen is not None else ""
+        raise UserError(f"--gpus {wanted}: PyTorch finds {there}{limit}; give as many as there are, or 0 for the CPU")
+    if not wanted:
+        print("no GPU is used: on the CPU", flush=True)
+    gpus = seen.split(",") if seen else [str(gpu) for gpu in range(there)]
+    return (gpus[:wanted] or [""]) * asked.per_gpu
 
 
-def _run(asked: argparse.Namespace, run: Run, gpu: str, at_once: int) -> bool:
+def _run(asked: argparse.Namespace, run: Run, told: dict[str, Any], gpu: str, at_once: int) -> bool:
     """Whether it ended well."""
     folder, log, result = _folder(asked, run).resolve(), asked.out / f"{run.name}.log", _result(asked, run)
     cores = str(max(1, (os.cpu_count() or 1) // at_once))
@@ -152,7 +208,7 @@ def _run(asked: argparse.Namespace, run: Run, gpu: str, at_once: int) -> bool:
         "experiment": run.experiment,
         "on": run.data,
         "seed": run.seed,
-        "overrides": list(run.overrides),
+        **told,
         "minutes": round(minutes, 2),
         "commit": asked.commit or machine.commit(),
     }

@@ -1,7 +1,7 @@
 """The shapes of models whose weights need a hub, with random weights, and data to drive them through the stages.
 
     python experiments/true_size.py FOLDER data/raw --llama TOKENIZER --qwen TOKENIZER
-    python experiments/run.py FOLDER/true_size.yaml --data FOLDER/data --out results --gpus 4
+    python experiments/run.py FOLDER/true_size.yaml --data FOLDER/data --out experiments/results/true_size --gpus 4
 
 FOLDER gets a model folder of each shape (46 GB in all), the list of experiments and their data: the longest rows of
 train and others, 128 in all, and 64 of dev. The tokenizers are folders with Llama-3's and Qwen's; chat templates are

