@@ -22,6 +22,7 @@ from yoyak.diagnostics import Diagnosis
 from yoyak.ensemble import ENSEMBLE
 from yoyak.errors import UserError
 from yoyak.marks import pieces
+from yoyak.parameters import read_yaml
 from yoyak.records import Prediction, read_json, read_records
 from yoyak.report import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
 from yoyak.rouge import Metric
@@ -76,6 +77,7 @@ def _summary_of_the_run() -> dict[str, Any]:
     joined = _of_ensemble("metrics/ensemble.json")
     breakdowns = _read_table(Path("scores/breakdowns.csv"))
     models = [name for name in scores["models"] if not is_baseline(name)]
+    averaged = read_yaml(Path("params.yaml"))["run"]["averaged"]
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))
@@ -90,7 +92,7 @@ def _summary_of_the_run() -> dict[str, Any]:
         "fault_names": FAULTS,
         "what_faults_mean": WHAT_FAULTS_MEAN,
         "models": models,
-        "pictures": _pictures([name for name in models if Path(f"metrics/train/{name}.json").exists()], breakdowns),
+        "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
         "breakdowns": _groups(breakdowns),
     }
 
