@@ -1,7 +1,7 @@
 """The final models, from CSV files to summaries: train those of `final.yaml`, summarise a CSV, and ensemble.
 
     make final DATA=folder GPUS=8
-    python experiments/final.py folder --predict further.csv --gpus 8 --per-gpu 1
+    python experiments/final.py folder --predict further.csv --gpus 4 --per-gpu 2
 
 FOLDER has train.csv and dev.csv, and test.csv unless `--predict` names another file. Where that file has summaries,
 too, it is scored. What is trained already, on the same rows, is not trained again.

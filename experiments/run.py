@@ -1,7 +1,7 @@
 """Run a list of experiments through the stages, several at once, and keep of each one small JSON.
 
     python experiments/fold_data.py data/raw folds
-    python experiments/run.py experiments/sweep.yaml --data folds --out experiments/results/sweep --gpus 8 --per-gpu 2
+    python experiments/run.py experiments/sweep.yaml --data folds --out experiments/results/sweep --gpus 4 --per-gpu 3
 
 Each experiment is `dvc repro` in a copy of the project with a folder of `--data` as its data. Copies share DVC's cache:
 what one has trained or written no other does again. What is in `--out` is not run again, and must have been made with
