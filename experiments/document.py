@@ -6,51 +6,44 @@
 section is there where its folder is; a test writes the document anew and compares.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import words
 from collect import MBR
+from words import Result
 
 from yoyak import significance
 from yoyak.errors import UserError, exits_with_one_line
 from yoyak.parameters import read_yaml
+from yoyak.plots import draw_leaderboard
 from yoyak.records import read_json
 from yoyak.scoring import what_was_counted
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 DOCUMENT = HERE.parent / "docs/results.md"
+PICTURE = DOCUMENT.with_suffix(".png")
+ALT = (
+    "Mean ROUGE of models and ensembles on dev with 95 % intervals, the best on top; in grey what was not trained here"
+)
+SCORES = ["R-1", "R-2", "R-L", "mean", "sum"]
+LEAD = "lead-2, the first two turns"
 SAMPLES, SEED = 10_000, 0
 """Of the bootstrap of paired differences."""
 BASE = "base"
 """The ablation that others are compared with."""
 SEARCHES = ("beam",)
 """Ablations of how a trained model is asked: beams are set against MBR over samples."""
-USUAL_TRAINING = {
-    "schedule": "cosine",
-    "warmup_ratio": 0.03,
-    "weight_decay": 0.0,
-    "max_grad_norm": 1.0,
-    "label_smoothing": 0.0,
-    "loss_on": "summary",
-}
-USUAL_SEARCH = {
-    "min_new_tokens": 0,
-    "no_repeat_ngram_size": 0,
-    "repetition_penalty": 1.0,
-    "script_guard": True,
-    "load_in_4bit": False,
-}
-USUAL_TOP_K = 50
-"""What is not told of a run's parameters: the head of the document says it once."""
-Result = dict[str, Any]
 
 
 @exits_with_one_line
 def main() -> None:
     DOCUMENT.write_text(document(RESULTS), encoding="utf-8")
+    if results := read_results(RESULTS / "final"):
+        draw(results, PICTURE)
     print(f"{DOCUMENT}: written")
 
 
@@ -59,8 +52,8 @@ def document(folder: Path) -> str:
     sections = {"final": final, "sweep": sweep, "ablations": ablations, "true_size": true_size}
     found = {name: read_results(folder / name) for name in sections}
     written = [sections[name](results) for name, results in found.items() if results]
-    parts = [HEAD, _usual(), *written] if written else [HEAD, "Nothing has been run yet."]
-    return "\n\n".join(parts) + "\n"
+    parts = [HEAD, f"What a run's parameters do not name was: {words.usual()}.", *written]
+    return "\n\n".join(parts if written else [HEAD, "Nothing has been run yet."]) + "\n"
 
 
 def read_results(folder: Path) -> list[Result]:
@@ -76,82 +69,133 @@ in `experiments/anchors.yaml`. Scores are percent. Which lists of experiments ma
 [experiments/](../experiments/README.md)."""
 
 
-def _usual() -> str:
-    usual = {**USUAL_TRAINING, **USUAL_SEARCH, "top_k": USUAL_TOP_K}
-    told = ", ".join(f"`{key}` {_value(value)}" for key, value in usual.items())
-    return f"What a run's parameters do not name was: {told}; no topic in train's prompts."
-
-
 # Final models, on dev
 
 
 def final(results: list[Result]) -> str:
-    lines = [line for result in results for line in _lines_of(result)]
-    lead = ["lead-2, the first two turns", *_scores(results[0]["scores"]["models"]["baseline/lead_2"]), *[""] * 4]
-    anchors = [
-        [entry["name"], "", "", "", f"{entry['rouge_mean']:.1f}", "", "", "", "", "", ""]
-        for entry in read_yaml(HERE / "anchors.yaml")["anchors"]
-    ]
-    header = ["", "R-1", "R-2", "R-L", "mean", "sum", "95 %", "train tokens/s", "minutes", "peak GiB", "parameters"]
     scored = results[0]["scores"]["scoring"]
     return "\n\n".join(
         [
             "## Dev",
-            f"{_rows_of(results)} rows of dev, one reference; {what_was_counted(scored)}. Minutes: training and the "
-            "summaries of dev and four rows, loading left out. Peak memory: of training, of inference. Each training "
-            "chose its best epoch on dev, too, and each row is a further look at it.",
-            table(header, [*lines, lead, *anchors]),
+            f"{_rows_of(results)} rows of dev, one reference; {what_was_counted(scored)}. Each line is a look at dev, "
+            "each training chose its best epoch there, too, and 95 % is the interval of the mean over these rows.",
+            f"![{ALT}]({PICTURE.name})",
+            table(
+                ["", "weights", *SCORES, "95 %", "MBR of its own"],
+                map(_line, _leaderboard(results)),
+            ),
+            "MBR of its own: of the model's own candidates the one most like the others. Ensembles are "
+            "cross-validated: each fold of dev is summarised with weights that were learned without it.",
+            "### What the ensembles gain",
             _gains(results),
+            "### What they are made of, and what they took",
+            f"On {_devices(results)}, several experiments at once on each. Minutes: training and the summaries of dev "
+            "and four rows, loading left out. Peak memory in GiB: of training, of inference.",
+            _costs(results),
         ]
     )
 
 
-def _lines_of(result: Result) -> list[list[str]]:
-    """Of each model that this result is the first to have, and of the ensemble."""
-    models = result["run"]["models"]
-    lines = []
+class Line(NamedTuple):
+    """Of the leaderboard."""
+
+    name: str
+    of: str
+    """The entry of `params.yaml` whose weights it has, or what was combined."""
+    scores: dict[str, Any]
+    """As `metrics/scores.json` has them; of an anchor the mean alone."""
+    own: str = ""
+    """What MBR of its own candidates scores."""
+    trained: bool = True
+
+
+def _leaderboard(results: list[Result]) -> list[Line]:
+    """The best first, with the anchors among them."""
+    lead = Line(LEAD, "", results[0]["scores"]["models"]["baseline/lead_2"], trained=False)
+    anchors = [Line(entry["name"], "", entry, trained=False) for entry in read_yaml(HERE / "anchors.yaml")["anchors"]]
+    lines = [line for result in results for line in _scored(result)]
+    return sorted([*lines, lead, *anchors], key=lambda line: -line.scores["rouge_mean"])
+
+
+def _scored(result: Result) -> Iterator[Line]:
+    """Of each model that this result is the first to have, and of an ensemble of several."""
+    scores, report = result["scores"]["models"], result["ensemble"]
+    models, averaged = result["run"]["models"], result["averaged"]
     for name in result["run"]["untuned"]:
-        entry, infer = result["scores"]["models"][f"baseline/untuned_{name}"], result["infer"][f"untuned_{name}"]
-        lines.append([f"{name}, untuned", *_scores(entry), "", _minutes(None, infer), _peak(None, infer), ""])
+        yield Line(f"{name}, untuned", _base(result, name), scores[f"baseline/untuned_{name}"], trained=False)
     if len(models) == 1:
-        (name,) = models
-        train, infer = result["train"][name], result["infer"][name]
-        told = [_rate(train), _minutes(train, infer), _peak(train, infer)]
-        lines.append([f"**{name}**", *_scores(result["scores"]["models"][name]), *told, _parameters(result, name)])
-    for name, job in result["averaged"].items():
-        entry, infer = result["scores"]["models"][name], result["infer"][name]
-        told = ["", _minutes(None, infer), _peak(None, infer), _search(job["generation"])]
-        lines.append([f"**{name}**: logits of {', '.join(job['members'])} averaged", *_scores(entry), *told])
-    lines.append([*_of_ensemble(result), "", "", "", ""])
-    return lines
+        own = f"{report['cross_validated']['rouge_mean']:.2f}" if report["gain"] else ""
+        yield Line(models[0], _base(result, models[0]), scores[models[0]], own)
+    for name, job in averaged.items():
+        yield Line(name, f"logits of {', '.join(job['members'])}", scores[name])
+    if len(models) + len(averaged) > 1:
+        members = ", ".join([*models, *averaged])
+        if report["gain"]:
+            yield Line(result["experiment"], f"MBR of {members}", report["cross_validated"])
+        else:  # `ensemble.strategy: best`: no MBR was tried.
+            yield Line(result["experiment"], f"the best of {members}", report["ensemble"])
 
 
-def _of_ensemble(result: Result) -> list[str]:
-    """What was combined and how, and its scores."""
-    report, scored = result["ensemble"], [*result["run"]["models"], *result["averaged"]]
-    members = "its own candidates" if len(scored) == 1 else ", ".join(scored)
-    if not report["gain"]:
-        # `ensemble.strategy: best`: no MBR was tried.
-        return [f"{result['experiment']}: the best on dev of {', '.join(scored)}", *_scores(report["ensemble"])]
-    used = "MBR" if report["used"] == "mbr" else "MBR (not used: its gain may be chance)"
-    return [f"{result['experiment']}: {used} of {members}", *_scores(report["cross_validated"])]
+def _line(line: Line) -> list[str]:
+    name = f"**{line.name}**" if line.trained else line.name
+    if "ci95" not in line.scores:
+        return [name, "", "", "", "", f"{line.scores['rouge_mean']:.1f}", "", "", ""]
+    return [name, line.of, *_scores(line.scores), line.own]
+
+
+def draw(results: list[Result], path: Path) -> None:
+    """The leaderboard; bars of what was not trained here are grey, and an anchor's has no interval."""
+    entries = {}
+    for line in _leaderboard(results):
+        mean = line.scores["rouge_mean"]
+        entries[line.name if line.trained else f"baseline/{line.name}"] = {"ci95": [mean, mean]} | line.scores
+    draw_leaderboard({"models": entries, "scoring": results[0]["scores"]["scoring"]}, path)
+
+
+def _base(result: Result, name: str) -> str:
+    """The entry of the project's own `params.yaml` that has these weights."""
+    weights = result["models"][name]["generation"]["model"]["weights"]
+    entries = read_yaml(HERE.parent / "params.yaml")["models"]
+    return next((f"`{key}`" for key, entry in entries.items() if entry.get("weights") == weights), Path(weights).name)
 
 
 def _gains(results: list[Result]) -> str:
-    header = ["ensemble", "members", "gain over the best member", "95 %", "p"]
     lines = []
     for result in results:
-        gain = result["ensemble"]["gain"]
-        scored = [*result["run"]["models"], *result["averaged"]]
-        if len(scored) > 1 and gain:
-            numbers = [_signed(gain["rouge_mean"]), _interval(gain["ci95"]), f"{gain['p']:.4f}"]
-            lines.append([result["experiment"], ", ".join(scored), *numbers])
+        gain, models = result["ensemble"]["gain"], [*result["run"]["models"], *result["averaged"]]
+        if len(models) > 1 and gain:
+            best = max(models, key=lambda name: np.mean(result["rows"][name]))
+            alike = _column(result, MBR) - _column(result, best)
+            learned = [_signed(gain["rouge_mean"]), _interval(gain["ci95"]), f"{gain['p']:.4f}"]
+            lines.append([result["experiment"], *learned, best, _signed(alike.mean()), _interval(_paired(alike))])
     if not lines:
         return "No ensemble has run."
+    header = ["", "cross-validated", "95 %", "p", "best member", "all alike", "95 %"]
     return (
-        "Gains are cross-validated: each fold of dev is summarised with members and weights that were chosen without "
-        f"it, and compared, row by row, with the member that is best on the others.\n\n{table(header, lines)}"
+        "Cross-validated: weights and best member are chosen on four fifths of dev and compared, row by row, on the "
+        "other. All alike: MBR whose members have the same weight, so that nothing is learned on dev, against the "
+        f"member that turned out best there.\n\n{table(header, lines)}"
     )
+
+
+def _costs(results: list[Result]) -> str:
+    lines = []
+    for result in results:
+        models = result["run"]["models"]
+        for name in models if len(models) == 1 else []:
+            train, infer = result["train"][name], result["infer"][name]
+            told = [_rate(train), _minutes(train, infer), _peak(train, infer)]
+            lines.append([name, words.parameters(result, name), *told])
+        for name, job in result["averaged"].items():
+            infer = result["infer"][name]
+            told = ["", _minutes(None, infer), _peak(None, infer)]
+            lines.append([name, words.searched(job["generation"]), *told])
+    return table(["", "parameters", "train tokens/s", "minutes", "peak"], lines)
+
+
+def _devices(results: list[Result]) -> str:
+    found = {train["ran"]["device"] for result in results for train in result["train"].values()}
+    return " and ".join(sorted(found))
 
 
 def _scores(entry: dict[str, Any]) -> list[str]:
@@ -173,80 +217,54 @@ def _peak(train: dict[str, Any] | None, infer: dict[str, Any]) -> str:
     return ", ".join(f"{each['peak_memory_gib']:.1f}" for each in (train, infer) if each)
 
 
-def _parameters(result: Result, name: str) -> str:
-    """What of a model's parameters is tuned, as they were."""
-    job, search = result["models"][name]["training"], result["models"][name]["generation"]["generation"]
-    model, training, lora, quantization = (job[key] for key in ("model", "training", "lora", "quantization"))
-    rate, epochs, rows = (training[key] for key in ("learning_rate", "epochs", "effective_batch_size"))
-    told = [
-        f"lr {rate:g}, {epochs:g} epochs, {rows} rows a step",
-        _weights(model, lora, quantization),
-        f"{model['prompt']} prompt" + (", persons as 화자1" if model["persons"] == "speakers" else ""),
-        *(["topic in train's prompts"] if result["prompts"]["train_topic"] else []),
-        *_unusual(training, USUAL_TRAINING),
-        # A full fine-tune goes by ROUGE whatever it says.
-        *(["best epoch by ROUGE"] if lora and training["best_by"] == "rouge" else []),
-    ]
-    return "; ".join([*told, _search(search)])
-
-
-def _weights(model: dict[str, Any], lora: dict[str, Any] | None, quantization: dict[str, Any] | None) -> str:
-    """Which are trained, and as what the others are held."""
-    if not lora or not quantization:
-        return f"all weights, {model['dtype']}"
-    held = quantization["type"].upper() if quantization["load_in_4bit"] else model["dtype"]
-    return f"r {lora['r']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}; {held} base"
-
-
-def _search(search: dict[str, Any]) -> str:
-    return "; ".join([_kind(search), *_unusual(search, USUAL_SEARCH)])
-
-
-def _kind(search: dict[str, Any]) -> str:
-    if search["search"] == "sample":
-        top_k = "" if search["top_k"] == USUAL_TOP_K else f", top-k {search['top_k']}"
-        return f"{search['candidates']} samples, T {search['temperature']:g}, top-p {search['top_p']:g}{top_k}"
-    if search["search"] == "greedy":
-        return "greedy"
-    groups = f" in {search['num_beam_groups']} groups" if search["search"] == "diverse_beam" else ""
-    return f"{search['num_beams']} beams{groups}, length penalty {search['length_penalty']:g}"
-
-
-def _unusual(section: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:
-    return [f"`{key}` {_value(section[key])}" for key, value in usual.items() if section[key] != value]
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
 # The sweep, on held-out rows of train
 
 
 def sweep(results: list[Result]) -> str:
-    lines = [
-        [
-            result["experiment"],
-            _parameters(result, result["run"]["models"][0]),
-            result["on"],
-            *(_mean(result["rows"][column]) for column in (result["run"]["models"][0], MBR)),
-            _interval(result["scores"]["models"][result["run"]["models"][0]]["ci95"]),
-            f"{result['minutes']:.1f}",
-        ]
-        for result in results
-    ]
-    header = ["", "parameters", "held out", "mean", "its MBR", "95 % of the mean", "minutes"]
+    by_base: dict[str, list[Result]] = {}
+    for result in results:
+        by_base.setdefault(_base(result, result["run"]["models"][0]), []).append(result)
     return "\n\n".join(
         [
             "## Sweep",
             f"What was chosen was chosen on rows of train that were held out ({_rows_of(results)} rows; trained on the "
-            "rest), and so was each training's best epoch. MBR: of the model's own candidates. Minutes: of the whole "
-            "experiment, others beside it on the GPU.",
-            table(header, lines),
+            f"rest), and so was each training's best epoch. On {_devices(results)}, several experiments at once on "
+            "each. MBR: of the model's own candidates. The difference is to the first line, row by row, with its "
+            "paired interval, which does not know how much seeds differ.",
+            *(_swept(base, runs) for base, runs in by_base.items()),
         ]
     )
+
+
+def _swept(base: str, results: list[Result]) -> str:
+    """Of one model: the experiment that changes nothing, and the others, the best first."""
+    plain = {(run["on"], run["seed"]): run for run in results if not _own(run)}
+    others = sorted((run for run in results if _own(run)), key=lambda run: -float(np.mean(_column(run, None))))
+    lines = [
+        [
+            run["experiment"],
+            _own(run),
+            run["on"],
+            *(_mean(_column(run, column)) for column in (None, MBR)),
+            _difference(run, plain.get((run["on"], run["seed"]))),
+        ]
+        for run in [*plain.values(), *others]
+    ]
+    header = ["", "changed", "held out", "mean", "MBR", "difference"]
+    told = f": {words.parameters(run, run['run']['models'][0])}" if (run := next(iter(plain.values()), None)) else ""
+    return f"### {base}\n\nNothing changed{told}.\n\n{table(header, lines)}"
+
+
+def _difference(run: Result, base: Result | None) -> str:
+    if base is None or base is run:
+        return ""
+    rows = _column(run, None) - _column(base, None)
+    return f"{_signed(rows.mean())} {_interval(_paired(rows))}"
+
+
+def _paired(rows: significance.Floats) -> significance.Floats:
+    """Interval of the mean of differences."""
+    return significance.interval(significance.resampled_means(rows[:, None], SAMPLES, SEED))[0]
 
 
 # Ablations, three seeds each, paired with the base
@@ -271,7 +289,7 @@ def ablations(results: list[Result]) -> str:
             "the mean over seeds and its paired interval over rows, which does not know how much seeds differ: "
             "undecided where 0 lies in it, or where seeds disagree on the sign. Each training chose its best epoch on "
             "these same rows. The weights were 4-bit values before anything was trained: NF4 against bf16 is of those.",
-            f"The base: {_parameters(base[0], base[0]['run']['models'][0])}; mean {_mean_of(base, None)}, "
+            f"The base: {words.parameters(base[0], base[0]['run']['models'][0])}; mean {_mean_of(base, None)}, "
             f"MBR of its samples {_mean_of(base, MBR)}.",
             table(header, lines),
         ]
@@ -292,7 +310,7 @@ def _differences(runs: list[Result], base: list[Result], column: str | None) -> 
 def _compared(name: str, runs: list[Result], differences: dict[str, list[significance.Floats]]) -> list[str]:
     by_row = np.concatenate([np.mean(seeds, axis=0) for seeds in differences.values()])
     by_seed = np.array([rows.mean() for seeds in differences.values() for rows in seeds])
-    bounds = significance.interval(significance.resampled_means(by_row[:, None], SAMPLES, SEED))[0]
+    bounds = _paired(by_row)
     numbers = [_signed(by_row.mean()), _interval(bounds), ", ".join(map(_signed, by_seed))]
     against = "the base's MBR" if name in SEARCHES else "the base"
     return [name, _own(runs[0]), against, *numbers, _verdict(bounds, by_seed)]
@@ -305,9 +323,10 @@ def _verdict(bounds: Sequence[float], seeds: significance.Floats) -> str:
 
 
 def _own(result: Result) -> str:
-    """The overrides of this experiment, those of seeds and of the whole list left out."""
+    """The overrides of this experiment, as its model has them; those of seeds and of the whole list left out."""
     own = result["overrides"][len(result["set"]) :]
-    return ", ".join(f"`{each}`" for each in own if not each.startswith(("run.", "generation.seed")))
+    told = [each for each in own if not each.startswith(("run.", "generation.seed"))]
+    return ", ".join(f"`{each.removeprefix(f'models.{name}.')}`" for each in told for name in result["run"]["models"])
 
 
 def _column(result: Result, column: str | None) -> significance.Floats:
@@ -339,8 +358,8 @@ def true_size(results: list[Result]) -> str:
             "## True sizes",
             "Random weights of the true shapes, the process held to 23 GiB, through the stages: "
             f"{_trained(results)} rows of train with the longest among them, one epoch; {_rows_of(results)} dialogues "
-            f"of dev, {_search(search)}, each summary {search['max_new_tokens']} tokens long, since random weights "
-            "never end one.",
+            f"of dev, {words.searched(search)}, each summary {search['max_new_tokens']} tokens long, since random "
+            "weights never end one.",
             table(header, lines),
         ]
     )

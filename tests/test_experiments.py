@@ -27,13 +27,17 @@ import final
 import fold_data
 import plan
 import run as runner
+import words
 
 LISTS = sorted((ROOT / "experiments").glob("*.yaml"))
 FEW: dict[str, Any] = {
-    "set": ["run.models=[twin]", "run.untuned=[]", "training.epochs=1", "generation.max_new_tokens=24"],
+    "set": [
+        *("run.models=[twin]", "run.untuned=[]", "training.epochs=1"),
+        *("generation.max_new_tokens=24", "generation.candidates=2"),
+    ],
     "data": ["few"],
     "experiments": {
-        "base": ["generation.candidates=2"],
+        "base": [],
         "more": ["generation.candidates=3"],
         # 64 tokens hold no dialogue of the sample.
         "fails": ["+models.twin.max_prompt_tokens=64"],
@@ -258,9 +262,11 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
     text = document.document(tmp_path)
     assert "no run of their seeds and rows: elsewhere." in text
     assert "| elsewhere |" not in text
-    assert "| base | lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; " in text
-    mean = sum(results["more"]["rows"]["twin"]) / 4
-    assert re.search(rf"\| more \| .* \| few \| {mean:.2f} \|", text)
+    assert "Nothing changed: lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; " in text
+    mean, base = (sum(results[name]["rows"]["twin"]) / 4 for name in ("more", "base"))
+    difference = f"{mean - base:+.2f}".replace("-", "−")
+    told = rf"\| more \| `generation.candidates=3` \| few \| {mean:.2f} \| [\d.]+ \| {re.escape(difference)} \["
+    assert re.search(told, text)
     assert re.search(r"\| more \| .*`generation.candidates=3` \| the base \| \+?[\d.−]+ \|", text)
     assert "## True sizes" not in text
     for path in (tmp_path / "ablations").glob("0.*"):
@@ -272,7 +278,7 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
 def test_the_document_names_what_is_unusual(ran: Ran) -> None:
     result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
     job = result["models"]["twin"]
-    usual = document._parameters(result, "twin")
+    usual = words.parameters(result, "twin")
     assert usual == (
         "lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; structured prompt; "
         "2 samples, T 0.7, top-p 0.9"
@@ -281,11 +287,11 @@ def test_the_document_names_what_is_unusual(ran: Ran) -> None:
     job["training"]["training"] |= {"warmup_ratio": 0.1, "loss_on": "text"}
     job["training"]["quantization"]["type"] = "fp4"
     job["generation"]["generation"] |= {"top_k": 0, "script_guard": False}
-    told = document._parameters(result, "twin")
+    told = words.parameters(result, "twin")
     for each in ("FP4 base", "topic in", "`warmup_ratio` 0.1", "`loss_on` text", "top-k 0", "`script_guard` off"):
         assert each in told
     job["training"] |= {"lora": None, "quantization": None}
-    assert "; all weights, fp32; " in document._parameters(result, "twin")
+    assert "; all weights, fp32; " in words.parameters(result, "twin")
 
 
 def test_the_document_of_a_run_without_mbr_or_rate(ran: Ran, tmp_path: Path) -> None:
@@ -294,11 +300,13 @@ def test_the_document_of_a_run_without_mbr_or_rate(ran: Ran, tmp_path: Path) -> 
     result["ensemble"] |= {"used": "best", "gain": None}
     del result["ensemble"]["cross_validated"]
     result["train"]["twin"]["tokens_per_second"] = None
-    for name in ("final", "true_size"):
+    two = result | {"run": result["run"] | {"models": ["twin", "other"]}}
+    for name, each in (("final", two), ("true_size", result)):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "base.json").write_text(json.dumps(result))
+        (tmp_path / name / "base.json").write_text(json.dumps(each))
     text = document.document(tmp_path)
-    assert "| base: the best on dev of twin |" in text
+    assert "| **base** | the best of twin, other |" in text
+    assert "No ensemble has run." in text
     assert "## True sizes" in text
 
 

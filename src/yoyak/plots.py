@@ -40,7 +40,8 @@ def draw_leaderboard(scores: Mapping[str, Any], path: Path) -> None:
             _bars(axes, board["models"])
             axes.set_title(split, loc="left")
             axes.set_xlabel(
-                "mean of ROUGE-1/2/L F1, percent, with 95 % bootstrap interval\n" + what_was_counted(scores["scoring"])
+                "mean of ROUGE-1/2/L F1, percent, with 95 % bootstrap interval\n" + what_was_counted(scores["scoring"]),
+                loc="right",  # Under long names, too, where the axes are narrow.
             )
 
 
