@@ -357,17 +357,20 @@ def true_size(results: list[Result]) -> str:
         [
             "## True sizes",
             "Random weights of the true shapes, the process held to 23 GiB, through the stages: "
-            f"{_trained(results)} rows of train with the longest among them, one epoch; {_rows_of(results)} dialogues "
-            f"of dev, {words.searched(search)}, each summary {search['max_new_tokens']} tokens long, since random "
-            "weights never end one.",
+            f"{_trained(results)}, the longest of train among them, one epoch; {_rows_of(results)} dialogues of dev, "
+            f"{words.searched(search)}, each summary {search['max_new_tokens']} tokens long, since random weights never "
+            "end one.",
             table(header, lines),
         ]
     )
 
 
-def _trained(results: list[Result]) -> int:
+def _trained(results: list[Result]) -> str:
+    """How many rows, and whether that was enough for compiling, which alike shapes have alike."""
     (name,) = results[0]["run"]["models"]
-    return int(results[0]["train"][name]["rows"])
+    train = results[0]["train"][name]
+    compiled = "" if train["compiled"] == "yes" else ", nothing compiled for so few"
+    return f"{train['rows']} rows in {train['steps']} steps{compiled}"
 
 
 # Tables

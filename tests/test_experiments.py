@@ -314,6 +314,21 @@ def test_the_document_is_of_the_results_that_are_committed() -> None:
     assert document.DOCUMENT.read_text(encoding="utf-8") == document.document(document.RESULTS)
 
 
+@pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
+def test_what_the_readme_says_of_them(readme: str) -> None:
+    text = (ROOT / readme).read_text(encoding="utf-8")
+    for result in document.read_results(document.RESULTS / "true_size"):
+        (name,) = result["run"]["models"]
+        train, infer = result["train"][name], result["infer"][name]
+        trained = f"{train['tokens_per_second']:,.0f}/s, {train['peak_memory_gib']:.1f} GiB"
+        summarised = f"{infer['dev']['dialogues_per_second']:.1f}/s, {infer['peak_memory_gib']:.1f} GiB"
+        assert re.search(rf"^\| `{name}` .*\| {trained} \| {summarised} \|$", text, re.MULTILINE)
+    final = {result["experiment"]: result for result in document.read_results(document.RESULTS / "final")}
+    q15 = final["q15_b"]["scores"]["models"]["q15_b"], final["q15_a"]["scores"]["models"]["baseline/untuned_q15_a"]
+    for entry in (*q15, final["ensemble"]["ensemble"]["cross_validated"]):
+        assert f"{entry['rouge_mean']:.1f}" in text
+
+
 @pytest.mark.parametrize(
     ("done", "failed", "starts"),
     [
