@@ -358,8 +358,8 @@ def true_size(results: list[Result]) -> str:
             "## True sizes",
             "Random weights of the true shapes, the process held to 23 GiB, through the stages: "
             f"{_trained(results)}, the longest of train among them, one epoch; {_rows_of(results)} dialogues of dev, "
-            f"{words.searched(search)}, each summary {search['max_new_tokens']} tokens long, since random weights never "
-            "end one.",
+            f"{words.searched(search)}, each summary {search['max_new_tokens']} tokens long, since random weights "
+            "never end one.",
             table(header, lines),
         ]
     )
