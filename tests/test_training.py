@@ -1,8 +1,10 @@
 """What makes training fast changes nothing of what is learned."""
 
+import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given
@@ -255,6 +257,19 @@ def test_curves_go_to_weights_and_biases_if_asked(project: Project) -> None:
     (run,) = (project.root / "wandb").glob("offline-run-*/*.wandb")
     for curve in (b"train/loss", b"train/grad_norm", b"eval/rouge_mean"):
         assert curve in run.read_bytes()
+
+
+def test_a_log_has_a_line_for_each_point_and_each_look_at_dev(project: Project) -> None:
+    project.edit(lambda params: params["models"]["bart_mini"]["training"].update(epochs=2))
+    project.stage("prepare_prompts")
+    said = project.stage("train", "bart_mini").stdout
+    log = pd.read_csv(project.root / "plots/training/bart_mini/plots/metrics/loss.tsv", sep="\t")
+    for step, loss in zip(log["step"], log["loss"], strict=True):
+        assert re.search(rf"^step {step} of 2: loss {loss:.3f}, [\d,]+ tokens/s$", said, re.MULTILINE)
+    dev = pd.read_csv(project.root / "plots/training/bart_mini/epochs.csv")
+    for epoch, loss, rouge in zip(dev["epoch"], dev["loss"], dev["rouge_mean"], strict=True):
+        assert f"\nepoch {epoch:g}: loss on dev {loss:.3f}, ROUGE {rouge:.2f}\n" in said
+    assert "grad_norm" not in said
 
 
 def test_parameters_reach_the_trainer(twin: Path, tmp_path: Path) -> None:

@@ -146,8 +146,8 @@ def together(name: str, members: Mapping[str, Loaded]) -> Loaded | Averaged:
     for other in others:
         if not _same_tokens(members[first], members[other]):
             raise UserError(
-                f"models.{name}.members: {first} and {other} have different tokenizers, so that their logits are of "
-                "different tokens; average models that share one"
+                f"models.{name}.members: {first} and {other} have different tokens, or end with different ones, so "
+                "that their logits cannot be averaged; choose models that share a tokenizer"
             )
         if members[first].encoder.persons != members[other].encoder.persons:
             raise UserError(

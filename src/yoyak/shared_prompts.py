@@ -158,33 +158,19 @@ def shared_prompts(
     layer = module.layer_idx
     if isinstance(kept, Reading):
         kept.layers[layer] = _to_keep(key[0].transpose(0, 1)), _to_keep(value[0].transpose(0, 1))
-        over_prompts = _over_prompts_by_flash if kept.flash else _over_each_prompt
-        return over_prompts(kept, query, key, value, scaling, sliding_window), None
+        if not kept.flash:
+            return _over_each_prompt(kept, query, key, value, scaling, sliding_window), None
+        return packed_rows(
+            *(module, query, key, value, None),
+            cu_seq_lens_q=kept.borders,
+            max_length_q=max(kept.lengths),
+            scaling=scaling,
+            sliding_window=sliding_window,
+        )
     kept.add(layer, key, value)
     if kept.flash and sliding_window is None:
         return _over_answers_by_flash(kept, layer, query, scaling), None
     return _over_answers(kept, layer, query, scaling, sliding_window), None
-
-
-def _over_prompts_by_flash(
-    read: Reading,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scaling: float,
-    sliding_window: int | None,
-) -> torch.Tensor:
-    return packed_rows(
-        None,
-        query,
-        key,
-        value,
-        None,
-        cu_seq_lens_q=read.borders,
-        max_length_q=max(read.lengths),
-        scaling=scaling,
-        sliding_window=sliding_window,
-    )[0]
 
 
 def _over_each_prompt(

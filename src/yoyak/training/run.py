@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from dvclive import Live
-from transformers import EarlyStoppingCallback, TrainerCallback, TrainerState, set_seed
+from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainerState, set_seed
 from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -20,6 +20,7 @@ from yoyak.records import Prompt, read_json, read_records, write_json
 from yoyak.scratch import scratch_folder
 from yoyak.training import memory, qlora, seq2seq
 from yoyak.training.checkpoints import last_checkpoint
+from yoyak.training.progress import StepsBar
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
@@ -69,7 +70,11 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     train, dev = _rows(job, loaded, seen, prompts[1])
     for split in (train, dev):
         machine.check_shortened(split.shortened, len(split.rows), training.limits, name)
-    with Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live:
+    bar = StepsBar(name)
+    with (
+        Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live,
+        bar.progress,
+    ):
         trainer = method.trainer(job, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
         checkpoint_gb = _checkpoint_gb(trainer.model)
         # The best, the last, the next; and the model itself is no larger.
@@ -77,9 +82,12 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         for callback in (
             RoomToSave(training.limits, checkpoint_gb),
             KeepBudget(trainer.budget),
+            bar,
             EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
         ):
             trainer.add_callback(callback)
+        # Which would print a dictionary for each point of the curves.
+        trainer.remove_callback(ProgressCallback)
         if training.tracking.wandb:
             trainer.args.run_name = name
             trainer.add_callback(WandbCallback)
