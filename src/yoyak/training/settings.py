@@ -99,6 +99,7 @@ def trainer_arguments(job: TrainingJob, scratch: Path, rows: int) -> dict[str, A
         "seed": job.seed,
         "data_seed": job.seed,
         "report_to": [],
+        "disable_tqdm": True,
         "use_cpu": device() == "cpu",
         "dataloader_pin_memory": False,
         **precision(job.model.dtype),
