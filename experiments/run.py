@@ -30,6 +30,7 @@ from yoyak import machine, weights
 from yoyak.errors import UserError, exits_with_one_line
 from yoyak.preflight import Params, read_params
 from yoyak.records import read_json
+from yoyak.submission import sha256
 
 SAID_LINES = 12
 """Of a failed experiment's log."""
@@ -114,7 +115,13 @@ def _made_of(asked: argparse.Namespace, listed: plan.List, run: Run) -> MadeOf:
         except UserError as error:
             raise UserError(f"{where}: {str(error).replace(folder + '/', '')}") from None
     needs, sources = plan.work(params, run.data), _sources(params, where)
-    told = {"needs": sorted(needs), "params": listed.params, "set": listed.set, "overrides": run.overrides}
+    told = {
+        "needs": sorted(needs),
+        "params": listed.params,
+        "set": listed.set,
+        "overrides": run.overrides,
+        "rows_sha256": {path.name: sha256(path) for path in sorted(data.glob("*.csv"))},
+    }
     # As it will be read: JSON has no tuples.
     return MadeOf(needs, sources, json.loads(json.dumps(told)))
 
@@ -137,7 +144,9 @@ def _is_there(result: Path, told: dict[str, Any]) -> bool:
     found = read_json(result)
     for key, value in told.items():
         if found.get(key) != value:
-            raise UserError(f"{result}: was made with other parameters ({key}); remove it, or choose another --out")
+            raise UserError(
+                f"{result}: was made with other parameters or data ({key}); remove it, or choose another --out"
+            )
     return True
 
 

@@ -4,9 +4,9 @@
     python experiments/run.py FOLDER/true_size.yaml --data FOLDER/data --out experiments/results/true_size --gpus 4
 
 FOLDER gets a model folder of each shape (46 GB in all), the list of experiments and their data: the longest rows of
-train and others, 128 in all, and 64 of dev. The tokenizers are folders with Llama-3's and Qwen's; chat templates are
-TRL's. Random weights say nothing: memory and rates are what such a run is for. They never end a summary, so that each
-has as many tokens as it may.
+train and others, 512 in all, and 64 of dev. The tokenizers are folders with Llama-3's and Qwen's; chat templates are
+TRL's. Random weights say nothing: memory and rates are what such a run is for. No summary may end before it has as many
+tokens as it may have, so that all shapes have as much to do.
 """
 
 import argparse
@@ -84,7 +84,7 @@ GPU_GIB = 23
 """What a 24 GB card has."""
 NEW_TOKENS = 128
 """Of each summary; of the competition's 99 % have fewer."""
-TRAIN_ROWS, LONGEST_ROWS, DEV_ROWS = 128, 8, 64
+TRAIN_ROWS, LONGEST_ROWS, DEV_ROWS = 512, 8, 64
 
 
 @exits_with_one_line
@@ -139,6 +139,7 @@ def experiments(folder: Path, names: list[str]) -> dict[str, Any]:
             f"limits.gpu_gib={GPU_GIB}",
             "limits.empty_percent=100",
             f"generation.max_new_tokens={NEW_TOKENS}",
+            f"generation.min_new_tokens={NEW_TOKENS}",
         ],
         "data": ["few"],
         "experiments": {f"true_size_{name}": [f"run.models=[{name}]"] for name in names},

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from result import Result
+
 USUAL_TRAINING = {
     "schedule": "cosine",
     "warmup_ratio": 0.03,
@@ -10,8 +12,10 @@ USUAL_TRAINING = {
     "max_grad_norm": 1.0,
     "label_smoothing": 0.0,
     "loss_on": "summary",
+    "best_by": "loss",
 }
 USUAL_SEARCH = {
+    "max_new_tokens": 192,
     "min_new_tokens": 0,
     "no_repeat_ngram_size": 0,
     "repetition_penalty": 1.0,
@@ -19,8 +23,6 @@ USUAL_SEARCH = {
     "load_in_4bit": False,
 }
 USUAL_TOP_K = 50
-Result = dict[str, Any]
-"""What `collect.py` wrote of an experiment."""
 
 
 def usual() -> str:
@@ -30,28 +32,20 @@ def usual() -> str:
 
 
 def parameters(result: Result, name: str) -> str:
-    """Of a trained model."""
-    job, search = result["models"][name]["training"], result["models"][name]["generation"]["generation"]
+    """Of adapters."""
+    resolved = result.figures["models"][name]
+    job, search = resolved["training"], resolved["generation"]["generation"]
     model, training, lora, quantization = (job[key] for key in ("model", "training", "lora", "quantization"))
     rate, epochs, rows = (training[key] for key in ("learning_rate", "epochs", "effective_batch_size"))
+    base = quantization["type"].upper() if quantization["load_in_4bit"] else model["dtype"]
     told = [
         f"lr {rate:g}, {epochs:g} epochs, {rows} rows a step",
-        _weights(model, lora, quantization),
+        f"r {lora['r']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}; {base} base",
         f"{model['prompt']} prompt" + (", persons as 화자1" if model["persons"] == "speakers" else ""),
-        *(["topic in train's prompts"] if result["prompts"]["train_topic"] else []),
+        *(["topic in train's prompts"] if result.figures["prompts"]["train_topic"] else []),
         *_unusual(training, USUAL_TRAINING),
-        # A full fine-tune goes by ROUGE whatever it says.
-        *(["best epoch by ROUGE"] if lora and training["best_by"] == "rouge" else []),
     ]
     return "; ".join([*told, searched(search)])
-
-
-def _weights(model: dict[str, Any], lora: dict[str, Any] | None, quantization: dict[str, Any] | None) -> str:
-    """Which are trained, and as what the others are held."""
-    if not lora or not quantization:
-        return f"all weights, {model['dtype']}"
-    held = quantization["type"].upper() if quantization["load_in_4bit"] else model["dtype"]
-    return f"r {lora['r']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}; {held} base"
 
 
 def searched(search: dict[str, Any]) -> str:
@@ -59,13 +53,12 @@ def searched(search: dict[str, Any]) -> str:
 
 
 def _kind(search: dict[str, Any]) -> str:
-    if search["search"] == "sample":
-        top_k = "" if search["top_k"] == USUAL_TOP_K else f", top-k {search['top_k']}"
-        return f"{search['candidates']} samples, T {search['temperature']:g}, top-p {search['top_p']:g}{top_k}"
     if search["search"] == "greedy":
         return "greedy"
-    groups = f" in {search['num_beam_groups']} groups" if search["search"] == "diverse_beam" else ""
-    return f"{search['num_beams']} beams{groups}, length penalty {search['length_penalty']:g}"
+    if search["search"] == "beam":
+        return f"{search['num_beams']} beams, length penalty {search['length_penalty']:g}"
+    top_k = "" if search["top_k"] == USUAL_TOP_K else f", top-k {search['top_k']}"
+    return f"{search['candidates']} samples, T {search['temperature']:g}, top-p {search['top_p']:g}{top_k}"
 
 
 def _unusual(section: Mapping[str, Any], usual: Mapping[str, Any]) -> list[str]:

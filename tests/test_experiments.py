@@ -28,6 +28,7 @@ import fold_data
 import plan
 import run as runner
 import words
+from result import Result, read_results
 
 LISTS = sorted((ROOT / "experiments").glob("*.yaml"))
 FEW: dict[str, Any] = {
@@ -114,8 +115,8 @@ def test_what_is_there_is_not_run_again(ran: Ran, sample: Path) -> None:
     assert (done.returncode, "0 of 2 experiments to run" in done.stdout) == (0, True), done.stdout + done.stderr
 
 
-def test_one_that_was_made_with_other_parameters_is_refused(
-    ran: Ran, sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_one_that_was_made_with_other_parameters_or_data_is_refused(
+    ran: Ran, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
     changes = {
@@ -126,7 +127,13 @@ def test_one_that_was_made_with_other_parameters_is_refused(
     }
     for key, change in changes.items():
         said = refused(ran[0], sample, content | change, "--only", "more", capsys=capsys, monkeypatch=monkeypatch)
-        assert said.startswith(f"error: {ran[0]}/out/more.few.s42.json: was made with other parameters ({key}); remove")
+        assert said.startswith(
+            f"error: {ran[0]}/out/more.few.s42.json: was made with other parameters or data ({key}); remove"
+        )
+    few = pd.read_csv(sample / "few/dev.csv", dtype=str)
+    fold_data.write(tmp_path / "few", pd.read_csv(sample / "few/train.csv", dtype=str), few.head(3))
+    said = refused(ran[0], tmp_path, content, "--only", "more", capsys=capsys, monkeypatch=monkeypatch)
+    assert "was made with other parameters or data (rows_sha256); remove" in said
 
 
 def refused(
@@ -265,7 +272,7 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
     assert "Nothing changed: lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; " in text
     mean, base = (sum(results[name]["rows"]["twin"]) / 4 for name in ("more", "base"))
     difference = f"{mean - base:+.2f}".replace("-", "−")
-    told = rf"\| more \| `generation.candidates=3` \| few \| {mean:.2f} \| [\d.]+ \| {re.escape(difference)} \["
+    told = rf"\| more \| `generation.candidates=3` \| few \| {mean:.2f} \| {re.escape(difference)} \["
     assert re.search(told, text)
     assert re.search(r"\| more \| .*`generation.candidates=3` \| the base \| \+?[\d.−]+ \|", text)
     assert "## True sizes" not in text
@@ -278,36 +285,29 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
 def test_the_document_names_what_is_unusual(ran: Ran) -> None:
     result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
     job = result["models"]["twin"]
-    usual = words.parameters(result, "twin")
+    usual = words.parameters(Result(result), "twin")
     assert usual == (
         "lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; structured prompt; "
-        "2 samples, T 0.7, top-p 0.9"
+        "2 samples, T 0.7, top-p 0.9; `max_new_tokens` 24"
     )
     result["prompts"]["train_topic"] = True
     job["training"]["training"] |= {"warmup_ratio": 0.1, "loss_on": "text"}
     job["training"]["quantization"]["type"] = "fp4"
     job["generation"]["generation"] |= {"top_k": 0, "script_guard": False}
-    told = words.parameters(result, "twin")
+    told = words.parameters(Result(result), "twin")
     for each in ("FP4 base", "topic in", "`warmup_ratio` 0.1", "`loss_on` text", "top-k 0", "`script_guard` off"):
         assert each in told
-    job["training"] |= {"lora": None, "quantization": None}
-    assert "; all weights, fp32; " in words.parameters(result, "twin")
 
 
-def test_the_document_of_a_run_without_mbr_or_rate(ran: Ran, tmp_path: Path) -> None:
+def test_the_document_of_a_training_that_was_resumed_at_its_end(ran: Ran, tmp_path: Path) -> None:
     result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
-    # As the stages leave them under `ensemble.strategy: best`, and where a training was resumed at its end.
-    result["ensemble"] |= {"used": "best", "gain": None}
-    del result["ensemble"]["cross_validated"]
     result["train"]["twin"]["tokens_per_second"] = None
-    two = result | {"run": result["run"] | {"models": ["twin", "other"]}}
-    for name, each in (("final", two), ("true_size", result)):
+    for name in ("final", "true_size"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "base.json").write_text(json.dumps(each))
+        (tmp_path / name / "base.json").write_text(json.dumps(result))
     text = document.document(tmp_path)
-    assert "| **base** | the best of twin, other |" in text
     assert "No ensemble has run." in text
-    assert "## True sizes" in text
+    assert "| `twin` | 8 in 1 steps, not compiled | 4-bit values in float32 |  |" in text
 
 
 def test_the_document_is_of_the_results_that_are_committed() -> None:
@@ -317,16 +317,21 @@ def test_the_document_is_of_the_results_that_are_committed() -> None:
 @pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
 def test_what_the_readme_says_of_them(readme: str) -> None:
     text = (ROOT / readme).read_text(encoding="utf-8")
-    for result in document.read_results(document.RESULTS / "true_size"):
-        (name,) = result["run"]["models"]
-        train, infer = result["train"][name], result["infer"][name]
-        trained = f"{train['tokens_per_second']:,.0f}/s, {train['peak_memory_gib']:.1f} GiB"
-        summarised = f"{infer['dev']['dialogues_per_second']:.1f}/s, {infer['peak_memory_gib']:.1f} GiB"
-        assert re.search(rf"^\| `{name}` .*\| {trained} \| {summarised} \|$", text, re.MULTILINE)
-    final = {result["experiment"]: result for result in document.read_results(document.RESULTS / "final")}
-    q15 = final["q15_b"]["scores"]["models"]["q15_b"], final["q15_a"]["scores"]["models"]["baseline/untuned_q15_a"]
-    for entry in (*q15, final["ensemble"]["ensemble"]["cross_validated"]):
-        assert f"{entry['rouge_mean']:.1f}" in text
+    for result in read_results(document.RESULTS / "true_size"):
+        train, infer = result.figures["train"][result.model], result.figures["infer"][result.model]
+        trained = f"{result.rate} | {train['peak_memory_gib']:.1f}"
+        summarised = f"{infer['dev']['dialogues_per_second']:.1f} | {infer['peak_memory_gib']:.1f}"
+        assert re.search(rf"^\| `{result.model}` .*\| {trained} \| {summarised} \|$", text, re.MULTILINE)
+    ensemble, *alone = (
+        next(result for result in read_results(document.RESULTS / "final") if result.experiment == name)
+        for name in ("ensemble", "q15_a", "q15_e")
+    )
+    means = [ensemble.rows(name).mean() for name in ensemble.models]
+    untuned = alone[0].figures["scores"]["models"]["baseline/untuned_q15_a"]["rouge_mean"]
+    crossed = ensemble.figures["ensemble"]["cross_validated"]["rouge_mean"]
+    said = [f"{value:.1f}" for value in (untuned, min(means), max(means), alone[1].mbr.mean(), crossed)]
+    section = text[text.index("docs/results.png") :].split("\n## ")[0]
+    assert re.search(r"qwen25_coder_15b.*" + r"[^.\d].*".join(map(re.escape, said)), section, re.DOTALL)
 
 
 @pytest.mark.parametrize(

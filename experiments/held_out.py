@@ -1,0 +1,116 @@
+"""What was tried on rows of train that were held out, for docs/results.md: the sweep, and the ablations."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import words
+from compared import LEVEL, p_values, paired_interval, same_runs
+from markdown import interval, mean, signed, table
+from result import Result, devices, entry_of, rows_of
+
+from yoyak.errors import UserError
+from yoyak.significance import Floats
+
+BASE = "base"
+"""The ablation that others are compared with."""
+
+
+def sweep(results: list[Result]) -> str:
+    by_entry: dict[str, list[Result]] = {}
+    for result in results:
+        by_entry.setdefault(entry_of(result, result.model), []).append(result)
+    return "\n\n".join(
+        [
+            "## Sweep",
+            f"{rows_of(results)} rows of train that were held out, trained on the rest; one training each, whose best "
+            f"epoch was chosen on these rows, too; on {devices(results)}. MBR: of the model's own candidates. "
+            "Differences are to the first line, row by row, with paired 95 % intervals, which know neither how much "
+            "seeds differ nor how many lines are compared. What differs in `generation` alone is the same training.",
+            *(_swept(entry, runs) for entry, runs in by_entry.items()),
+        ]
+    )
+
+
+def _swept(entry: str, results: list[Result]) -> str:
+    """Of one model: the experiment that changes nothing, and the others, the best first."""
+    base = [run for run in results if not run.overrides]
+    others = sorted((run for run in results if run.overrides), key=lambda run: -float(run.own.mean()))
+    lines = [[*_told(run), mean(run.own), "", mean(run.mbr), ""] for run in base]
+    lines += [[*_told(run), *_differences(run, base)] for run in others]
+    header = ["", "changed", "held out", "mean", "difference", "MBR", "difference"]
+    told = f"Nothing changed: {words.parameters(base[0], base[0].model)}.\n\n" if base else ""
+    return f"### `{entry}`\n\n{told}{table(header, lines)}"
+
+
+def _told(run: Result) -> list[str]:
+    return [run.experiment, _listed(run), run.on]
+
+
+def _listed(run: Result) -> str:
+    return ", ".join(f"`{each}`" for each in run.overrides)
+
+
+def _differences(run: Result, base: list[Result]) -> Iterator[str]:
+    others = [other for _, other in same_runs([run], base)]
+    for rows, of_base in ((run.own, [other.own for other in others]), (run.mbr, [other.mbr for other in others])):
+        yield mean(rows)
+        yield "; ".join(
+            f"{signed((rows - there).mean())} {interval(paired_interval(rows - there))}" for there in of_base
+        )
+
+
+def ablations(results: list[Result]) -> str:
+    by_name: dict[str, list[Result]] = {}
+    for result in results:
+        by_name.setdefault(result.experiment, []).append(result)
+    if BASE not in by_name:
+        raise UserError(f"experiments/results/ablations: no result of `{BASE}`, which others are compared with; run it")
+    base = by_name.pop(BASE)
+    compared = {name: _by_seed(runs, base) for name, runs in by_name.items()}
+    left_out = ", ".join(name for name, differences in compared.items() if not differences)
+    seeds = ", ".join(map(str, sorted({result.seed for result in base})))
+    return "\n\n".join(
+        [
+            "## Ablations",
+            f"One thing changed, seeds {seeds}, {rows_of(base)} rows of train that were held out. The difference of "
+            "the mean over seeds, its paired interval over rows, and its p by swaps, Holm-corrected for all lines: "
+            f"undecided where p is above {LEVEL}, or where seeds disagree on the sign. Each training chose its best "
+            "epoch on these same rows. The weights were 4-bit values before anything was trained: NF4 against bf16 is "
+            "of those.",
+            f"The base: {words.parameters(base[0], base[0].model)}; mean {mean([run.own for run in base])}, "
+            f"MBR of its samples {mean([run.mbr for run in base])}.",
+            _compared(by_name, {name: rows for name, rows in compared.items() if rows}),
+        ]
+        + ([f"Left out, for the base has no run of their seeds and rows: {left_out}."] if left_out else [])
+    )
+
+
+def _by_seed(runs: list[Result], base: list[Result]) -> dict[str, list[Floats]]:
+    """By data folder, of each seed that both have run there: what the rows gain over the base's."""
+    found: dict[str, list[Floats]] = {}
+    for run, other in same_runs(runs, base):
+        found.setdefault(run.on, []).append(run.own - (other.mbr if _searches(run) else other.own))
+    return found
+
+
+def _searches(run: Result) -> bool:
+    """Otherwise than by samples: what MBR of them gives is what it must be compared with."""
+    return any(each.startswith("generation.search=") for each in run.overrides)
+
+
+def _compared(by_name: dict[str, list[Result]], differences: dict[str, dict[str, list[Floats]]]) -> str:
+    by_row = {name: np.concatenate([np.mean(rows, axis=0) for rows in of.values()]) for name, of in differences.items()}
+    lines = []
+    for (name, rows), p in zip(by_row.items(), p_values(list(by_row.values())), strict=True):
+        run = by_name[name][0]
+        seeds = [float(each.mean()) for of_seeds in differences[name].values() for each in of_seeds]
+        numbers = [signed(rows.mean()), interval(paired_interval(rows)), f"{p:.4f}", ", ".join(map(signed, seeds))]
+        against = "the base's MBR" if _searches(run) else "the base"
+        lines.append([name, _listed(run), against, *numbers, _verdict(float(p), seeds)])
+    return table(["", "changed", "against", "difference", "95 %", "p", "of each seed", ""], lines)
+
+
+def _verdict(p: float, seeds: list[float]) -> str:
+    if p >= LEVEL or min(seeds) < 0 < max(seeds):
+        return "undecided"
+    return "better" if min(seeds) > 0 else "worse"

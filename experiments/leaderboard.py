@@ -1,0 +1,164 @@
+"""The final models and their ensembles on dev, for docs/results.md: scores, what ensembles gain, and what each took."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import words
+from compared import paired_interval
+from markdown import interval, mean, signed, table
+from result import Result, devices, entry_of, rows_of
+
+from yoyak.parameters import read_yaml
+from yoyak.plots import draw_leaderboard
+from yoyak.scoring import what_was_counted
+
+ANCHORS = Path(__file__).parent / "anchors.yaml"
+SCORES = ["R-1", "R-2", "R-L", "mean", "sum"]
+LEAD = "lead-2, the first two turns"
+ALT = (
+    "Mean ROUGE of models and ensembles on dev with 95 % intervals, the best on top; in grey what was not trained here"
+)
+
+
+def final(results: list[Result], picture: str) -> str:
+    scored = results[0].figures["scores"]["scoring"]
+    header = ["", "weights", *SCORES, "95 %", "MBR of its own"]
+    return "\n\n".join(
+        [
+            "## Dev",
+            f"{rows_of(results)} rows of dev, one reference; {what_was_counted(scored)}. Each model is one "
+            "training, each line a look at dev. 95 % is a bootstrap interval of the mean over these rows: what another "
+            "seed would give, it does not know.",
+            f"![{ALT}]({picture})",
+            table(header, [_cells(line) for line in _leaderboard(results)]),
+            "MBR of its own: of the model's own candidates the one most like the others. Of ensembles the members' "
+            "weights are cross-validated: each fold of dev is summarised with weights learned on the others. Each "
+            "model's epoch was chosen on all of dev. Anchors were measured outside this pipeline on the same rows, "
+            "without interval.",
+            "### What the ensembles gain",
+            _gains(results),
+            "### What they are made of, and what they took",
+            f"On {devices(results)}, with others on the same GPU, so that rates and minutes are not to be compared "
+            f"with each other. Minutes: training and the summaries of dev and of {_test_rows(results)} rows that stand "
+            "for test, loading left out. Peak memory in GiB: of training, of inference. The packages hold 4-bit "
+            "weights: a bf16 base is these unpacked, an NF4 base these quantised again.",
+            _costs(results),
+        ]
+    )
+
+
+class Line(NamedTuple):
+    """Of the leaderboard."""
+
+    name: str
+    of: str
+    """The entry of `params.yaml` whose weights it has, or what was combined."""
+    scores: dict[str, Any]
+    """As `metrics/scores.json` has them; of an anchor the mean alone."""
+    mbr: str = ""
+    """What MBR of its own candidates scores."""
+    trained: bool = True
+
+
+def _leaderboard(results: list[Result]) -> list[Line]:
+    """The best first, with the anchors among them."""
+    lead = Line(LEAD, "", results[0].figures["scores"]["models"]["baseline/lead_2"], trained=False)
+    anchors = [Line(entry["name"], "", entry, trained=False) for entry in read_yaml(ANCHORS)["anchors"]]
+    lines = [line for result in results for line in _lines(result)]
+    return sorted([*lines, lead, *anchors], key=lambda line: -line.scores["rouge_mean"])
+
+
+def _lines(result: Result) -> Iterator[Line]:
+    """Of the model that has this experiment to itself, or of an ensemble; of averages and untuned models."""
+    scores = result.figures["scores"]["models"]
+    for name in result.figures["run"]["untuned"]:
+        entry = entry_of(result, name)
+        yield Line(f"{entry}, untuned", f"`{entry}`", scores[f"baseline/untuned_{name}"], trained=False)
+    for name, job in result.averaged.items():
+        yield Line(name, f"logits of {', '.join(job['members'])}", scores[name])
+    if len(result.models) == 1:
+        yield Line(result.model, f"`{entry_of(result, result.model)}`", scores[result.model], mean(result.mbr))
+    else:
+        members = ", ".join([*result.models, *result.averaged])
+        yield Line(result.experiment, f"MBR of {members}", result.figures["ensemble"]["cross_validated"])
+
+
+def _cells(line: Line) -> list[str]:
+    name = f"**{line.name}**" if line.trained else line.name
+    if "ci95" not in line.scores:
+        return [name, "", "", "", "", f"{line.scores['rouge_mean']:.1f}", "", "", ""]
+    numbers = [f"{line.scores[key]:.2f}" for key in ("rouge1", "rouge2", "rougeL", "rouge_mean", "rouge_sum")]
+    return [name, line.of, *numbers, interval(line.scores["ci95"]), line.mbr]
+
+
+def draw(results: list[Result], path: Path) -> None:
+    """The leaderboard; bars of what was not trained here are grey, and an anchor's has no interval."""
+    entries = {}
+    for line in _leaderboard(results):
+        score = line.scores["rouge_mean"]
+        entries[line.name if line.trained else f"baseline/{line.name}"] = {"ci95": [score, score]} | line.scores
+    draw_leaderboard({"models": entries, "scoring": results[0].figures["scores"]["scoring"]}, path)
+
+
+def _gains(results: list[Result]) -> str:
+    alone = {result.model: result for result in results if len(result.models) == 1}
+    ensembles = [result for result in results if len(result.models) > 1]
+    if not ensembles:
+        return "No ensemble has run."
+    header = ["", "members", "mean", "against", "mean", "difference", "95 %"]
+    return "\n\n".join(
+        [
+            "Weights cross-validated: they, and the member that is compared, are chosen on four fifths of dev and "
+            "judged on the other. All alike: every member has the same weight, so that nothing is learned on dev, and "
+            "the comparison is with the member that turned out best there. Differences are of the same rows.",
+            table(header, [line for result in ensembles for line in _gained(result, alone)]),
+            *map(_open, ensembles),
+        ]
+    )
+
+
+def _gained(result: Result, alone: dict[str, Result]) -> Iterator[list[str]]:
+    report, best = result.figures["ensemble"], result.figures["scores"]["best"]
+    learned, chosen, gain = report["cross_validated"], best["cross_validated"], report["gain"]
+    compared = [f"{learned['rouge_mean']:.2f}", "the best member, chosen likewise", f"{chosen['rouge_mean']:.2f}"]
+    yield [result.experiment, "weights cross-validated", *compared, signed(gain["rouge_mean"]), interval(gain["ci95"])]
+    against = {best["model"]: result.rows(best["model"])}
+    if best["model"] in alone:
+        against[f"MBR of {best['model']} alone"] = alone[best["model"]].mbr
+    for name, rows in against.items():
+        difference = result.mbr - rows
+        compared = [mean(result.mbr), name, mean(rows), signed(difference.mean())]
+        yield [result.experiment, "all alike", *compared, interval(paired_interval(difference))]
+
+
+def _open(result: Result) -> str:
+    """Whether dev can tell its members apart."""
+    best = result.figures["scores"]["best"]
+    others = {name: best["minus"][name] for name in [*result.models, *result.averaged] if name != best["model"]}
+    worse = [name for name, difference in others.items() if not difference["noise"]]
+    told = f"worse than it: {', '.join(worse)}" if worse else "none of the others is worse than it"
+    return f"Of {result.experiment}'s members {best['model']} has the highest mean; p < 0.05 after Holm: {told}."
+
+
+def _costs(results: list[Result]) -> str:
+    lines = []
+    for result in results:
+        infer = result.figures["infer"]
+        if len(result.models) == 1:
+            name, train = result.model, result.figures["train"][result.model]
+            peaks = f"{train['peak_memory_gib']:.1f}, {infer[name]['peak_memory_gib']:.1f}"
+            minutes = _minutes(train["seconds"], infer[name])
+            lines.append([name, words.parameters(result, name), result.rate, minutes, peaks])
+        for name, job in result.averaged.items():
+            told = [words.searched(job["generation"]), "", _minutes(0, infer[name])]
+            lines.append([name, *told, f"{infer[name]['peak_memory_gib']:.1f}"])
+    return table(["", "parameters", "train tokens/s", "minutes", "peak GiB"], lines)
+
+
+def _minutes(seconds: float, infer: dict[str, Any]) -> str:
+    return f"{(seconds + sum(infer[split]['seconds'] for split in ('dev', 'test'))) / 60:.1f}"
+
+
+def _test_rows(results: list[Result]) -> int:
+    return int(results[0].figures["infer"][results[0].models[0]]["test"]["rows"])

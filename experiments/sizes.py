@@ -1,0 +1,36 @@
+"""Shapes of models that need a hub, for docs/results.md: memory and rates."""
+
+import words
+from markdown import table
+from result import Result
+
+
+def true_size(results: list[Result]) -> str:
+    header = ["shape", "rows", "base weights", "tokens/s", "peak GiB"]
+    header += ["dialogues", "searched twice", "dialogues/s", "peak GiB", "device"]
+    limits = {each for result in results for each in result.figures["set"] if each.startswith("limits.gpu_gib=")}
+    searches = {words.searched(_search(result)) for result in results}
+    return "\n\n".join(
+        [
+            "## True sizes",
+            f"Random weights of the true shapes through the stages, each alone on a GPU, {', '.join(limits)}: one "
+            f"epoch over the longest rows of train and others, then dialogues of dev ({'; '.join(searches)}). Where "
+            "all candidates of a dialogue are cut off, or in foreign letters, the stage searches again: with "
+            "random weights often, and dialogues/s counts both searches.",
+            table(header, map(_line, results)),
+        ]
+    )
+
+
+def _line(result: Result) -> list[str]:
+    train, infer = result.figures["train"][result.model], result.figures["infer"][result.model]
+    steps = f"{train['rows']} in {train['steps']} steps" + ("" if train["compiled"] == "yes" else ", not compiled")
+    dev = infer["dev"]
+    trained = [train["base"], result.rate, f"{train['peak_memory_gib']:.1f}"]
+    searched = [str(dev["rows"]), str(dev["generated_again"]), f"{dev['dialogues_per_second']:.1f}"]
+    return [f"`{result.model}`", steps, *trained, *searched, f"{infer['peak_memory_gib']:.1f}", result.device]
+
+
+def _search(result: Result) -> dict[str, object]:
+    search: dict[str, object] = result.figures["models"][result.model]["generation"]["generation"]
+    return search
