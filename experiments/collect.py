@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from yoyak import ensemble, scoring
-from yoyak.ensemble import Plan
+from yoyak.ensemble import ENSEMBLE, Plan
 from yoyak.errors import exits_with_one_line
 from yoyak.parameters import check, read_yaml
 from yoyak.records import Prediction, read_json, read_records, write_json
@@ -19,8 +19,6 @@ from yoyak.scoring import ScoringParams
 
 MBR = "mbr"
 """All models' candidates, each model counting alike."""
-ENSEMBLE = "ensemble"
-"""What the pipeline decided on."""
 
 
 @exits_with_one_line

@@ -8,7 +8,6 @@ from yoyak.significance import Floats
 
 SAMPLES, SEED = 10_000, 0
 """Of the bootstrap."""
-LEVEL = 0.05
 
 
 def paired_interval(difference: Floats) -> Floats:

@@ -1,14 +1,13 @@
 """What was tried on rows of train that were held out, for docs/results.md: the sweep, and the ablations."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import words
-from compared import LEVEL, p_values, paired_interval, same_runs
+from compared import p_values, paired_interval, same_runs
 from markdown import interval, mean, signed, table
-from result import Result, devices, entry_of, rows_of
+from result import Result, counted, entry_of, ran_on, rows_of
 
 from yoyak.errors import UserError
+from yoyak.scoring import NOISE
 from yoyak.significance import Floats
 
 BASE = "base"
@@ -23,8 +22,8 @@ def sweep(results: list[Result]) -> str:
         [
             "## Sweep",
             f"{rows_of(results)} rows of train that were held out, trained on the rest; one training each, whose best "
-            f"epoch was chosen on these rows, too; on {devices(results)}. MBR: of the model's own candidates. "
-            "Differences are to the first line, row by row, with paired 95 % intervals, which know neither how much "
+            f"epoch was chosen on these rows, too. {ran_on(results)}; {counted(results)}. MBR: of the model's own "
+            "candidates. Differences are to the first line, row by row, with paired 95 % intervals, which know neither how much "
             "seeds differ nor how many lines are compared. What differs in `generation` alone is the same training.",
             *(_swept(entry, runs) for entry, runs in by_entry.items()),
         ]
@@ -35,28 +34,24 @@ def _swept(entry: str, results: list[Result]) -> str:
     """Of one model: the experiment that changes nothing, and the others, the best first."""
     base = [run for run in results if not run.overrides]
     others = sorted((run for run in results if run.overrides), key=lambda run: -float(run.own.mean()))
-    lines = [[*_told(run), mean(run.own), "", mean(run.mbr), ""] for run in base]
-    lines += [[*_told(run), *_differences(run, base)] for run in others]
+    lines = [_line(run, base) for run in [*base, *others]]
     header = ["", "changed", "held out", "mean", "difference", "MBR", "difference"]
     told = f"Nothing changed: {words.parameters(base[0], base[0].model)}.\n\n" if base else ""
     return f"### `{entry}`\n\n{told}{table(header, lines)}"
 
 
-def _told(run: Result) -> list[str]:
-    return [run.experiment, _listed(run), run.on]
+def _line(run: Result, base: list[Result]) -> list[str]:
+    others = [other for _, other in same_runs([run], base) if other is not run]
+    own, mbr = _minus(run.own, [other.own for other in others]), _minus(run.mbr, [other.mbr for other in others])
+    return [run.experiment, _listed(run), run.on, mean(run.own), own, mean(run.mbr), mbr]
 
 
 def _listed(run: Result) -> str:
     return ", ".join(f"`{each}`" for each in run.overrides)
 
 
-def _differences(run: Result, base: list[Result]) -> Iterator[str]:
-    others = [other for _, other in same_runs([run], base)]
-    for rows, of_base in ((run.own, [other.own for other in others]), (run.mbr, [other.mbr for other in others])):
-        yield mean(rows)
-        yield "; ".join(
-            f"{signed((rows - there).mean())} {interval(paired_interval(rows - there))}" for there in of_base
-        )
+def _minus(rows: Floats, others: list[Floats]) -> str:
+    return "; ".join(f"{signed((rows - other).mean())} {interval(paired_interval(rows - other))}" for other in others)
 
 
 def ablations(results: list[Result]) -> str:
@@ -74,9 +69,9 @@ def ablations(results: list[Result]) -> str:
             "## Ablations",
             f"One thing changed, seeds {seeds}, {rows_of(base)} rows of train that were held out. The difference of "
             "the mean over seeds, its paired interval over rows, and its p by swaps, Holm-corrected for all lines: "
-            f"undecided where p is above {LEVEL}, or where seeds disagree on the sign. Each training chose its best "
+            f"undecided where p is above {NOISE}, or where seeds disagree on the sign. Each training chose its best "
             "epoch on these same rows. The weights were 4-bit values before anything was trained: NF4 against bf16 is "
-            "of those.",
+            f"of those. {ran_on(base)}; {counted(base)}.",
             f"The base: {words.parameters(base[0], base[0].model)}; mean {mean([run.own for run in base])}, "
             f"MBR of its samples {mean([run.mbr for run in base])}.",
             _compared(by_name, {name: rows for name, rows in compared.items() if rows}),
@@ -111,6 +106,6 @@ def _compared(by_name: dict[str, list[Result]], differences: dict[str, dict[str,
 
 
 def _verdict(p: float, seeds: list[float]) -> str:
-    if p >= LEVEL or min(seeds) < 0 < max(seeds):
+    if p > NOISE or min(seeds) < 0 < max(seeds):
         return "undecided"
     return "better" if min(seeds) > 0 else "worse"

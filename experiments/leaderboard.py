@@ -7,11 +7,11 @@ from typing import Any, NamedTuple
 import words
 from compared import paired_interval
 from markdown import interval, mean, signed, table
-from result import Result, devices, entry_of, rows_of
+from result import Result, counted, entry_of, ran_on, rows_of
 
 from yoyak.parameters import read_yaml
 from yoyak.plots import draw_leaderboard
-from yoyak.scoring import what_was_counted
+from yoyak.scoring import NOISE
 
 ANCHORS = Path(__file__).parent / "anchors.yaml"
 SCORES = ["R-1", "R-2", "R-L", "mean", "sum"]
@@ -22,12 +22,11 @@ ALT = (
 
 
 def final(results: list[Result], picture: str) -> str:
-    scored = results[0].figures["scores"]["scoring"]
     header = ["", "weights", *SCORES, "95 %", "MBR of its own"]
     return "\n\n".join(
         [
             "## Dev",
-            f"{rows_of(results)} rows of dev, one reference; {what_was_counted(scored)}. Each model is one "
+            f"{rows_of(results)} rows of dev, one reference. {ran_on(results)}; {counted(results)}. Each model is one "
             "training, each line a look at dev. 95 % is a bootstrap interval of the mean over these rows: what another "
             "seed would give, it does not know.",
             f"![{ALT}]({picture})",
@@ -39,7 +38,7 @@ def final(results: list[Result], picture: str) -> str:
             "### What the ensembles gain",
             _gains(results),
             "### What they are made of, and what they took",
-            f"On {devices(results)}, with others on the same GPU, so that rates and minutes are not to be compared "
+            "Others ran on the same GPU, so that rates and minutes are not to be compared "
             f"with each other. Minutes: training and the summaries of dev and of {_test_rows(results)} rows that stand "
             "for test, loading left out. Peak memory in GiB: of training, of inference. The packages hold 4-bit "
             "weights: a bf16 base is these unpacked, an NF4 base these quantised again.",
@@ -138,7 +137,7 @@ def _open(result: Result) -> str:
     others = {name: best["minus"][name] for name in [*result.models, *result.averaged] if name != best["model"]}
     worse = [name for name, difference in others.items() if not difference["noise"]]
     told = f"worse than it: {', '.join(worse)}" if worse else "none of the others is worse than it"
-    return f"Of {result.experiment}'s members {best['model']} has the highest mean; p < 0.05 after Holm: {told}."
+    return f"Of {result.experiment}'s members {best['model']} has the highest mean; p < {NOISE} after Holm: {told}."
 
 
 def _costs(results: list[Result]) -> str:

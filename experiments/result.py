@@ -11,6 +11,7 @@ from copies import ROOT
 
 from yoyak.parameters import read_yaml
 from yoyak.records import read_json
+from yoyak.scoring import what_was_counted
 from yoyak.significance import Floats
 
 
@@ -57,10 +58,6 @@ class Result:
         return [each.removeprefix(f"models.{name}.") for each in told for name in self.models]
 
     @property
-    def device(self) -> str:
-        return str(self.figures["train"][self.models[0]]["ran"]["device"])
-
-    @property
     def rate(self) -> str:
         """Tokens a second of the only training; nothing where no step was timed, for it was resumed at its end."""
         rate = self.figures["train"][self.model]["tokens_per_second"]
@@ -104,5 +101,15 @@ def rows_of(results: list[Result]) -> int:
     return sum({result.on: len(result.mbr) for result in results}.values())
 
 
-def devices(results: list[Result]) -> str:
-    return " and ".join(sorted({result.device for result in results}))
+def ran_on(results: list[Result]) -> str:
+    """Device, software and commit."""
+    told = set()
+    for result in results:
+        ran, commit = result.figures["train"][result.models[0]]["ran"], result.figures["commit"][:7]
+        told.add(f"{ran['device']}, PyTorch {ran['torch']}, transformers {ran['transformers']}, commit {commit}")
+    return "; ".join(sorted(told))
+
+
+def counted(results: list[Result]) -> str:
+    """What scores were counted by."""
+    return "; ".join(sorted({what_was_counted(result.figures["scores"]["scoring"]) for result in results}))

@@ -2,21 +2,22 @@
 
 import words
 from markdown import table
-from result import Result
+from result import Result, ran_on
 
 
 def true_size(results: list[Result]) -> str:
     header = ["shape", "rows", "base weights", "tokens/s", "peak GiB"]
-    header += ["dialogues", "searched twice", "dialogues/s", "peak GiB", "device"]
-    limits = {each for result in results for each in result.figures["set"] if each.startswith("limits.gpu_gib=")}
-    searches = {words.searched(_search(result)) for result in results}
+    header += ["dialogues", "searched twice", "dialogues/s", "peak GiB"]
+    limits = sorted({each for run in results for each in run.figures["set"] if each.startswith("limits.gpu_gib=")})
+    searches = sorted({words.searched(_search(result)) for result in results})
     return "\n\n".join(
         [
             "## True sizes",
-            f"Random weights of the true shapes through the stages, each alone on a GPU, {', '.join(limits)}: one "
-            f"epoch over the longest rows of train and others, then dialogues of dev ({'; '.join(searches)}). Where "
-            "all candidates of a dialogue are cut off, or in foreign letters, the stage searches again: with "
-            "random weights often, and dialogues/s counts both searches.",
+            f"Random weights of the true shapes through the stages, a GPU each, {', '.join(limits)}, the host busy "
+            "with other work: one epoch over the longest rows of train and others, then dialogues of dev "
+            f"({'; '.join(searches)}). Where all candidates of a dialogue are cut off, or in foreign letters, the "
+            "stage searches again: with random weights often, and dialogues/s counts both searches. "
+            f"{ran_on(results)}.",
             table(header, map(_line, results)),
         ]
     )
@@ -28,7 +29,7 @@ def _line(result: Result) -> list[str]:
     dev = infer["dev"]
     trained = [train["base"], result.rate, f"{train['peak_memory_gib']:.1f}"]
     searched = [str(dev["rows"]), str(dev["generated_again"]), f"{dev['dialogues_per_second']:.1f}"]
-    return [f"`{result.model}`", steps, *trained, *searched, f"{infer['peak_memory_gib']:.1f}", result.device]
+    return [f"`{result.model}`", steps, *trained, *searched, f"{infer['peak_memory_gib']:.1f}"]
 
 
 def _search(result: Result) -> dict[str, object]:
