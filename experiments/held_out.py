@@ -23,8 +23,9 @@ def sweep(results: list[Result]) -> str:
             "## Sweep",
             f"{rows_of(results)} rows of train that were held out, trained on the rest; one training each, whose best "
             f"epoch was chosen on these rows, too. {ran_on(results)}; {counted(results)}. MBR: of the model's own "
-            "candidates. Differences are to the first line, row by row, with paired 95 % intervals, which know neither how much "
-            "seeds differ nor how many lines are compared. What differs in `generation` alone is the same training.",
+            "candidates. Differences are to the first line, row by row, with paired 95 % intervals, which know neither "
+            "how much seeds differ nor how many lines are compared. What differs in `generation` alone is the same "
+            "training.",
             *(_swept(entry, runs) for entry, runs in by_entry.items()),
         ]
     )
