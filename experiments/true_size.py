@@ -130,16 +130,15 @@ def few_rows(data: Path, folder: Path) -> None:
 
 
 def experiments(folder: Path, names: list[str]) -> dict[str, Any]:
-    """The list: each entry of `params.yaml` as it stands there, but for its weights."""
+    """The list: each entry of `params.yaml` as it stands there, but for its weights and the length of summaries."""
+    length = {"max_new_tokens": NEW_TOKENS, "min_new_tokens": NEW_TOKENS}
     return {
-        "params": {"models": {name: {"weights": str(folder / name)} for name in names}},
+        "params": {"models": {name: {"weights": str(folder / name), "generation": length} for name in names}},
         "set": [
             "run.untuned=[]",
             "training.epochs=1",
             f"limits.gpu_gib={GPU_GIB}",
             "limits.empty_percent=100",
-            f"generation.max_new_tokens={NEW_TOKENS}",
-            f"generation.min_new_tokens={NEW_TOKENS}",
         ],
         "data": ["few"],
         "experiments": {f"true_size_{name}": [f"run.models=[{name}]"] for name in names},
