@@ -331,7 +331,12 @@ def test_what_the_readme_says_of_them(readme: str) -> None:
     crossed = ensemble.figures["ensemble"]["cross_validated"]["rouge_mean"]
     said = [f"{value:.1f}" for value in (untuned, min(means), max(means), alone[1].mbr.mean(), crossed)]
     section = text[text.index("docs/results.png") :].split("\n## ")[0]
+    searched = {result.experiment: result for result in read_results(document.RESULTS / "sweep")}
+    said += [f"{searched[name].own.mean():.1f}" for name in ("q15_greedy", "q15_beam4")]
+    said += [f"{searched[name].mbr.mean():.1f}" for name in ("q15", "q15_16", "q15_32")]
     assert re.search(r"qwen25_coder_15b.*" + r"[^.\d].*".join(map(re.escape, said)), section, re.DOTALL)
+    epochs = [searched[name].mbr.mean() for name in ("q15_epochs1", "q15", "q15_epochs3")]
+    assert max(epochs) == epochs[1]
 
 
 @pytest.mark.parametrize(
