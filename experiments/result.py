@@ -1,5 +1,6 @@
 """What an experiment came to, as `collect.py` wrote it, read again."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -55,7 +56,7 @@ class Result:
         """This experiment's own, as its model has them: not those of its list, of seeds or of which models run."""
         own = self.figures["overrides"][len(self.figures["set"]) :]
         told = [each for each in own if not each.startswith(("run.", "generation.seed"))]
-        return [each.removeprefix(f"models.{name}.") for each in told for name in self.models]
+        return [_without(each, [f"models.{name}." for name in self.models]) for each in told]
 
     @property
     def rate(self) -> str:
@@ -76,6 +77,10 @@ class Result:
     def mbr(self) -> Floats:
         """Of what MBR, all models alike, chooses from their candidates, row by row."""
         return self.rows(MBR)
+
+
+def _without(text: str, prefixes: Iterable[str]) -> str:
+    return next((text.removeprefix(prefix) for prefix in prefixes if text.startswith(prefix)), text)
 
 
 def read_results(folder: Path) -> list[Result]:

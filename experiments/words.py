@@ -57,6 +57,9 @@ def _kind(search: dict[str, Any]) -> str:
         return "greedy"
     if search["search"] == "beam":
         return f"{search['num_beams']} beams, length penalty {search['length_penalty']:g}"
+    if search["search"] == "diverse_beam":
+        groups, penalty = search["num_beam_groups"], search["diversity_penalty"]
+        return f"{search['num_beams']} beams in {groups} groups, diversity penalty {penalty:g}"
     top_k = "" if search["top_k"] == USUAL_TOP_K else f", top-k {search['top_k']}"
     return f"{search['candidates']} samples, T {search['temperature']:g}, top-p {search['top_p']:g}{top_k}"
 

@@ -58,7 +58,7 @@ def decide(
     else:
         study = ensemble.study(said, scores, dev.references, judging.metric)
         learned_on, plan = "dev", ensemble.plan_of_mbr(params, study)
-        fold = significance.folds(len(dev.fnames), judging.seed)
+        fold = significance.parts(len(dev.fnames), judging.seed)
         judged, best = ensemble.cross_validated(params, study, said, fold)
     # Both repaired alike: the gain is the ensemble's own.
     judged, best = (postprocessing.apply(repairs, rows) for rows in (judged, best))

@@ -11,12 +11,12 @@ from pathlib import Path
 from yoyak import folds, gpu, machine
 from yoyak.errors import exits_with_one_line
 from yoyak.generation import check_generated, generate
+from yoyak.jobs import read_job
 from yoyak.machine import LimitsParams
 from yoyak.models import load_for_inference, together
 from yoyak.parameters import check, read_yaml
 from yoyak.records import Prompt, read_records, write_json, write_records
 from yoyak.scratch import scratch_folder
-from yoyak.search import read_job
 
 
 @exits_with_one_line

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from yoyak.errors import exits_with_one_line
+from yoyak.jobs import read_job
 from yoyak.records import write_json
-from yoyak.search import read_job
 
 
 @exits_with_one_line

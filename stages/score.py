@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from yoyak import breakdowns, plots, scoring
+from yoyak import breakdowns, leftovers, plots, scoring
+from yoyak.baselines import PREFIX
 from yoyak.errors import exits_with_one_line
 from yoyak.parameters import check, read_yaml
 from yoyak.records import Prediction, read_records, write_json
@@ -16,9 +17,9 @@ def main() -> None:
     content = read_yaml(Path("params.yaml"))
     params = check(ScoringParams, content["scoring"], "params.yaml: scoring")
     run = content["run"]
-    names = [*run["models"], *run["averaged"], *(f"baseline/untuned_{name}" for name in run["untuned"])]
-    scoring.put_away_leftovers(Path("predictions"), names)
-    scoring.put_away_leftovers(Path("plots/training"), run["models"])
+    names = [*run["models"], *run["averaged"], *(f"{PREFIX}untuned_{name}" for name in run["untuned"])]
+    leftovers.put_away(Path("predictions"), names)
+    leftovers.put_away(Path("plots/training"), run["models"])
 
     boards = []
     for split in scoring.known_splits():

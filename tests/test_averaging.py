@@ -13,9 +13,10 @@ from twins import Family, bart, gemma3, llama32, qwen3, save_twin, t5
 from yoyak import generation, hf_decoding, weights
 from yoyak.averaging import mean_logits
 from yoyak.errors import UserError
+from yoyak.jobs import GenerationJob
 from yoyak.models import Averaged, Loaded, load_for_inference, together, vocabulary_of
 from yoyak.records import Prediction, Prompt, read_json, read_records
-from yoyak.search import GenerationJob, GenerationParams
+from yoyak.search import GenerationParams
 
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"candidates": 1},

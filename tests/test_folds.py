@@ -15,6 +15,7 @@ from yoyak.ensemble import Dev, EnsembleParams, out_of_fold, plan_by_folds
 from yoyak.errors import UserError
 from yoyak.folds import Fold, add_entries, held_out, seen
 from yoyak.mbr import Pool
+from yoyak.parameters import read_yaml
 from yoyak.preflight import read_params, resolve
 from yoyak.records import Candidate, Prediction, Prompt, read_json, read_records
 
@@ -73,6 +74,26 @@ def test_entries_are_the_model_s_own_and_nothing_else_changes(params: Path, name
 
 
 @pytest.mark.parametrize(
+    "entry",
+    [
+        "  kobart:\n    weights: a\n    generation: {x: 8}",
+        "  kobart:\n\n    # why\n    weights: a\n    generation: {x: 8}\n\n",
+        "  'kobart':\n    weights: a\n    generation: {x: 8}\n",
+        '  "kobart" : # mine\n      weights: a\n      generation:\n        x: 8\n  # next\n  other: {weights: b}\n',
+    ],
+)
+def test_entries_are_written_however_the_file_is(tmp_path: Path, entry: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"models:\n{entry}", encoding="utf-8")
+    before = read_yaml(path)["models"]
+    added = {
+        name: {"weights": "a", "generation": {"x": 8}, "fold": {"part": part, "of": 2}}
+        for part, name in enumerate(add_entries(path, "kobart", 2))
+    }
+    assert read_yaml(path)["models"] == before | added
+
+
+@pytest.mark.parametrize(
     ("name", "parts", "says"),
     [
         ("gpt", 5, "no model 'gpt'; there are gemma3_270m, bart_mini"),
@@ -115,7 +136,7 @@ def test_out_of_fold_predictions_are_joined_where_they_are_whole() -> None:
 
 def test_a_family_s_weight_is_shared_among_its_folds() -> None:
     candidate = Candidate(text="요약", log_probability=-1.0, finished=True)
-    pool = Pool("r0", (candidate, candidate), np.eye(2))
+    pool = Pool("r0", (candidate, candidate), np.arange(2), np.eye(2))
     train = Dev({"a": np.array([50.0]), "b": np.array([20.0])}, [pool], [np.array([50.0, 20.0])])
     plan = plan_by_folds(EnsembleParams(strategy="mbr"), train, ["a_f0", "a_f1", "b_f0", "b_f1"])
     assert sum(plan.weights.values()) == pytest.approx(1)

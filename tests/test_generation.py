@@ -25,9 +25,10 @@ from transformers import (
 from twins import bart, llama32, save_twin
 
 from yoyak import decoding, generation, hf_decoding, weights
+from yoyak.jobs import GenerationJob
 from yoyak.models import Loaded, load_for_inference
 from yoyak.records import Prediction, read_json, read_records
-from yoyak.search import GenerationJob, GenerationParams, drawn, likeliest, penalised
+from yoyak.search import GenerationParams, drawn, likeliest, penalised
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_the_same_parameters_give_the_same_candidates(folder: Path, tmp_path: Pa
     for prediction in runs[0]:
         values = [candidate.log_probability for candidate in prediction.candidates]
         assert values == sorted(values, reverse=True)
-        assert len(set(texts(runs[0])[0])) == 3
+        assert len({candidate.text for candidate in prediction.candidates}) == 3
 
 
 @pytest.mark.parametrize("search", ["greedy", "sample"])
@@ -204,6 +205,9 @@ def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: P
     resumed = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
     assert (whole.done_before, resumed.done_before) == (0, 5)
     assert_same(resumed.predictions, whole.predictions)
+    again = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
+    assert again.done_before == len(PROMPTS)
+    assert again.predictions == resumed.predictions
 
 
 def test_how_many_stand_together_changes_no_text(folder: Path, tmp_path: Path) -> None:
@@ -359,6 +363,15 @@ def test_one_sound_candidate_is_enough(folder: Path, tmp_path: Path) -> None:
     assert any(True in row and False in row for row in sound)
     assert all(row == sorted(row, reverse=True) for row in sound)
     assert generated.generated_again < len(PROMPTS)
+
+
+def test_a_second_search_is_never_freer_than_the_first(folder: Path) -> None:
+    strict = job_of(folder, min_new_tokens=20, repetition_penalty=1.5, script_guard=False).generation
+    assert generation._less_freely(strict) == strict
+    short = job_of(folder, max_new_tokens=3).generation
+    again = generation._less_freely(short)
+    assert (again.min_new_tokens, again.repetition_penalty) == (3, generation.REPETITION_PENALTY)
+    assert GenerationParams.model_validate(again.model_dump()) == again
 
 
 def test_a_fault_that_stays_is_told(folder: Path, tmp_path: Path) -> None:

@@ -11,8 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from twins import llama32, save_twin
 
 from yoyak import generation, weights
-from yoyak.models import DType, Loaded, QuantizationParams, load_for_inference, torch_dtype
-from yoyak.search import GenerationJob
+from yoyak.errors import UserError
+from yoyak.jobs import GenerationJob
+from yoyak.models import DType, Loaded, ModelSpec, QuantizationParams, load_for_inference, torch_dtype
+from yoyak.records import write_json
 
 NF4 = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
 SEARCHES = {
@@ -102,3 +104,10 @@ def test_each_search_runs_in_each(
     for row in found:
         assert len(row.candidates) == job.generation.candidates
         assert all(-30 < candidate.log_probability < 0 for candidate in row.candidates)
+
+
+def test_adapters_meet_no_weights_but_their_own(tmp_path: Path) -> None:
+    spec = ModelSpec(weights="some/model", pin="b" * 40, method="lora", dtype="bf16", prompt="structured")
+    write_json(tmp_path / "adapter_config.json", {"base_model_name_or_path": "some/model", "revision": "a" * 40})
+    with pytest.raises(UserError, match=r"trained on other base weights \(some/model, a{40}\).*some/model, b{40}"):
+        load_for_inference(spec, tmp_path)

@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import io
+import json
 import runpy
 import zipfile
 from collections.abc import Callable
@@ -13,7 +14,9 @@ import pytest
 from project import ROOT, Project
 from ruamel.yaml import YAML
 
+from yoyak import leftovers, weights
 from yoyak.folds import add_entries
+from yoyak.parameters import write_yaml
 from yoyak.records import Prompt, read_json, read_records
 
 STAGE = ROOT / "stages/prepare_prompts.py"
@@ -607,6 +610,54 @@ def test_folder_without_a_model(
     for name in files or []:
         Path("twins/kobart", name).write_bytes(b"{}")
     assert complaint(capsys).startswith(f"models.kobart.weights: {says}")
+
+
+@pytest.mark.parametrize("folder", ["models/mine", "./predictions", "plots/../models/mine"])
+def test_weights_where_stages_write(workplace: Path, capsys: pytest.CaptureFixture[str], folder: str) -> None:
+    use(folder if folder.startswith("./") else f"./{folder}")
+    assert "which the pipeline writes; move it elsewhere" in complaint(capsys)
+
+
+def test_what_no_stage_has_written_is_never_deleted(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("models/bart_mini", "models/gone", "models/mine", "elsewhere"):
+        Path(name).mkdir(parents=True)
+        Path(name, "config.json").write_text(name)
+    Path("models/link").symlink_to(Path("elsewhere").resolve())
+    write_yaml(Path("dvc.lock"), {"stages": {"train@gone": {"cmd": "", "outs": [{"path": "models/gone"}]}}})
+    leftovers.put_away(Path("models"), ["bart_mini"])
+    assert sorted(path.name for path in Path("models").iterdir()) == ["bart_mini"]
+    assert Path(".cache/put_away/models/mine/config.json").read_text() == "models/mine"
+    assert Path(".cache/put_away/models/link/config.json").read_text() == "elsewhere"
+    assert not Path(".cache/put_away/models/gone").exists()
+    told = capsys.readouterr().out
+    assert "models/mine is of no model of the run" in told
+    assert "gone" not in told
+    Path("models/mine").mkdir()
+    leftovers.put_away(Path("models"), ["bart_mini"])
+    assert Path(".cache/put_away/models/mine_").is_dir()
+
+
+def in_hub_cache(repository: str, revision: str, *names: str, of: tuple[str, ...], cache: Path) -> None:
+    """As the hub's client leaves a download of `names` from a repository that has the files `of`."""
+    folder = cache / f"models--{repository.replace('/', '--')}"
+    (folder / "snapshots" / revision).mkdir(parents=True)
+    for name in names:
+        (folder / "snapshots" / revision / name).write_text("{}")
+    tree = {"format_version": 1, "files": {name: {"size": 2, "blob_id": "x"} for name in of}}
+    (folder / "trees").mkdir()
+    (folder / "trees" / f"{revision}.json").write_text(json.dumps(tree))
+
+
+@pytest.mark.parametrize("weights_file", ["model.safetensors", "pytorch_model.bin"])
+def test_what_was_downloaded_is_found_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights_file: str
+) -> None:
+    """Where a repository has both kinds of weights, safetensors alone are downloaded."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    of = ("config.json", "pytorch_model.bin", *[weights_file] * (weights_file == "model.safetensors"))
+    in_hub_cache("some/model", "a" * 40, "config.json", weights_file, of=of, cache=tmp_path)
+    assert (weights._hub_snapshot("some/model", "a" * 40) / weights_file).is_file()
 
 
 @pytest.mark.parametrize("name", ["gogamza/kobart-base-v2", "no/such/model", "빈 이름"])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yoyak import significance
-from yoyak.significance import SWAPS, folds, holm, interval, paired_p_values, resampled_means
+from yoyak.significance import SWAPS, holm, interval, paired_p_values, parts, resampled_means
 
 
 def values(rows: int, *columns: float, seed: int = 3) -> np.ndarray:
@@ -110,7 +110,7 @@ def test_holm_keeps_the_order_and_never_lowers(p_values: list[float]) -> None:
 
 
 @given(st.integers(1, 300))
-def test_folds_are_of_equal_size(rows: int) -> None:
-    sizes = np.bincount(folds(rows, 0))
+def test_parts_are_of_equal_size(rows: int) -> None:
+    sizes = np.bincount(parts(rows, 0))
     assert len(sizes) == min(5, rows)
     assert sizes.max() - sizes.min() <= 1

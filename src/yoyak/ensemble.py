@@ -161,8 +161,8 @@ def _mean_score(dev: Dev, weights: Floats, rows: NDArray[np.int64]) -> float:
 
 
 def _score_of(dev: Dev, weights: Floats, row: int) -> float:
-    pool = dev.pools[row]
-    return float(dev.candidate_scores[row][mbr.choose(pool, weights)]) if pool.candidates else 0.0
+    best = mbr.choose(dev.pools[row], weights)
+    return 0.0 if best is None else float(dev.candidate_scores[row][best])
 
 
 def best_member(scores: Mapping[str, Floats], rows: NDArray[np.bool_]) -> str:

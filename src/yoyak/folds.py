@@ -55,17 +55,22 @@ def add_entries(path: Path, name: str, parts: int) -> list[str]:
     names = [f"{name}_f{part}" for part in range(parts)]
     if there := [new for new in names if new in models]:
         raise UserError(f"{path}: models.{there[0]} is there already; take it out first")
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    text = path.read_text(encoding="utf-8")
+    lines = f"{text.rstrip()}\n".splitlines(keepends=True)
     start, end = _block(path, name, len(lines))
-    block = lines[start:end]
-    if "{" in block[0]:
+    head, *keys = lines[start:end]
+    if "{" in head or not keys:
         raise UserError(f"{path}: models.{name} stands on one line; write its keys on lines of their own")
+    first_key = YAML().load(text)["models"][name].lc
     for part, new in reversed(list(enumerate(names))):
-        indent = block[1][: len(block[1]) - len(block[1].lstrip())]
-        head = block[0].replace(f"{name}:", f"{new}:", 1)
-        lines[end:end] = ["\n", head, *block[1:], f"{indent}fold: {{part: {part}, of: {parts}}}\n"]
+        fold = f"{' ' * first_key.col}fold: {{part: {part}, of: {parts}}}\n"
+        lines[end:end] = ["\n", f"{_indent(head)}{new}:{head.partition(':')[2]}", *keys, fold]
     path.write_text("".join(lines), encoding="utf-8")
     return names
+
+
+def _indent(line: str) -> str:
+    return line[: len(line) - len(line.lstrip())]
 
 
 def _block(path: Path, name: str, last: int) -> tuple[int, int]:

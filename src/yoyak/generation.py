@@ -1,5 +1,6 @@
 """Summaries of prompts: candidates with their log-probabilities, kept as they are done."""
 
+import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -17,14 +18,15 @@ from transformers import set_seed
 from yoyak import decoding, gpu, hf_decoding
 from yoyak.decoding import Answers, Request
 from yoyak.errors import UserError
+from yoyak.jobs import Job
 from yoyak.machine import LimitsParams, check_shortened
 from yoyak.models import Averaged, Loaded, has_plain_attention, vocabulary_of
 from yoyak.records import Candidate, Prediction, Prompt
 from yoyak.scripts import ScriptGuard, foreign_words
-from yoyak.search import Chooser, GenerationParams, Job
+from yoyak.search import Chooser, GenerationParams
 
-SECOND_SEARCH = {"repetition_penalty": 1.2, "min_new_tokens": 4, "script_guard": True}
-"""Against what makes summaries endless, empty or foreign."""
+REPETITION_PENALTY, NEW_TOKENS = 1.2, 4
+"""The least of a second search, against what makes summaries endless, and empty."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Asked(NamedTuple):
 
 
 def generate(loaded: Loaded | Averaged, prompts: Sequence[Prompt], job: Job, title: str, kept: Path) -> Generated:
-    """A prediction for each prompt. Where each candidate has a fault, others are searched for, with `SECOND_SEARCH`.
+    """A prediction for each prompt. Where each candidate has a fault, others are searched for, less freely.
 
     `kept` is a folder to which each dialogue's are added as they are done, for the next run should this one be killed.
     """
@@ -74,7 +76,7 @@ def generate(loaded: Loaded | Averaged, prompts: Sequence[Prompt], job: Job, tit
     faulty = [
         prompt for prompt in asked if all(faults_of(candidate, prompt.dialogue) for candidate in found[prompt.row])
     ]
-    second = job.model_copy(update={"generation": job.generation.model_copy(update=SECOND_SEARCH)})
+    second = job.model_copy(update={"generation": _less_freely(job.generation)})
     _, again = _searched(loaded, faulty, second, f"{title}, again", kept / "second.jsonl")
     predictions = [
         _prediction(prompts[prompt.row].fname, prompt.dialogue, found[prompt.row], again.get(prompt.row))
@@ -82,6 +84,15 @@ def generate(loaded: Loaded | Averaged, prompts: Sequence[Prompt], job: Job, tit
     ]
     shortened = sum(any(each.shortened for each in of_members) for of_members in encoded)
     return Generated(predictions, shortened, len(faulty), done_before)
+
+
+def _less_freely(params: GenerationParams) -> GenerationParams:
+    """What the user has set as strictly or more so stays."""
+    update = {
+        "repetition_penalty": max(params.repetition_penalty, REPETITION_PENALTY),
+        "min_new_tokens": min(max(params.min_new_tokens, NEW_TOKENS), params.max_new_tokens),
+    }
+    return params.model_copy(update=update)
 
 
 def faults_of(candidate: Candidate, dialogue: str) -> tuple[str, ...]:
@@ -141,9 +152,12 @@ def _keep(path: Path, row: int, candidates: list[Candidate]) -> None:
 
 
 def _read_kept(path: Path) -> dict[int, list[Candidate]]:
-    """Whole lines: the last one may have been cut."""
-    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []
-    rows = [KeptRow.model_validate_json(line) for line in lines]
+    """Whole lines: the last one may have been cut, and what is added next must not stand behind its beginning."""
+    if not path.exists():
+        return {}
+    whole, end, _cut = path.read_bytes().rpartition(b"\n")
+    os.truncate(path, len(whole + end))
+    rows = [KeptRow.model_validate_json(line) for line in whole.split(b"\n") if line]
     return {row.row: row.candidates for row in rows}
 
 

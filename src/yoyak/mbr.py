@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from yoyak import rouge
 from yoyak.errors import UserError
@@ -28,6 +29,8 @@ class Pool(NamedTuple):
 
     fname: str
     candidates: tuple[Candidate, ...]
+    members: NDArray[np.int64]
+    """Whose candidate each is: shape (candidates,)."""
     utilities: Floats
     """Of each candidate the mean score, in [0, 1], against each member's candidates: shape (candidates, members)."""
 
@@ -50,25 +53,32 @@ def _pools(rows: Sequence[Sequence[Prediction]]) -> list[Pool]:
 def _pool(row: Sequence[Prediction]) -> Pool:
     if len(names := {member.fname for member in row}) > 1:
         raise UserError(f"the members' predictions are of different rows ({', '.join(sorted(names))}); run `dvc repro`")
-    candidates = tuple(candidate for member in row for candidate in member.candidates if candidate.text)
+    said = [(place, candidate) for place, member in enumerate(row) for candidate in member.candidates if candidate.text]
+    candidates = tuple(candidate for _, candidate in said)
     utilities = np.zeros((len(candidates), len(row)))
     for column, member in enumerate(row):
         others = [other.text for other in member.candidates]
         for line, candidate in enumerate(candidates):
             scores = rouge.score([candidate.text] * len(others), [(other,) for other in others])
             utilities[line, column] = sum(score.mean for score in scores) / max(1, len(others))
-    return Pool(row[0].fname, candidates, utilities)
+    return Pool(row[0].fname, candidates, np.array([place for place, _ in said], dtype=np.int64), utilities)
 
 
-def choose(pool: Pool, weights: Floats) -> int:
-    """The place of the best candidate under the members' `weights`, shape (members,); of equal ones the first."""
-    return int(np.round(pool.utilities @ weights, TIE_DIGITS).argmax())
+def choose(pool: Pool, weights: Floats) -> int | None:
+    """The place of the best candidate under the members' `weights`, shape (members,); of equal ones the first.
+
+    A member without weight neither votes nor speaks. None where the others say nothing.
+    """
+    heard = weights[pool.members] > 0
+    if not heard.any():
+        return None
+    return int(np.where(heard, np.round(pool.utilities @ weights, TIE_DIGITS), -1).argmax())
 
 
 def prediction(pool: Pool, weights: Floats) -> Prediction:
     """The best candidate, and all others behind it; an empty text where there is none."""
-    if not pool.candidates:
+    if (best := choose(pool, weights)) is None:
         return Prediction(fname=pool.fname, text="")
-    best = choose(pool, weights)
-    others = pool.candidates[:best] + pool.candidates[best + 1 :]
+    heard = np.flatnonzero(weights[pool.members] > 0).tolist()
+    others = [pool.candidates[place] for place in heard if place != best]
     return Prediction(fname=pool.fname, text=pool.candidates[best].text, candidates=(pool.candidates[best], *others))

@@ -13,6 +13,7 @@ from yoyak.errors import UserError
 from yoyak.machine import GIB, device
 from yoyak.parameters import Section, refuse_unknown
 from yoyak.prompts import Encoder, Persons, PromptForm
+from yoyak.records import read_json
 
 ROOM_BESIDE_DENSE_WEIGHTS = 8 * GIB
 """For activations: of a model of 3 B parameters, 2,500 tokens' and more."""
@@ -198,12 +199,24 @@ def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: Quan
         folder = trained or weights_of.fetch(spec.weights, spec.pin)
         model = _dense(spec, folder)
     else:
+        if trained:
+            _check_base(spec, trained)
         folder = weights_of.fetch(spec.weights, spec.pin)
         model = _quantised(spec, quantization, folder) if quantization else _dense(spec, folder)
         if trained:
             model = _beside(model, trained) if quantization else _merged(model, trained)
     model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
     return _loaded(spec, model.to(device()).eval(), _tokenizer(trained or folder, folder))
+
+
+def _check_base(spec: ModelSpec, adapter: Path) -> None:
+    """Adapters on other weights than theirs would load, and write nonsense."""
+    known = read_json(adapter / "adapter_config.json")
+    if known["revision"] not in (None, spec.pin):
+        raise UserError(
+            f"{adapter}: these adapters were trained on other base weights ({known['base_model_name_or_path']}, "
+            f"{known['revision']}) than the entry's now ({spec.weights}, {spec.pin}); `dvc repro` trains them anew"
+        )
 
 
 def _dense(spec: ModelSpec, folder: Path) -> Any:

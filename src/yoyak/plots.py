@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
-from yoyak.baselines import is_baseline
+from yoyak.baselines import PREFIX, is_baseline
 from yoyak.scoring import what_was_counted
 
 GREY = "#9aa5b1"
@@ -50,7 +50,7 @@ def _bars(axes: Axes, models: Mapping[str, Any]) -> None:
     means = [models[name]["rouge_mean"] for name in names]
     errors = [[abs(models[name]["rouge_mean"] - models[name]["ci95"][side]) for name in names] for side in (0, 1)]
     bars = axes.barh(
-        [name.removeprefix("baseline/") for name in names],
+        [name.removeprefix(PREFIX) for name in names],
         means,
         xerr=errors,
         color=[GREY if is_baseline(name) else BLUE for name in names],
@@ -74,7 +74,7 @@ def draw_by_length(breakdowns: pd.DataFrame, path: Path) -> None:
                 positions,
                 rows["rouge_mean"],
                 yerr=[side.clip(lower=0) for side in errors],
-                label=name.removeprefix("baseline/"),
+                label=name.removeprefix(PREFIX),
                 marker="o",
                 capsize=3,
                 linestyle="--" if is_baseline(name) else "-",

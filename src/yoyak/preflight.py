@@ -10,19 +10,20 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from yoyak import dialogues, morphemes, weights
+from yoyak import dialogues, leftovers, morphemes, weights
 from yoyak.dialogues import DataParams
 from yoyak.ensemble import EnsembleParams, check_members
 from yoyak.errors import UserError
 from yoyak.folds import Fold
+from yoyak.jobs import AveragedJob, GenerationJob, Member
 from yoyak.machine import LimitsParams, check_disk
 from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
 from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_yaml
 from yoyak.postprocessing import PostprocessingParams
 from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, Reference, write_json, write_records
-from yoyak.scoring import ScoringParams, put_away_leftovers
-from yoyak.search import AveragedJob, GenerationJob, GenerationParams, Member
+from yoyak.scoring import ScoringParams
+from yoyak.search import GenerationParams
 from yoyak.submission import SubmissionParams, read_sample
 from yoyak.training.settings import TrackingParams, TrainingJob, TrainingParams
 
@@ -38,6 +39,8 @@ INHERITED: dict[str, type[Section]] = {
 """Top-level sections that an entry of `models` may override key by key."""
 OF_OUR_OWN = ("fold", "members")
 """Further keys of an entry."""
+OUTPUTS = ("models", "predictions", "plots")
+"""Folders that hold what stages write of each model."""
 
 
 class RunParams(Section):
@@ -177,6 +180,7 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
         for key, kind in INHERITED.items()
     }
     model = check(ModelSpec, {**entry, "pin": pin}, where)
+    _refuse_outputs(model.weights, where)
     generation = sections.pop("generation")
     # Only the summaries' own switch counts here.
     in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
@@ -212,6 +216,18 @@ def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -
         members={member: Member(model=job.model, quantization=job.quantization) for member, job in jobs.items()},
         generation=check(GenerationParams, merged, f"{where}.generation"),
     )
+
+
+def _refuse_outputs(source: str, where: str) -> None:
+    """What stages write there, DVC deletes before it runs them."""
+    if not weights.is_folder(source):
+        return
+    folder = Path(source).expanduser().resolve()
+    for output in (Path(name).resolve() for name in OUTPUTS):
+        if folder.is_relative_to(output):
+            raise UserError(
+                f"{where}.weights: {source} is in {output.name}/, which the pipeline writes; move it elsewhere"
+            )
 
 
 def _check_written_alike(jobs: Mapping[str, GenerationJob], where: str) -> None:
@@ -256,10 +272,8 @@ def _refuse_overrides(entry: dict[str, Any], where: str) -> None:
 
 
 def prepare(params: Params) -> None:
-    """Read the CSV files, pin each model's weights, and only then write prompts, resolved models and the report.
-
-    Trained models that have left the run go to DVC's cache, for a stage depends on all that are there.
-    """
+    """Read the CSV files, pin each model's weights, and only then write prompts, resolved models and the report, and
+    put trained models away that have left the run."""
     splits = read_splits(params.data)
     references = known_references(params.data, splits)
     _check_submission(params.data, splits["test"])
@@ -282,7 +296,7 @@ def prepare(params: Params) -> None:
     for split, expected in references.items():
         write_records(Path(f"data/references/{split}.jsonl"), expected)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
-    put_away_leftovers(Path("models"), params.run.models)
+    leftovers.put_away(Path("models"), params.run.models)
 
 
 def _check_wandb() -> None:

@@ -99,9 +99,11 @@ def _parse(path: Path, number: int, line: str, kind: type[AnyRecord]) -> AnyReco
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write a metrics file, human-readable."""
+    """Write a metrics file, human-readable; whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    half = path.with_name(f"{path.name}.half")
+    half.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    half.replace(path)
 
 
 def read_json(path: Path) -> Any:

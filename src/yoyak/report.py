@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from yoyak.baselines import is_baseline
+from yoyak.baselines import PREFIX, is_baseline
 from yoyak.ledger import Sent, correlation
 from yoyak.records import read_json
 from yoyak.scoring import what_was_counted
@@ -111,7 +111,8 @@ def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> st
         used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
         noise = "may be noise" if gain["noise"] else "is no noise"
         figures = f"{gain['rouge_mean']:.2f} {interval(gain['ci95'])}"
-        lines.append(f"MBR over the best member, both chosen on other rows: {figures}, which {noise}: {used}")
+        chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
+        lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
     return "\n".join(lines)
 
 
@@ -179,7 +180,7 @@ def submissions_tables(sent: Sequence[Sent]) -> list[Table | str]:
 
 def _name(name: str) -> str:
     """As it can be printed: rich reads square brackets as markup, and terminals more than letters."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name.removeprefix("baseline/"))
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name.removeprefix(PREFIX))
     return escape(shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 8]}…{shown[-7:]}")
 
 

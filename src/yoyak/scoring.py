@@ -1,7 +1,6 @@
 """The leaderboard: scores with intervals, baselines, and which differences are more than noise."""
 
-import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -89,18 +88,6 @@ def read_split(name: str) -> Split:
         [row.summaries for row in references],
         [row.topic for row in references],
     )
-
-
-def put_away_leftovers(folder: Path, names: Collection[str]) -> None:
-    """Delete what models wrote that have left the run: DVC's cache keeps it for when they come back.
-
-    DVC cannot list the outputs of `run.models` as dependencies, so that the stages depend on the whole folder: with
-    leftovers in it, `dvc.lock` would not fit a fresh clone.
-    """
-    for model in [*folder.glob("*/"), *folder.glob("baseline/*/")]:
-        name = model.relative_to(folder).as_posix()
-        if name not in names and name != "baseline":
-            shutil.rmtree(model)
 
 
 def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[str]:
@@ -257,7 +244,7 @@ def cross_validated_choice(board: Leaderboard, params: ScoringParams) -> dict[st
     means = np.column_stack([rows.mean(axis=1) for name, rows in board.scores.items() if not is_baseline(name)])
     if len(means) < 2:
         return None
-    fold = significance.folds(len(means), params.seed)
+    fold = significance.parts(len(means), params.seed)
     chosen = [int(means[fold != part].mean(axis=0).argmax()) for part in fold]
     judged = means[np.arange(len(means)), chosen]
     bounds = significance.interval(significance.resampled_means(judged[:, None], *_draws(params)))[0]

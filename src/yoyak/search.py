@@ -1,14 +1,11 @@
 """Which token comes next: what is searched for, what is forbidden, and how chance decides."""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field, model_validator
 
-from yoyak.folds import Fold
-from yoyak.models import ModelSpec, QuantizationParams
-from yoyak.parameters import Section, check, read_yaml
+from yoyak.parameters import Section
 
 if TYPE_CHECKING:
     from yoyak.decoding import Facts, Said
@@ -72,51 +69,6 @@ class GenerationParams(Section):
         if self.min_new_tokens > self.max_new_tokens:
             raise ValueError("min_new_tokens must not exceed max_new_tokens")
         return self
-
-
-class Member(Section):
-    """A model as it is loaded for inference, alone or with others."""
-
-    model: ModelSpec
-    quantization: QuantizationParams | None = None
-    """Of base weights that stay in 4 bits."""
-
-
-class GenerationJob(Member):
-    """What decides summaries beside weights and prompts: the content of `data/resolved/<model>/generation.yaml`."""
-
-    generation: GenerationParams
-    fold: Fold | None = None
-    """Of train: its rows are summarised, too."""
-
-    def members_of(self, name: str) -> dict[str, Member]:
-        """The model itself, by its name."""
-        return {name: self}
-
-
-class AveragedJob(Section):
-    """The same of models whose logits are averaged."""
-
-    members: dict[str, Member]
-    generation: GenerationParams
-
-    @property
-    def fold(self) -> None:
-        """None, even where the members are folds: together they have seen all of train."""
-        return None
-
-    def members_of(self, name: str) -> dict[str, Member]:
-        return self.members
-
-
-Job = GenerationJob | AveragedJob
-
-
-def read_job(path: Path) -> Job:
-    content = read_yaml(path)
-    if "members" in content:
-        return check(AveragedJob, content, f"{path}:")
-    return check(GenerationJob, content, f"{path}:")
 
 
 class Chooser:

@@ -62,7 +62,7 @@ def holm(p_values: Floats, family: int) -> Floats:
     return corrected
 
 
-def folds(rows: int, seed: int) -> NDArray[np.int64]:
+def parts(rows: int, seed: int) -> NDArray[np.int64]:
     """Which of five parts of a cross-validation each row belongs to; fewer parts where there are fewer rows."""
     return np.random.default_rng(seed).permutation(rows) % min(FOLDS, rows)
 

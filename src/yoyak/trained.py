@@ -10,11 +10,11 @@ from yoyak import ensemble, gpu, postprocessing
 from yoyak.ensemble import ENSEMBLE, PLAN, Plan
 from yoyak.errors import UserError
 from yoyak.generation import faults_of, generate
+from yoyak.jobs import Job, read_job
 from yoyak.models import Loaded, load_for_inference, together
 from yoyak.preflight import Params, read_params
 from yoyak.prompts import build
 from yoyak.records import Dialogue, Prediction, Prompt
-from yoyak.search import Job, read_job
 
 HOW_TO_GET = "`dvc pull` brings what was pushed, `dvc repro` trains"
 

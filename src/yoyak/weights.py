@@ -8,11 +8,12 @@ nothing of a package is imported, no remote code runs, and no pickle is read but
 import hashlib
 import re
 import shutil
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from yoyak.errors import UserError
 from yoyak.machine import cache_folder
@@ -25,6 +26,7 @@ GGUF_MAGIC = b"GGUF"
 """The first bytes of the whole file."""
 LOCK_FILE = Path("weights.lock.yaml")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+HUB_AND_BIN_FILES = [*HUB_FILES, "*.bin"]
 
 
 def pin(source: str, key: str) -> str | None:
@@ -35,7 +37,7 @@ def pin(source: str, key: str) -> str | None:
     """
     if source == "scratch":
         return None
-    if _is_folder(source):
+    if is_folder(source):
         return _folder_digest(Path(source).expanduser(), key)
     recorded = _recorded(source)
     found = _package_digest(source, key) if source.startswith("package:") else _hub_revision(source, recorded, key)
@@ -50,7 +52,7 @@ def pin(source: str, key: str) -> str | None:
 
 def fetch(source: str, pinned: str | None) -> Path:
     """The folder to load `source` from, downloaded or converted if need be, once."""
-    if _is_folder(source):
+    if is_folder(source):
         return _unchanged(Path(source).expanduser(), pinned)
     assert pinned is not None, f"{source} was not pinned"
     if source.startswith("package:"):
@@ -65,7 +67,7 @@ def _short(pinned: str) -> str:
     return pinned.removeprefix("sha256:")[:12]
 
 
-def _is_folder(source: str) -> bool:
+def is_folder(source: str) -> bool:
     return source.startswith(("/", "./", "../", "~"))
 
 
@@ -141,17 +143,17 @@ def _hub_snapshot(repository: str, revision: str) -> Path:
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
 
-    patterns = [*HUB_FILES, "*.bin"]
-    try:
-        cached = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True))
-        if any(cached.glob("*.safetensors")) or any(cached.glob("*.bin")):
-            return cached
-    except LocalEntryNotFoundError:
-        pass  # Nothing of it is here yet.
+    # Where a repository has both, only the first were downloaded, and the hub's client misses the others.
+    for patterns, kind in ((HUB_FILES, "*.safetensors"), (HUB_AND_BIN_FILES, "*.bin")):
+        try:
+            cached = snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
+        except LocalEntryNotFoundError:
+            continue  # Not all of it is here.
+        if any(Path(cached).glob(kind)):
+            return Path(cached)
     try:
         files = HfApi().list_repo_files(repository, revision=revision)
-        if any(name.endswith(".safetensors") for name in files):
-            patterns = HUB_FILES
+        patterns = HUB_FILES if any(name.endswith(".safetensors") for name in files) else HUB_AND_BIN_FILES
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
         raise UserError(f"{repository} cannot be downloaded ({type(error).__name__}: {error}); try again") from None
@@ -256,12 +258,16 @@ def _convert_gguf(source: str, target: Path) -> None:
 def _converted(name: str, convert: Any) -> Path:
     """The folder `name` of the cache, made by `convert` if it is not there; never left half made."""
     folder = cache_folder() / "weights" / name
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        print(f"converting {name} to safetensors, once", flush=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
-            convert(made)
-            made.rename(folder)
+    if folder.exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    half = folder.with_name(f"{name}.half")
+    with FileLock(folder.with_name(f"{name}.lock")):
+        # Another process may have made it meanwhile, or have been killed over it.
+        if not folder.exists():
+            print(f"converting {name} to safetensors, once", flush=True)
+            shutil.rmtree(half, ignore_errors=True)
+            half.mkdir()
+            convert(half)
+            half.rename(folder)
     return folder

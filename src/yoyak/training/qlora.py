@@ -23,6 +23,7 @@ from trl import SFTConfig, SFTTrainer
 from yoyak import rouge
 from yoyak.errors import UserError
 from yoyak.models import Loaded, LoraParams, unpack
+from yoyak.prompts import Encoder
 from yoyak.training import attention, memory
 from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED, Row, Rows
@@ -54,6 +55,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """Share of each label that is spread over the whole vocabulary, in training alone."""
     summarised: Sequence[Row] = ()
     """Dev rows whose summaries are scored after each epoch."""
+    encoder: Encoder
+    """What makes texts of their tokens."""
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
@@ -140,9 +143,9 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
         def scored(rows: Sequence[Row]) -> list[float]:
             prompts = [row["input_ids"][: row["labels"].count(IGNORED)] for row in rows]
             answers = [row["input_ids"][row["labels"].count(IGNORED) :] for row in rows]
-            texts = self._decoded(self._greedy(model, prompts, max(map(len, answers)) + 1))
-            references = [(reference,) for reference in self._decoded(answers)]
-            return [score.mean for score in rouge.score(texts, references)]
+            said = self._greedy(model, prompts, max(map(len, answers)) + 1)
+            texts, references = ([text.strip() for text in self.encoder.texts(ids)] for ids in (said, answers))
+            return [score.mean for score in rouge.score(texts, [(reference,) for reference in references])]
 
         return 100 * fmean(chain.from_iterable(memory.in_batches(self.summarised, SUMMARISED_ROWS, scored)))
 
@@ -165,9 +168,6 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
                 input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
             )
         return [row[width:] for row in output.tolist()]
-
-    def _decoded(self, answers: list[list[int]]) -> list[str]:
-        return [str(text).strip() for text in self.processing_class.batch_decode(answers, skip_special_tokens=True)]
 
 
 @contextmanager
@@ -216,6 +216,7 @@ def trainer(
     )
     result.label_smoothing = job.training.label_smoothing
     result.longest_of_all = max(train.longest, dev.longest)
+    result.encoder = loaded.encoder
     if job.training.best_by == "rouge":
         result.summarised = random.Random(job.seed).sample(dev.rows, min(job.training.rouge_rows, len(dev.rows)))
     _train_in_fp32(result.model)

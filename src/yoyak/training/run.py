@@ -249,7 +249,7 @@ def _save(job: TrainingJob, loaded: Loaded, model: Any, folder: Path) -> None:
         options = {"save_embedding_layers": False}
         # The base is named as the user named it: this machine's cache path would change the adapter's hash.
         config = model.peft_config["default"]
-        config.base_model_name_or_path = job.model.weights
+        config.base_model_name_or_path, config.revision = job.model.weights, job.model.pin
         # A set would be written in another order by each run, and change the hash, too.
         if not isinstance(config.target_modules, str):
             config.target_modules = sorted(config.target_modules)

@@ -12,6 +12,7 @@ from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTraining
 
 from yoyak import rouge
 from yoyak.models import Loaded
+from yoyak.prompts import Encoder
 from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED, Rows
 from yoyak.training.settings import TrainingJob, trainer_arguments
@@ -84,17 +85,17 @@ def trainer(
         eval_dataset=Dataset.from_list(dev.rows),
         data_collator=DataCollatorForSeq2Seq(loaded.tokenizer, model=loaded.model, label_pad_token_id=IGNORED),
         processing_class=loaded.tokenizer,
-        compute_metrics=_rouge_of(loaded.tokenizer),
+        compute_metrics=_rouge_of(loaded.encoder),
         callbacks=callbacks,
     )
 
 
-def _rouge_of(tokenizer: Any) -> Callable[[Any], dict[str, float]]:
+def _rouge_of(encoder: Encoder) -> Callable[[Any], dict[str, float]]:
     """The mean of ROUGE-1/2/L in percent, against the dev summaries."""
 
     def compute(prediction: Any) -> dict[str, float]:
         texts, references = (
-            tokenizer.batch_decode(np.where(ids == IGNORED, tokenizer.pad_token_id, ids), skip_special_tokens=True)
+            encoder.texts(np.where(ids == IGNORED, encoder.tokenizer.pad_token_id, ids))
             for ids in (prediction.predictions, prediction.label_ids)
         )
         scores = rouge.score(texts, [(reference,) for reference in references])

@@ -1,0 +1,49 @@
+"""Folders of models that have left the run.
+
+DVC cannot list the outputs of `run.models` as dependencies, so that stages depend on the whole folder: with leftovers
+in it, `dvc.lock` would not fit a fresh clone.
+"""
+
+import shutil
+from collections.abc import Collection
+from pathlib import Path
+
+from yoyak.baselines import PREFIX
+from yoyak.machine import cache_folder
+from yoyak.parameters import read_yaml
+
+LOCK_FILE = Path("dvc.lock")
+
+
+def put_away(folder: Path, names: Collection[str]) -> None:
+    """Take from `folder` what has none of these names: DVC's cache keeps its outputs for when they come back.
+
+    What no stage has written is somebody's own: it is moved to `.cache/put_away`, and told.
+    """
+    written = _outputs()
+    for model in [*folder.glob("*/"), *folder.glob(f"{PREFIX}*/")]:
+        name = model.relative_to(folder).as_posix()
+        if name in names or f"{name}/" == PREFIX:
+            continue
+        if model.as_posix() in written and not model.is_symlink():
+            shutil.rmtree(model)
+        else:
+            _move(model, cache_folder() / "put_away" / model)
+
+
+def _outputs() -> set[str]:
+    stages = read_yaml(LOCK_FILE).get("stages", {}) if LOCK_FILE.exists() else {}
+    return {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
+
+
+def _move(folder: Path, target: Path) -> None:
+    while target.exists() or target.is_symlink():
+        target = target.with_name(f"{target.name}_")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if folder.is_symlink():
+        # A relative one would point elsewhere.
+        target.symlink_to(folder.resolve())
+        folder.unlink()
+    else:
+        shutil.move(folder, target)
+    print(f"{folder} is of no model of the run, and no stage has written it: moved to {target}", flush=True)
