@@ -24,7 +24,7 @@ test: setup .cache/mecab-ko/ready  ## style, types, imports, then the tests
 	@$(MAKE) --no-print-directory lint
 	pytest
 
-lint: setup
+lint: setup  ## style, types and imports alone
 	ruff check .
 	ruff format --check .
 	mypy

@@ -38,7 +38,7 @@ def main() -> None:
     shutil.copyfile(path, path.with_name("last_good.csv"))
     shutil.copyfile(path.with_name("checklist.json"), path.with_name("last_good.json"))
     for warning in (each for each in checks if each.faults):
-        print(f"warning: not so: {warning.name}: {warning.reason()}", file=sys.stderr)
+        print(f"warning: check failed: {warning.name}: {warning.reason()}", file=sys.stderr)
 
 
 if __name__ == "__main__":

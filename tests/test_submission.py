@@ -262,9 +262,9 @@ def test_warnings_are_told_and_written(workplace: Path, capsys: pytest.CaptureFi
     predict("비가 온다.", "비가 오는데</s>", "책을 읽는다.")
     submit()
     assert capsys.readouterr().err.splitlines() == [
-        "warning: not so: each ends as a sentence does: test_2",
-        "warning: not so: no foreign words that the dialogue has not: test_2",
-        "warning: not so: no special token left over: test_2",
+        "warning: check failed: each ends as a sentence does: test_2",
+        "warning: check failed: no foreign words that the dialogue has not: test_2",
+        "warning: check failed: no special token left over: test_2",
     ]
     written = {check["name"]: check for check in read_json(Path("submission/checklist.json"))["checks"]}
     assert written["no special token left over"] == {

@@ -129,7 +129,7 @@ class _Files:
             return f"{self.revision}: no {path} there; was dvc.lock committed after `dvc repro`?"
         return (
             f"{self.revision}: {path} is not in DVC's cache; `dvc fetch --all-commits` brings what was pushed, "
-            "`dvc exp pull` an experiment's"
+            "`dvc exp pull` an experiment's; where nothing was pushed, commit a run of your own"
         )
 
 

@@ -77,7 +77,7 @@ def generate(loaded: Loaded | Averaged, prompts: Sequence[Prompt], job: Job, tit
         prompt for prompt in asked if all(faults_of(candidate, prompt.dialogue) for candidate in found[prompt.row])
     ]
     second = job.model_copy(update={"generation": _less_freely(job.generation)})
-    _, again = _searched(loaded, faulty, second, f"{title}, again", kept / "second.jsonl")
+    _, again = _searched(loaded, faulty, second, f"{title}, second search", kept / "second.jsonl")
     predictions = [
         _prediction(prompts[prompt.row].fname, prompt.dialogue, found[prompt.row], again.get(prompt.row))
         for prompt in asked

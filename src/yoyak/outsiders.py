@@ -23,6 +23,10 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
     table = read_table(references, ["fname"])
     expected = references_in(references, table)
     said = _read_summaries(predictions)
+    if not said.keys() & expected.keys():
+        raise UserError(
+            f"{predictions} has none of the rows of {references}, {next(iter(expected))} and so on; are both of one split?"
+        )
     for fname in expected:
         if fname not in said:
             raise UserError(f"{predictions}: no summary for {fname}, which {references} has; add its row")

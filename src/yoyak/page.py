@@ -39,7 +39,7 @@ WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 def serve(port: int) -> None:
     """Show the page until the user stops it. Each model is loaded when it is first asked, and kept."""
     if find_spec("gradio") is None:
-        raise UserError("the package gradio is missing: `pip install 'yoyak[serve]'`")
+        raise UserError("the package gradio is missing: `make setup`, or `pip install gradio`, brings it")
     # Read by gradio as it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     _pass_by_proxies()

@@ -100,6 +100,9 @@ def draw_submissions(sent: pd.DataFrame, path: Path) -> None:
             known = sent.dropna(subset=[name]).sort_values("time")
             over_time.plot(known["time"], known[name], marker="o", color=color, label=name)
         over_time.tick_params(axis="x", rotation=30)
+        if len(sent) == 1:
+            (time,) = sent["time"]
+            over_time.set_xlim(time - pd.Timedelta(days=1), time + pd.Timedelta(days=1))
         over_time.set_ylabel("mean of ROUGE-1/2/L F1, percent")
         over_time.legend(frameon=False)
         both = sent.dropna(subset=["dev", "public"])

@@ -103,13 +103,16 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
 def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
     """What was chosen on dev is worth less elsewhere."""
     where = ensemble.get("learned_on", "dev")
-    lines = [f"Each model's epoch and the best model were chosen on dev, the ensemble's weights on {where}."]
+    weights = "the best model and the ensemble's weights were chosen on dev."
+    if where != "dev":
+        weights = f"and the best model were chosen on dev, the ensemble's weights on {where}."
+    lines = [f"Each model's epoch{',' * (where == 'dev')} {weights}"]
     for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
         if estimate:
             lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
     if gain := ensemble.get("gain"):
         used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
-        noise = "may be noise" if gain["noise"] else "is no noise"
+        noise = ("may be noise" if gain["noise"] else "is no noise") if gain["rouge_mean"] else "is none"
         figures = f"{gain['rouge_mean']:.2f} {interval(gain['ci95'])}"
         chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
         lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")

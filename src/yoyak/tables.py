@@ -40,7 +40,7 @@ def _text(path: Path) -> str:
         content = path.read_bytes()
     except FileNotFoundError:
         raise UserError(
-            f"{path}: no such file; is the path right? data.dir in params.yaml names the folder of the pipeline's own"
+            f"{path}: no such file; is the path right? The pipeline's own are in data.dir of params.yaml"
         ) from None
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, not a CSV file; name the file inside it") from None
