@@ -464,7 +464,7 @@ BAD_VALUES = [
     ("limits.empty_percent", 101, "params.yaml: limits.empty_percent: Input should be less than or equal to 100"),
     ("limits.disk_gb", 0.001, "prepare_prompts needs 1.0 GB and would bring the disk to"),
     ("data.dir", None, "params.yaml: data.dir: "),
-    ("data.dir", "data/nowhere", "data/nowhere/train.csv: no such file; is the path right? The pipeline's own are in data.dir"),
+    ("data.dir", "data/nowhere", "data/nowhere/train.csv: no such file; is the path right? The pipeline's own"),
     ("data.test", "", "data/own: a folder, not a CSV file"),
 ]
 

@@ -25,7 +25,7 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
     said = _read_summaries(predictions)
     if not said.keys() & expected.keys():
         raise UserError(
-            f"{predictions} has none of the rows of {references}, {next(iter(expected))} and so on; are both of one split?"
+            f"{predictions} has none of the rows of {references} ({next(iter(expected), '')} …); are both of one split?"
         )
     for fname in expected:
         if fname not in said:
