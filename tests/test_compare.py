@@ -202,7 +202,7 @@ def test_what_is_not_in_the_cache(project: Project, tmp_path: Path) -> None:
     clone = project.clone(tmp_path / "clone")
     assert fails(clone, "first", "HEAD") == (
         "error: first: scores/rows.csv is not in DVC's cache; `dvc fetch --all-commits` brings what was pushed, "
-        "`dvc exp pull` an experiment's"
+        "`dvc exp pull` an experiment's; where nothing was pushed, commit a run of your own"
     )
 
 
