@@ -139,5 +139,5 @@ def test_a_port_that_is_taken(reproduced: Project) -> None:
 
 def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^the package gradio is missing: `make setup`, or `pip install gradio`, brings"):
+    with pytest.raises(UserError, match=r"^the package gradio is missing: `make setup`, or `pip install gradio`, "):
         page.serve(7860)
