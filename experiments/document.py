@@ -2,13 +2,14 @@
 
     python experiments/document.py
 
-`experiments/results` has a folder of what `run.py` wrote for each list: `final`, `sweep`, `ablations`, `true_size`. A
-section is there where its folder is; a test writes the document anew and compares.
+`experiments/results` has a folder of what `run.py` wrote for each list: `final`, `sweep`, `ablations`, `true_size`; of
+`make final` it has `final_again`. A section is there where its folder is; a test writes the document anew and compares.
 """
 
 from pathlib import Path
 
 import words
+from again import again
 from copies import ROOT
 from held_out import ablations, sweep
 from leaderboard import draw, final
@@ -39,6 +40,7 @@ def document(folder: Path) -> str:
     """Markdown; a section for each kind of list that `folder` has results of."""
     sections = {
         "final": lambda results: final(results, PICTURE.name),
+        "final_again": lambda results: again(results, found["final"]),
         "sweep": sweep,
         "ablations": ablations,
         "true_size": true_size,

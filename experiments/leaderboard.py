@@ -37,7 +37,7 @@ def final(results: list[Result], picture: str) -> str:
             "model's epoch was chosen on all of dev. Anchors were measured outside this pipeline on the same rows, "
             "without interval.",
             "### What the ensembles gain",
-            _gains(results),
+            gains(results),
             "### What they are made of, and what they took",
             "Others ran on the same GPU, so that rates and minutes are not to be compared "
             f"with each other. Minutes: training and the summaries of dev and of {_test_rows(results)} rows that stand "
@@ -100,7 +100,8 @@ def draw(results: list[Result], path: Path) -> None:
     draw_leaderboard({"models": entries, "scoring": results[0].figures["scores"]["scoring"]}, path)
 
 
-def _gains(results: list[Result]) -> str:
+def gains(results: list[Result]) -> str:
+    """Of ensembles over their best member."""
     alone = {result.model: result for result in results if len(result.models) == 1}
     ensembles = [result for result in results if len(result.models) > 1]
     if not ensembles:

@@ -28,6 +28,7 @@ import fold_data
 import plan
 import run as runner
 import words
+from compared import paired_interval
 from result import Result, read_results
 
 LISTS = sorted((ROOT / "experiments").glob("*.yaml"))
@@ -336,6 +337,31 @@ def test_what_the_readme_says_of_them(readme: str) -> None:
     assert re.search(r"qwen25_coder_15b.*" + r"[^.\d].*".join(map(re.escape, said)), section, re.DOTALL)
     epochs = [searched[name].mbr.mean() for name in ("q15_epochs1", "q15", "q15_epochs3")]
     assert max(epochs) == epochs[1]
+    again = {result.experiment: result for result in read_results(document.RESULTS / "final_again")}
+    moved = max(abs(again[name].own.mean() - final[name].own.mean()) for name in ensemble.models)
+    said = [f"{moved:.1f}", *(f"{of['ensemble'].mbr.mean():.1f}" for of in (final, again))]
+    said += [told for of in (final, again) for told in gained(of["ensemble"])]
+    assert re.search(r"[^.\d].*".join(map(re.escape, said)), section, re.DOTALL)
+
+
+def gained(ensemble: Result) -> list[str]:
+    """Over its best member, all members alike, and the interval."""
+    rows = ensemble.mbr - ensemble.rows(ensemble.figures["scores"]["best"]["model"])
+    return [f"{value:.1f}" for value in (rows.mean(), *paired_interval(rows))]
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.ko.md"])
+def test_what_the_readme_says_of_the_ablations(readme: str) -> None:
+    section = (ROOT / readme).read_text(encoding="utf-8").split("docs/results.png")[1].split("\n## ")[0]
+    told = document.DOCUMENT.read_text(encoding="utf-8")
+    lines = [line for line in told.splitlines() if line.endswith("undecided |")]
+    assert [line.split(" | ")[0] for line in lines] == [
+        f"| {name}" for name in ("beam", "bf16", "r32", "r64", "r8", "speakers", "topic", "unguarded")
+    ]
+    (text,) = re.findall(
+        r"loss_on=text.*\| −([\d.]+) \| \[−([\d.]+), −([\d.]+)\] .* worse \|", document.DOCUMENT.read_text()
+    )
+    assert "{:.1f} [{:.1f}, {:.1f}]".format(*map(float, (text[0], text[2], text[1]))) in section
 
 
 @pytest.mark.parametrize(
