@@ -37,6 +37,9 @@ def final(results: list[Result], picture: str) -> str:
             "model's epoch was chosen on all of dev. Anchors were measured outside this pipeline on the same rows, "
             "without interval.",
             "### What the ensembles gain",
+            "Weights cross-validated: they, and the member that is compared, are chosen on four fifths of dev and "
+            "judged on the other. All alike: every member has the same weight, so that nothing is learned on dev, and "
+            "the comparison is with the member that turned out best there. Differences are of the same rows.",
             gains(results),
             "### What they are made of, and what they took",
             "Others ran on the same GPU, so that rates and minutes are not to be compared "
@@ -107,15 +110,8 @@ def gains(results: list[Result]) -> str:
     if not ensembles:
         return "No ensemble has run."
     header = ["", "members", "mean", "against", "mean", "difference", "95 %"]
-    return "\n\n".join(
-        [
-            "Weights cross-validated: they, and the member that is compared, are chosen on four fifths of dev and "
-            "judged on the other. All alike: every member has the same weight, so that nothing is learned on dev, and "
-            "the comparison is with the member that turned out best there. Differences are of the same rows.",
-            table(header, [line for result in ensembles for line in _gained(result, alone)]),
-            *map(_open, ensembles),
-        ]
-    )
+    lines = [line for result in ensembles for line in _gained(result, alone)]
+    return "\n\n".join([table(header, lines), *map(_open, ensembles)])
 
 
 def _gained(result: Result, alone: dict[str, Result]) -> Iterator[list[str]]:
