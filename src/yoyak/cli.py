@@ -10,7 +10,7 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from yoyak import compare, folds, inputs, ledger, outsiders, report
+from yoyak import compare, folds, inputs, ledger, outsiders, terminal
 from yoyak.errors import exits_with_one_line
 from yoyak.morphemes import Tokenizer
 from yoyak.rouge import Library, ReferenceRule
@@ -31,15 +31,15 @@ Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the compet
 @app.command()
 def leaderboard() -> None:
     """Print the leaderboard of the last run, and where submission and plots lie."""
-    report.print_run(Path.cwd())
+    terminal.print_run(Path.cwd())
 
 
 @app.command("report")
 def write_report() -> None:
     """Write report.html: the last run, and every dev dialogue with all summaries; it opens without a server."""
-    from yoyak import report_page  # It loads Matplotlib, which the other commands do without.
+    from yoyak import report  # It loads Matplotlib, which the other commands do without.
 
-    report_page.write(Path("report.html"))
+    report.write(Path("report.html"))
     print("report.html")
 
 
@@ -71,7 +71,7 @@ def score(
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
     else:
-        Console().print(*report.outsider_tables(predictions.name, result), sep="\n")
+        Console().print(*terminal.outsider_tables(predictions.name, result), sep="\n")
 
 
 @app.command()
@@ -128,7 +128,7 @@ def list_submissions(context: typer.Context) -> None:
     from yoyak import plots  # Drawing takes a second to load, which the other commands do without.
 
     plots.draw_submissions(pd.DataFrame([row.model_dump() for row in sent]), SUBMISSIONS_PICTURE)
-    Console().print(*report.submissions_tables(sent), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
+    Console().print(*terminal.submissions_tables(sent), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
 
 
 @submissions.command("add")
@@ -142,7 +142,7 @@ def add_submission(
     row = ledger.add(Path.cwd(), file, public, private, note)
     if row.dev is None:
         print(f"note: {file} is not what the last run made: its commit and dev score are not known", file=sys.stderr)
-    Console().print(*report.submissions_tables([row])[:1])
+    Console().print(*terminal.submissions_tables([row])[:1])
 
 
 @exits_with_one_line

@@ -12,9 +12,9 @@ from yoyak import scoring, significance
 from yoyak.baselines import is_baseline
 from yoyak.ensemble import ENSEMBLE, dev_table
 from yoyak.errors import UserError
-from yoyak.report import interval
 from yoyak.scoring import NOISE
 from yoyak.significance import Floats
+from yoyak.terminal import interval
 
 SHOWN = 3
 """Rows of each model that got better, and as many that got worse."""

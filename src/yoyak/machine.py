@@ -45,6 +45,12 @@ def cache_folder() -> Path:
     return repository_root() / ".cache"
 
 
+def on_one_disk(*folders: Path) -> bool:
+    """Also of folders that are not there yet."""
+    lines = ((folder.resolve(), *folder.resolve().parents) for folder in folders)
+    return len({next(path for path in line if path.exists()).stat().st_dev for line in lines}) == 1
+
+
 def check_disk(limits: LimitsParams, writes_gb: float, purpose: str) -> None:
     """Stop before `purpose` writes `writes_gb` GB that the disk has no room for."""
     disk = shutil.disk_usage(repository_root())

@@ -283,6 +283,7 @@ def prepare(params: Params) -> None:
     check_disk(params.limits, 1, "prepare_prompts")
     names = dict.fromkeys([*params.run.models, *params.run.untuned])
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
+    _check_room(params, pins)
     for name, pin in pins.items():
         jobs = resolve(params, name, pin)
         for kind, job in (("training", jobs.training), ("generation", jobs.generation)):
@@ -297,6 +298,13 @@ def prepare(params: Params) -> None:
         write_records(Path(f"data/references/{split}.jsonl"), expected)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
     leftovers.put_away(Path("models"), params.run.models)
+
+
+def _check_room(params: Params, pins: Mapping[str, str | None]) -> None:
+    """For the weights, too, that later stages download or convert."""
+    sources = {params.models[name]["weights"]: pin for name, pin in pins.items()}
+    weights_gb = sum(weights.to_write_gb(source, pin) for source, pin in sources.items())
+    check_disk(params.limits, 1 + weights_gb, "this run, with weights that are still to be downloaded or converted,")
 
 
 def _check_wandb() -> None:

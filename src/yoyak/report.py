@@ -1,193 +1,238 @@
-"""Tables of what the pipeline found, for the terminal; each fits into 80 columns."""
+"""The last run as one HTML file, which needs neither server nor network: scores, and every dev row to read."""
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import json
+import re
+import tempfile
+from base64 import b64encode
+from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+import matplotlib
+import numpy as np
+import pandas as pd
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from yoyak.baselines import PREFIX, is_baseline
-from yoyak.ledger import Sent, correlation
-from yoyak.records import read_json
-from yoyak.scoring import what_was_counted
+from yoyak import baselines, plots, rouge, scoring
+from yoyak.baselines import is_baseline
+from yoyak.diagnostics import Diagnosis
+from yoyak.ensemble import ENSEMBLE
+from yoyak.errors import UserError
+from yoyak.marks import pieces
+from yoyak.parameters import read_yaml
+from yoyak.records import Prediction, read_json, read_records
+from yoyak.rouge import Metric
+from yoyak.scoring import Split, what_was_counted
+from yoyak.terminal import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
 
-FAULTS = {
-    "empty": "empty",
-    "copied": "copied",
-    "unfinished": "cut off",
-    "unknown_tags": "tags",
-    "foreign_script": "script",
-    "repeated": "repeats",
-    "distinct": "distinct",
-    "length_ratio": "length",
-}
-WHAT_FAULTS_MEAN = (
-    "copied: 80 % stands in the dialogue word for word; tags, script: what the dialogue has not; "
-    "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
-    "references' being 1."
-)
-LONGEST_NAME = 30
+FIGURES = ["rouge1", "rouge2", "rougeL", "rouge_mean"]
+IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
+"""Characters that could end the element which holds the JSON; none of them stands outside its texts."""
 
 
-def print_run(root: Path) -> None:
-    """What `make repro` ends with: the leaderboards, what ROUGE does not see, and where everything lies."""
-    console = Console()
-    scores = read_json(root / "metrics/scores.json")
-    ensemble = read_json(root / "metrics/ensemble.json") if (root / "metrics/ensemble.json").exists() else {}
-    console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
-    console.print(escape(what_dev_decided(scores["best"], ensemble)), "", sep="\n")
+def write(path: Path) -> None:
+    """The report of the run in the working folder."""
+    path.write_text(_page(_summary_of_the_run(), _rows_to_read()), encoding="utf-8")
+
+
+def _page(summary: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    script = _source("report.js")
+    return templates.get_template("report.html").render(
+        **summary,
+        style=Markup(_source("tags.css") + _source("report.css")),
+        script=Markup(script),
+        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(embedded(rows)),
+        is_baseline=is_baseline,
+        interval=interval,
+    )
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def embedded(content: Any) -> str:
+    """JSON that can stand inside `<script type="application/json">`, whatever its texts are."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(IN_A_SCRIPT)
+
+
+# The run
+
+
+def _summary_of_the_run() -> dict[str, Any]:
+    """What the template shows above the rows."""
+    scores = read_json(Path("metrics/scores.json"))
+    joined = _of_ensemble("metrics/ensemble.json")
+    breakdowns = _read_table(Path("scores/breakdowns.csv"))
+    models = [name for name in scores["models"] if not is_baseline(name)]
+    averaged = read_yaml(Path("params.yaml"))["run"]["averaged"]
+    boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
-        console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
-    console.print(faults_table(scores["diagnostics"]))
-    if (root / "metrics/postprocessing.json").exists():
-        console.print(postprocessing_table(read_json(root / "metrics/postprocessing.json")))
-    for name, path in (
-        ("submission", "submission/submission.csv"),
-        ("checklist", "submission/checklist.md"),
-        ("every row", "scores/rows.csv"),
-        ("groups of rows", "scores/breakdowns.csv"),
-        ("pictures", "plots/"),
+        boards["test"] = _board(scores["test"], joined.get("test"))
+    return {
+        "scoring": scores["scoring"],
+        "counted": what_was_counted(scores["scoring"]),
+        "boards": boards,
+        "decided": what_dev_decided(scores["best"], joined).split("\n"),
+        "weights": joined.get("weights", {}),
+        "diagnostics": scores["diagnostics"],
+        "repairs": _of_ensemble("metrics/postprocessing.json"),
+        "fault_names": FAULTS,
+        "what_faults_mean": WHAT_FAULTS_MEAN,
+        "models": models,
+        "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
+        "breakdowns": _groups(breakdowns),
+    }
+
+
+def _of_ensemble(metrics: str) -> dict[str, Any]:
+    """Empty where the ensemble has not been made."""
+    return dict(read_json(Path(metrics))) if Path(metrics).exists() else {}
+
+
+def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Models and ensemble, best first, with the end of the scale that their bars share."""
+    models = board["models"] | ({ENSEMBLE: joined} if joined else {})
+    return {
+        "best": board["best"],
+        "models": dict(sorted(models.items(), key=lambda item: -item[1]["rouge_mean"])),
+        "end": max(10.0, *(row["ci95"][1] for row in models.values())),
+    }
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    try:
+        return pd.read_csv(
+            path, keep_default_na=False, na_values={"ci95_low": "", "ci95_high": ""}, dtype={"fname": str}
+        )
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
+
+
+def _groups(breakdowns: pd.DataFrame) -> dict[Any, dict[Any, list[dict[Any, Any]]]]:
+    """The dev lines of the models: by what the rows are grouped, then group, then a line a model."""
+    chosen = breakdowns[(breakdowns["split"] == "dev") & ~breakdowns["model"].map(is_baseline)]
+    return {
+        by: {group: lines.to_dict("records") for group, lines in part.groupby("group", sort=False)}
+        for by, part in chosen.groupby("by", sort=False)
+    }
+
+
+def _pictures(trained: Sequence[str], breakdowns: pd.DataFrame) -> dict[str, Markup]:
+    """Drawn as the stage `score` draws them, but as SVG."""
+    curves = {name: _read_table(Path(f"plots/training/{name}/epochs.csv")) for name in trained}
+    return {
+        "Dev loss in training": _svg(lambda path: plots.draw_learning_curves(curves, path)),
+        "Score by dialogue length": _svg(lambda path: plots.draw_by_length(breakdowns, path)),
+    }
+
+
+def _svg(draw: Callable[[Path], None]) -> Markup:
+    """The picture as an element of a page, its text as text."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "yoyak"}),
     ):
-        missing = "" if (root / path).exists() else "  (not made yet)"
-        console.print(f"{name:>16}: {path}{missing}", highlight=False)
+        path = Path(folder) / "picture.svg"
+        draw(path)
+        content = path.read_text(encoding="utf-8")
+    element = content[content.index("<svg") :]
+    return Markup(re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL))
 
 
-def leaderboard_table(
-    board: Mapping[str, Any], scoring: Mapping[str, Any], split: str, ensemble: Mapping[str, Any] | None
-) -> Table:
-    """Models by score, with intervals, and how far each lies behind the best."""
-    best = board["best"]
-    table = Table(
-        title=f"Leaderboard: ROUGE F1 on {split}, percent",
-        caption=f"{what_was_counted(scoring)}. Brackets: 95 % bootstrap interval."
-        + (
-            f" Behind: difference to {best['model']} on the same rows; noise: Holm-corrected p above 0.05."
-            * bool(best["minus"])
-        ),
-        caption_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
-    table.add_column("", no_wrap=True)
-    for column in ("R-1", "R-2", "R-L", "mean", "", *(("behind", "", "") if best["minus"] else ())):
-        table.add_column(column, justify="right", no_wrap=True)
-    rows = dict(board["models"]) | ({"ensemble": ensemble} if ensemble else {})
-    for name, row in sorted(rows.items(), key=lambda item: -item[1]["rouge_mean"]):
-        gap = best["minus"].get(name)
-        table.add_row(
-            _name(name),
-            *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
-            f"{row['rouge_mean']:.2f}",
-            escape(interval(row["ci95"])),
-            *((f"{gap['rouge_mean']:.2f}", escape(interval(gap["ci95"])), "noise" * gap["noise"]) if gap else ()),
-            style="dim" if is_baseline(name) else None,
-        )
-    return table
+# The rows
 
 
-def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
-    """What `yoyak score` prints of a file."""
-    board = {"models": {name: result["scores"]}, "best": {"model": name, "minus": {}}}
-    extra = result["rows_without_reference"]
-    note = f"{extra} further rows of {_name(name)} have no reference and were not scored.\n" if extra else ""
-    rows = f"{result['scores']['rows']} rows"
-    return [
-        leaderboard_table(board, result["scoring"], rows, None),
-        note,
-        faults_table({name: result["diagnostics"]}),
-    ]
+def _rows_to_read() -> dict[str, Any]:
+    """What the page's script shows below: every dev row, and what models, ensemble and baselines say of it."""
+    # What the scores were counted by, which `params.yaml` may no longer say.
+    metric = scoring.metric_of(read_json(Path("metrics/scores.json"))["scoring"])
+    split = scoring.read_split("dev")
+    scored = _read_table(Path("scores/rows.csv"))
+    scored = scored[scored["split"] == split.name]
+    said = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN])
+    judged = _judged(said, split, scored, metric)
+    rows = zip(split.fnames, split.topics, split.dialogues, split.references, _disagreements(said, metric), strict=True)
+    return {
+        "models": [{"name": name, "baseline": is_baseline(name)} for name in said],
+        "faults": {name: FAULTS[name] for name in Diagnosis._fields},
+        "rows": [
+            {
+                "fname": fname,
+                "topic": topic or "",
+                "length": sum(map(len, turns)),
+                "disagreement": disagreement,
+                "dialogue": [pieces(turn) for turn in turns],
+                "references": [pieces(text) for text in references],
+                "said": {
+                    name: {"text": pieces(texts[place], references, metric.tokenizer), **judged[name][fname]}
+                    for name, texts in said.items()
+                },
+            }
+            for place, (fname, topic, turns, references, disagreement) in enumerate(rows)
+        ],
+    }
 
 
-def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
-    """What was chosen on dev is worth less elsewhere."""
-    where = ensemble.get("learned_on", "dev")
-    weights = "the best model and the ensemble's weights were chosen on dev."
-    if where != "dev":
-        weights = f"and the best model were chosen on dev, the ensemble's weights on {where}."
-    lines = [f"Each model's epoch{',' * (where == 'dev')} {weights}"]
-    for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
-        if estimate:
-            lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
-    if gain := ensemble.get("gain"):
-        used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
-        noise = ("may be noise" if gain["noise"] else "is no noise") if gain["rouge_mean"] else "is none"
-        figures = f"{gain['rouge_mean']:.2f} {interval(gain['ci95'])}"
-        chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
-        lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
-    return "\n".join(lines)
+def _texts(split: Split, scored: Sequence[str]) -> dict[str, list[str]]:
+    """Each summary of the split's rows, in their order: the ensemble's, the models', the baselines'."""
+    extracts = baselines.extracts(split.dialogues)
+    files = {name: Path(f"predictions/{name}/{split.name}.jsonl") for name in scored if name not in extracts}
+    if _of_ensemble("metrics/ensemble.json"):
+        files[ENSEMBLE] = Path(f"ensemble/{split.name}.jsonl")
+    said = extracts | {
+        name: scoring.align(read_records(path, Prediction), split.fnames, name) for name, path in files.items()
+    }
+    models = [name for name in scored if not is_baseline(name)]
+    return {name: said[name] for name in [ENSEMBLE, *models, *filter(is_baseline, scored)] if name in said}
 
 
-def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
-    """Percent of each model's summaries with each fault."""
-    table = Table(
-        title="Beside ROUGE: percent of the summaries",
-        caption=WHAT_FAULTS_MEAN,
-        caption_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
-    shown = [fault for fault in FAULTS if any(fault in row for row in diagnostics.values())]
-    table.add_column("", no_wrap=True)
-    for fault in shown:
-        table.add_column(FAULTS[fault], justify="right", no_wrap=True)
-    for name, row in diagnostics.items():
-        percents = [f"{row[fault]:.2f}" if fault == "length_ratio" else f"{row[fault]:.0f}" for fault in shown]
-        table.add_row(_name(name), *percents, style="dim" if is_baseline(name) else None)
-    return table
+def _judged(
+    said: Mapping[str, Sequence[str]], split: Split, scored: pd.DataFrame, metric: Metric
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Scores and faults of each model's summary of each row; the ensemble's, which no file has, counted here."""
+    tables = dict(list(scored.groupby("model")))
+    if ENSEMBLE in said:
+        scores = scoring.score(said[ENSEMBLE], split.references, metric)
+        faults = pd.DataFrame(scoring.diagnose_rows(said[ENSEMBLE], split.dialogues))
+        tables[ENSEMBLE] = faults.assign(fname=split.fnames, **dict(zip(FIGURES, scores.T, strict=False)))
+        tables[ENSEMBLE]["rouge_mean"] = scores.mean(axis=1)
+    judged = {name: {row["fname"]: _judgement(row) for row in tables[name].to_dict("records")} for name in said}
+    for name, rows in judged.items():
+        if missing := set(split.fnames) - set(rows):
+            raise UserError(f"scores/rows.csv: no score of {name} for {min(missing)}; run `dvc repro`")
+    return judged
 
 
-def postprocessing_table(measured: Mapping[str, Any]) -> Table:
-    """What each rule of post-processing would gain on the ensemble's summaries, whether it is on or off."""
-    table = Table(
-        title="Post-processing: mean ROUGE gained on dev by each rule alone",
-        caption=f"of {measured['rows']} rows. Brackets: 95 % paired bootstrap interval; noise: Holm-corrected p above "
-        "0.05. params.yaml: postprocessing switches rules on.",
-        caption_justify="left",
-        box=None,
-        padding=(0, 1, 0, 0),
-    )
-    for column in ("", "", "rows changed", "gain", "", ""):
-        table.add_column(column, justify="right" if column else "left", no_wrap=True)
-    for name, rule in measured["rules"].items():
-        gain = rule["gain"]
-        table.add_row(
-            name,
-            "on" if rule["on"] else "off",
-            str(rule["rows_changed"]),
-            f"{gain['rouge_mean']:+.2f}",
-            escape("[{:+.2f}, {:+.2f}]".format(*gain["ci95"])),
-            "noise" * gain["noise"],
-            style=None if rule["on"] else "dim",
-        )
-    return table
+def _judgement(row: Mapping[Any, Any]) -> dict[str, Any]:
+    """A row of a table of scores as the page has it."""
+    return {
+        "scores": [round(float(row[figure]), 1) for figure in FIGURES],
+        # Text where the column has empty fields, too.
+        "faults": [fault for fault in Diagnosis._fields if str(row[fault]) == "True"],
+    }
 
 
-def submissions_tables(sent: Sequence[Sent]) -> list[Table | str]:
-    """What `yoyak submissions` prints, the latest last, and how dev and public scores go together."""
-    table = Table(title="Submissions: mean ROUGE, percent", box=None, padding=(0, 1, 0, 0))
-    for column in ("sent, UTC", "sha256", "made by"):
-        table.add_column(column, no_wrap=True)
-    for column in ("dev", "public", "private"):
-        table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("note")
-    for row in sorted(sent, key=lambda row: row.time):
-        scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
-        made_by = row.experiment or (row.commit or "")[:7]
-        table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
-    found = correlation(sent)
-    told = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"
-    return [table, f"correlation of dev and public: {told}"]
-
-
-def _name(name: str) -> str:
-    """As it can be printed: rich reads square brackets as markup, and terminals more than letters."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name.removeprefix(PREFIX))
-    return escape(shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 8]}…{shown[-7:]}")
-
-
-def interval(bounds: Sequence[float]) -> str:
-    """`[29.0, 33.5]`; rich reads square brackets as markup, so that it takes them escaped."""
-    low, high = bounds
-    return f"[{low:.1f}, {high:.1f}]"
+def _disagreements(said: Mapping[str, Sequence[str]], metric: Metric) -> list[float | None]:
+    """How unlike the models' summaries of each row are: 100 less the mean ROUGE of all pairs; none of one model."""
+    models = [texts for name, texts in said.items() if name != ENSEMBLE and not is_baseline(name)]
+    pairs = list(combinations(models, 2))
+    rows = len(models[0])
+    if not pairs:
+        return [None] * rows
+    texts = [text for first, _ in pairs for text in first]
+    others = [(text,) for _, second in pairs for text in second]
+    alike = np.array([score.mean for score in rouge.score(texts, others, metric)]).reshape(len(pairs), rows)
+    return [round(100 * (1 - float(mean)), 1) for mean in alike.mean(axis=0)]

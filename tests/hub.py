@@ -1,0 +1,60 @@
+"""A Hugging Face Hub of one repository, on this machine: what the hub's own client asks of the real one."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+
+REVISION = "a" * 40
+
+
+@contextmanager
+def serve_hub(repository: str, folder: Path) -> Iterator[str]:
+    """Its address, for `HF_ENDPOINT`; `repository` has the files of `folder`."""
+
+    class Hub(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.do_GET()
+
+        def do_GET(self) -> None:
+            path = self.path.split("?")[0]
+            if path.startswith(f"/{repository}/resolve/{REVISION}/"):
+                return self._send_file(folder / Path(path).name)
+            files = [
+                {"type": "file", "path": file.name, "rfilename": file.name, "size": file.stat().st_size, "oid": "x"}
+                for file in folder.iterdir()
+            ]
+            whole = {"id": repository, "sha": REVISION, "siblings": files, "private": False, "tags": [], "likes": 0}
+            return self._send_json(files if path.startswith(f"/api/models/{repository}/tree/") else whole)
+
+        def _send_file(self, file: Path) -> None:
+            self._send_head(file.stat().st_size, "application/octet-stream")
+            if self.command == "GET":
+                self.wfile.write(file.read_bytes())
+
+        def _send_json(self, content: object) -> None:
+            encoded = json.dumps(content).encode()
+            self._send_head(len(encoded), "application/json")
+            self.wfile.write(encoded)
+
+        def _send_head(self, size: int, kind: str) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(size))
+            self.send_header("ETag", f'"{hashlib.sha256(self.path.encode()).hexdigest()}"')
+            self.send_header("X-Repo-Commit", REVISION)
+            self.end_headers()
+
+        def log_message(self, *arguments: object) -> None:
+            """Nothing: what a test prints is the project's."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
