@@ -38,8 +38,11 @@ SUMMARISED_ROWS = 16
 """At once, for ROUGE of dev: a constant, as the next one."""
 EVALUATED_ROWS = 8
 """Dev rows at once: a constant, so that no figure of dev depends on the machine."""
-COMPILED_FROM = 2_000_000
-"""Tokens of a training from which on compiling, up to a minute, takes less time than it saves."""
+COMPILED_FROM = 1_500_000
+"""Tokens of a training from which on compiling, about a minute, takes less time than it saves.
+
+On an H200 Qwen2.5-Coder-1.5B goes from 13,000 tokens/s to 47,000 after 70 s: worth it from 1.2 million on.
+"""
 
 
 class SummaryLossTrainer(MicroBatching, SFTTrainer):
