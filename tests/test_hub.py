@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 import twins
-from hub import REVISION, serve_hub
+from local_hub import REVISION, serve_hub
 from project import Project
 from safetensors.torch import load_file
 from twins import save_twin
@@ -73,3 +73,13 @@ def test_room_is_looked_for_before_the_download(project: Project, repository: Pa
     )
     assert done.stdout.count("\n") == 1
     assert not (project.root / "data/resolved").exists()
+
+
+def test_a_gated_model_is_told_before_any_training(project: Project, repository: Path) -> None:
+    project.edit(use_the_hub)
+    with serve_hub("some/kobart", repository, gated=True) as address:
+        done = run(project, address, "prepare_prompts")
+    assert done.returncode == 1
+    assert done.stdout.startswith("error: some/kobart cannot be downloaded (GatedRepoError: ")
+    assert "`hf auth login`" in done.stdout
+    assert done.stdout.count("\n") == 1

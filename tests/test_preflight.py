@@ -14,7 +14,7 @@ import pytest
 from project import ROOT, Project
 from ruamel.yaml import YAML
 
-from yoyak import leftovers, weights
+from yoyak import hub, leftovers
 from yoyak.folds import add_entries
 from yoyak.parameters import write_yaml
 from yoyak.records import Prompt, read_json, read_records
@@ -657,7 +657,7 @@ def test_what_was_downloaded_is_found_offline(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     of = ("config.json", "pytorch_model.bin", *[weights_file] * (weights_file == "model.safetensors"))
     in_hub_cache("some/model", "a" * 40, "config.json", weights_file, of=of, cache=tmp_path)
-    assert (weights._hub_snapshot("some/model", "a" * 40) / weights_file).is_file()
+    assert (hub.snapshot("some/model", "a" * 40) / weights_file).is_file()
 
 
 @pytest.mark.parametrize("name", ["gogamza/kobart-base-v2", "no/such/model", "빈 이름"])

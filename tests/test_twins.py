@@ -17,7 +17,7 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlattening
 from twins import FAMILIES, Family, save_twin
 
-from yoyak import weights
+from yoyak import hub, weights
 from yoyak.errors import UserError
 from yoyak.hf_decoding import log_probabilities
 from yoyak.machine import LimitsParams, check_shortened, describe
@@ -36,7 +36,6 @@ from yoyak.training.memory import CPU_TOKENS
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import IGNORED, Rows, causal_rows
 from yoyak.training.settings import TrainingJob
-from yoyak.weights import _convert_bin
 
 ENTRIES = read_yaml(ROOT / "params.yaml")["models"]
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
@@ -206,15 +205,15 @@ def test_4_bit_weights_compute_in_the_models_dtype(name: str, job: TrainingJob) 
 
 @pytest.mark.parametrize("family", [twins.bart, twins.t5], ids=lambda family: family.__name__)
 def test_pickled_weights_become_safetensors_beside_the_same_tokenizer(family: Family, tmp_path: Path) -> None:
-    hub, converted = save_twin(family, tmp_path / "hub"), tmp_path / "converted"
-    tensors = load_file(hub / "model.safetensors")
-    torch.save(tensors, hub / "pytorch_model.bin")
-    (hub / "model.safetensors").unlink()
+    folder, converted = save_twin(family, tmp_path / "hub"), tmp_path / "converted"
+    tensors = load_file(folder / "model.safetensors")
+    torch.save(tensors, folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
     converted.mkdir()
-    _convert_bin(hub, converted)
+    hub.convert(folder, converted)
     assert not list(converted.glob("*.bin"))
     for name in ("tokenizer.json", "tokenizer_config.json"):
-        assert (converted / name).read_bytes() == (hub / name).read_bytes()
+        assert (converted / name).read_bytes() == (folder / name).read_bytes()
     again = load_file(converted / "model.safetensors")
     assert tensors.keys() == again.keys()
     assert all(torch.equal(again[key], tensor) for key, tensor in tensors.items())

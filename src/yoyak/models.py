@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from yoyak import gpu
+from yoyak import gpu, packages
 from yoyak import weights as weights_of
 from yoyak.errors import UserError
 from yoyak.machine import GIB, device
@@ -74,7 +74,7 @@ class ModelSpec(Section):
     @field_validator("weights")
     @classmethod
     def _package_has_a_version(cls, weights: str) -> str:
-        if weights.startswith("package:") and not weights_of.PACKAGE.fullmatch(weights):
+        if weights.startswith("package:") and not packages.SOURCE.fullmatch(weights):
             raise ValueError("a package is written package:NAME==VERSION")
         return weights
 

@@ -12,8 +12,8 @@ REVISION = "a" * 40
 
 
 @contextmanager
-def serve_hub(repository: str, folder: Path) -> Iterator[str]:
-    """Its address, for `HF_ENDPOINT`; `repository` has the files of `folder`."""
+def serve_hub(repository: str, folder: Path, gated: bool = False) -> Iterator[str]:
+    """Its address, for `HF_ENDPOINT`; `repository` has the files of `folder`, which `gated` keeps from strangers."""
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -22,6 +22,8 @@ def serve_hub(repository: str, folder: Path) -> Iterator[str]:
         def do_GET(self) -> None:
             path = self.path.split("?")[0]
             if path.startswith(f"/{repository}/resolve/{REVISION}/"):
+                if gated:
+                    return self._refuse()
                 return self._send_file(folder / Path(path).name)
             files = [
                 {"type": "file", "path": file.name, "rfilename": file.name, "size": file.stat().st_size, "oid": "x"}
@@ -29,6 +31,12 @@ def serve_hub(repository: str, folder: Path) -> Iterator[str]:
             ]
             whole = {"id": repository, "sha": REVISION, "siblings": files, "private": False, "tags": [], "likes": 0}
             return self._send_json(files if path.startswith(f"/api/models/{repository}/tree/") else whole)
+
+        def _refuse(self) -> None:
+            self.send_response(401)
+            self.send_header("X-Error-Code", "GatedRepo")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def _send_file(self, file: Path) -> None:
             self._send_head(file.stat().st_size, "application/octet-stream")
