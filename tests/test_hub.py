@@ -1,5 +1,6 @@
 """Weights from the Hugging Face Hub, through the hub's own client; the hub is on this machine."""
 
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -83,3 +84,15 @@ def test_a_gated_model_is_told_before_any_training(project: Project, repository:
     assert done.stdout.startswith("error: some/kobart cannot be downloaded (GatedRepoError: ")
     assert "`hf auth login`" in done.stdout
     assert done.stdout.count("\n") == 1
+
+
+def test_a_network_that_is_lost_before_the_download_is_told(project: Project, repository: Path) -> None:
+    project.edit(use_the_hub)
+    with serve_hub("some/kobart", repository) as address:
+        assert run(project, address, "prepare_prompts").returncode == 0
+    done = run(project, address, "train", "kobart")
+    assert done.returncode == 1
+    assert re.search(
+        r"^error: some/kobart cannot be downloaded \(ConnectError: .*try again$", done.stdout, re.MULTILINE
+    )
+    assert "Traceback" not in done.stdout

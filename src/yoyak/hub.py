@@ -15,25 +15,17 @@ FILES_AND_BIN = [*FILES, "*.bin"]
 
 
 def revision_of(repository: str, recorded: str | None, key: str) -> str:
+    """The commit that a name stands for, `recorded` or today's; `key` is its place in `params.yaml`."""
     from huggingface_hub import HfApi
-
-    # `HTTPError`: of whichever HTTP library the hub's client is built on; raised where there is no network.
-    from huggingface_hub.errors import (  # type: ignore[attr-defined]
-        HfHubHTTPError,
-        HFValidationError,
-        HTTPError,
-        OfflineModeIsEnabled,
-    )
 
     if recorded and _in_cache(repository, recorded):
         return recorded
     try:
         return str(HfApi().model_info(repository, revision=recorded, timeout=20).sha)
-    except (HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    except _errors() as error:
         raise UserError(
-            f"{key}: cannot reach {repository} on the Hugging Face Hub ({type(error).__name__}: {reason}); check the "
-            f"name and the network, `hf auth login` if the model is gated, or set {key} to a local folder"
+            f"{key}: cannot reach {repository} on the Hugging Face Hub ({_reason(error)}); check the name and the "
+            f"network, `hf auth login` if the model is gated, or set {key} to a local folder"
         ) from None
 
 
@@ -110,16 +102,30 @@ def _patterns(repository: str, revision: str) -> list[str]:
 @contextmanager
 def _told(repository: str) -> Iterator[None]:
     """One line of what the hub's client raises."""
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-
     try:
         yield
-    except (HfHubHTTPError, OfflineModeIsEnabled, OSError) as error:
-        reason = str(error).strip().splitlines()[0]
+    except _errors() as error:
         raise UserError(
-            f"{repository} cannot be downloaded ({type(error).__name__}: {reason}); `hf auth login` if the model is "
-            "gated, or try again"
+            f"{repository} cannot be downloaded ({_reason(error)}); `hf auth login` if the model is gated, or try again"
         ) from None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where the name, the network or the disk is at fault."""
+    # `HTTPError`: of whichever HTTP library the client is built on; raised where there is no network.
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        OfflineModeIsEnabled,
+    )
+
+    return HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled, OSError
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().splitlines()[:1]
+    return ": ".join([type(error).__name__, *said])
 
 
 def convert(snapshot: Path, target: Path) -> None:
