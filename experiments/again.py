@@ -2,7 +2,7 @@
 
 from compared import paired_interval
 from leaderboard import gains
-from markdown import interval, mean, signed, table
+from markdown import interval, mean, paragraph, signed, table
 from result import Result, ran_on
 
 from yoyak.significance import Floats
@@ -14,9 +14,11 @@ def again(results: list[Result], before: list[Result]) -> str:
     return "\n\n".join(
         [
             "### Trained once more",
-            "`make final` trained the ensemble's members again, with the same seeds and the same rows: "
-            f"{ran_on(results)}. What GPUs add up in another order, and what was mended between the two commits, moves "
-            "scores by as much as this; intervals are of the same rows, paired.",
+            paragraph(f"""
+                `make final` trained the ensemble's members again, with the same seeds and the same rows:
+                {ran_on(results)}. What GPUs add up in another order, and what was mended between the two commits, moves
+                scores by as much as this; intervals are of the same rows, paired.
+            """),
             table(header, [_line(result, first[result.experiment]) for result in results]),
             gains(results),
         ]

@@ -3,7 +3,7 @@
 import numpy as np
 import words
 from compared import p_values, paired_interval, same_runs
-from markdown import interval, mean, signed, table
+from markdown import interval, mean, paragraph, signed, table
 from result import Result, counted, entry_of, ran_on, rows_of
 
 from yoyak.errors import UserError
@@ -21,11 +21,14 @@ def sweep(results: list[Result]) -> str:
     return "\n\n".join(
         [
             "## Sweep",
-            f"{rows_of(results)} rows of train that were held out, trained on the rest; one training each, whose best "
-            f"epoch was chosen on these rows, too. {ran_on(results)}; {counted(results)}. MBR: of the model's own "
-            "candidates. Differences are to the first line, row by row, with paired 95 % intervals, which know neither "
-            "how much seeds differ nor how many lines are compared. What differs in `generation` alone is the same "
-            "training.",
+            paragraph(f"""
+                Run after the final models, whose parameters come from a first look at part of it at an earlier commit.
+                {rows_of(results)} rows of train that were held out, trained on the rest; one training each, whose best
+                epoch was chosen on these rows, too. {ran_on(results)}; {counted(results)}. Mean: of the likeliest
+                candidate, by log-probability a token; of beams, of the first. MBR: of the model's own candidates.
+                Differences are to the first line, row by row, with paired 95 % intervals, which know neither how much
+                seeds differ nor how many lines are compared. What differs in `generation` alone is the same training.
+            """),
             *(_swept(entry, runs) for entry, runs in by_entry.items()),
         ]
     )
@@ -68,11 +71,14 @@ def ablations(results: list[Result]) -> str:
     return "\n\n".join(
         [
             "## Ablations",
-            f"One thing changed, seeds {seeds}, {rows_of(base)} rows of train that were held out. The difference of "
-            "the mean over seeds, its paired interval over rows, and its p by swaps, Holm-corrected for all lines: "
-            f"undecided where p is above {NOISE}, or where seeds disagree on the sign. Each training chose its best "
-            "epoch on these same rows. The weights were 4-bit values before anything was trained: NF4 against bf16 is "
-            f"of those. {ran_on(base)}; {counted(base)}.",
+            paragraph(f"""
+                One thing changed, seeds {seeds}, {rows_of(base)} rows of train that were held out. The difference of
+                the mean over seeds, its paired interval over rows, and its p by swaps, Holm-corrected for all lines:
+                undecided where p is above {NOISE}, or where seeds disagree on the sign. Both are of these trainings and
+                know nothing of other seeds, for which three are too few; differences are of single summaries but where
+                MBR is named. Each training chose its best epoch on these same rows. The weights were 4-bit values
+                before anything was trained: NF4 against bf16 is of those. {ran_on(base)}; {counted(base)}.
+            """),
             f"The base: {words.parameters(base[0], base[0].model)}; mean {mean([run.own for run in base])}, "
             f"MBR of its samples {mean([run.mbr for run in base])}.",
             _compared(by_name, {name: rows for name, rows in compared.items() if rows}),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import words
 from compared import paired_interval
-from markdown import interval, mean, signed, table
+from markdown import interval, mean, paragraph, signed, table
 from result import Result, counted, entry_of, ran_on, rows_of
 
 from yoyak.parameters import read_yaml
@@ -27,25 +27,38 @@ def final(results: list[Result], picture: str) -> str:
     return "\n\n".join(
         [
             "## Dev",
-            f"{rows_of(results)} rows of dev, one reference. {ran_on(results)}; {counted(results)}. Each model is one "
-            "training, each line a look at dev. 95 % is a bootstrap interval of the mean over these rows: what another "
-            "seed would give, it does not know.",
+            paragraph(f"""
+                {rows_of(results)} rows of dev, one reference. {ran_on(results)}; {counted(results)}. Each model is one
+                training, each line a look at dev. 95 % is a bootstrap interval of the mean over these rows: what
+                another seed would give, it does not know.
+            """),
             f"![{ALT}]({picture})",
             table(header, [_cells(line) for line in _leaderboard(results)]),
-            "MBR of its own: of the model's own candidates the one most like the others. Of ensembles the members' "
-            "weights are cross-validated: each fold of dev is summarised with weights learned on the others. Each "
-            "model's epoch was chosen on all of dev. Anchors were measured outside this pipeline on the same rows, "
-            "without interval.",
+            paragraph("""
+                A model's scores are of the candidate that it finds likeliest itself, by log-probability a token; of
+                beams, of the first. MBR of its own: of the model's own candidates the one most like the others. Of
+                ensembles the members' weights are cross-validated: each fold of dev is summarised with weights learned
+                on the others. Which ensemble is first depends on how members are weighted. Each model's epoch was
+                chosen on all of dev. Anchors were noted by hand outside this pipeline, on the same rows: no scores of
+                rows are kept, hence no interval. The probes are LoRA on the same rows of train, with four beams,
+                nothing tuned; q05 and g270 are searched by samples, and why they lie below has not been looked into.
+            """),
             "### What the ensembles gain",
-            "Weights cross-validated: they, and the member that is compared, are chosen on four fifths of dev and "
-            "judged on the other. All alike: every member has the same weight, so that nothing is learned on dev, and "
-            "the comparison is with the member that turned out best there. Differences are of the same rows.",
+            paragraph("""
+                Weights cross-validated: they, and the member that is compared, are chosen on four fifths of dev and
+                judged on the other, MBR against single summaries. All alike: every member has the same weight, so that
+                nothing is learned on dev, and the comparison is with the member that turned out best there. Differences
+                are of the same rows. An ensemble chooses among all members' candidates, MBR of one member among its
+                own: part of that difference is their number (`q15_32` in the sweep).
+            """),
             gains(results),
             "### What they are made of, and what they took",
-            "Others ran on the same GPU, so that rates and minutes are not to be compared "
-            f"with each other. Minutes: training and the summaries of dev and of {_test_rows(results)} rows that stand "
-            "for test, loading left out. Peak memory in GiB: of training, of inference. The packages hold 4-bit "
-            "weights: a bf16 base is these unpacked, an NF4 base these quantised again.",
+            paragraph(f"""
+                Others ran on the same GPU, so that rates and minutes are not to be compared with each other.
+                {_compiled(results)} Minutes: training and the summaries of dev and of {_test_rows(results)} rows that
+                stand for test, loading left out. Peak memory in GiB: of training, of inference. The packages hold 4-bit
+                weights: a bf16 base is these unpacked, an NF4 base these quantised again.
+            """),
             _costs(results),
         ]
     )
@@ -150,6 +163,11 @@ def _costs(results: list[Result]) -> str:
             told = [words.searched(job["generation"]), "", _minutes(0, infer[name])]
             lines.append([name, *told, f"{infer[name]['peak_memory_gib']:.1f}"])
     return table(["", "parameters", "train tokens/s", "minutes", "peak GiB"], lines)
+
+
+def _compiled(results: list[Result]) -> str:
+    trainings = [training for result in results for training in result.figures["train"].values()]
+    return "" if any(training["compiled"] == "yes" for training in trainings) else "No training was compiled."
 
 
 def _minutes(seconds: float, infer: dict[str, Any]) -> str:

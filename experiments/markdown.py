@@ -21,3 +21,8 @@ def signed(value: float) -> str:
 
 def interval(bounds: Sequence[float]) -> str:
     return "[" + ", ".join(f"{bound:.2f}" for bound in bounds).replace("-", "−") + "]"
+
+
+def paragraph(text: str) -> str:
+    """One line of a text that is wrapped in the source."""
+    return " ".join(text.split())

@@ -1,23 +1,25 @@
 """Shapes of models that need a hub, for docs/results.md: memory and rates."""
 
 import words
-from markdown import table
+from markdown import paragraph, table
 from result import Result, ran_on
 
 
 def true_size(results: list[Result]) -> str:
     header = ["shape", "rows", "base weights", "tokens/s", "peak GiB"]
-    header += ["dialogues", "searched twice", "dialogues/s", "peak GiB"]
+    header += ["dialogues", "searched twice", "cut off", "dialogues/s", "peak GiB"]
     limits = sorted({each for run in results for each in run.figures["set"] if each.startswith("limits.gpu_gib=")})
     searches = sorted({words.searched(_search(result)) for result in results})
     return "\n\n".join(
         [
             "## True sizes",
-            f"Random weights of the true shapes through the stages, a GPU each, {', '.join(limits)}, the host busy "
-            "with other work: one epoch over the longest rows of train and others, then dialogues of dev "
-            f"({'; '.join(searches)}). Where all candidates of a dialogue are cut off, or in foreign letters, the "
-            "stage searches again: with random weights often, and dialogues/s counts both searches. "
-            f"{ran_on(results)}.",
+            paragraph(f"""
+                Random weights of the true shapes through the stages, a GPU each, {", ".join(limits)}, the host busy
+                with other work: one epoch over the longest rows of train and others, then dialogues of dev
+                ({"; ".join(searches)}). No summary may end before its last token, so that all candidates count as cut
+                off, and each dialogue is searched twice; dialogues/s counts both. Where none is cut off in the end, the
+                second search was free to end early, and dialogues/s is of less. {ran_on(results)}.
+            """),
             table(header, map(_line, results)),
         ]
     )
@@ -28,8 +30,9 @@ def _line(result: Result) -> list[str]:
     steps = f"{train['rows']} in {train['steps']} steps" + ("" if train["compiled"] == "yes" else ", not compiled")
     dev = infer["dev"]
     trained = [train["base"], result.rate, f"{train['peak_memory_gib']:.1f}"]
-    searched = [str(dev["rows"]), str(dev["generated_again"]), f"{dev['dialogues_per_second']:.1f}"]
-    return [f"`{result.model}`", steps, *trained, *searched, f"{infer['peak_memory_gib']:.1f}"]
+    searched = [f"{dev[key]:.0f}" for key in ("rows", "generated_again", "unfinished")]
+    rate = f"{dev['dialogues_per_second']:.1f}"
+    return [f"`{result.model}`", steps, *trained, *searched, rate, f"{infer['peak_memory_gib']:.1f}"]
 
 
 def _search(result: Result) -> dict[str, object]:
