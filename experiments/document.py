@@ -6,6 +6,7 @@
 `make final` it has `final_again`. A section is there where its folder is; a test writes the document anew and compares.
 """
 
+import argparse
 from pathlib import Path
 
 import words
@@ -16,7 +17,8 @@ from leaderboard import draw, final
 from result import read_results
 from sizes import true_size
 
-from yoyak.errors import exits_with_one_line
+from yoyak.errors import UserError, exits_with_one_line
+from yoyak.files import write_whole
 
 RESULTS = ROOT / "experiments/results"
 DOCUMENT = ROOT / "docs/results.md"
@@ -30,7 +32,8 @@ in `experiments/anchors.yaml`. Scores are percent. Which lists of experiments ma
 
 @exits_with_one_line
 def main() -> None:
-    DOCUMENT.write_text(document(RESULTS), encoding="utf-8")
+    argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
+    write_whole(DOCUMENT, document(RESULTS))
     if results := read_results(RESULTS / "final"):
         draw(results, PICTURE)
     print(f"{DOCUMENT}: written")
@@ -46,6 +49,8 @@ def document(folder: Path) -> str:
         "true_size": true_size,
     }
     found = {name: read_results(folder / name) for name in sections}
+    if not any(found.values()):
+        raise UserError(f"{folder}: no result is there; `python experiments/run.py` writes some")
     written = [sections[name](results) for name, results in found.items() if results]
     return "\n\n".join([HEAD, f"What a run's parameters do not name was: {words.usual()}.", *written]) + "\n"
 

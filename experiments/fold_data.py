@@ -13,7 +13,7 @@ from pathlib import Path
 import pandas as pd
 
 from yoyak.dialogues import turns
-from yoyak.errors import exits_with_one_line
+from yoyak.errors import UserError, exits_with_one_line
 from yoyak.folds import Fold
 from yoyak.records import Prompt
 from yoyak.tables import read_table
@@ -29,12 +29,17 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     parser.add_argument("--parts", type=int, default=5)
     asked = parser.parse_args()
+    if asked.parts < 2:
+        parser.error(f"--parts {asked.parts}: at least 2 are needed")
+    folders = {name: asked.out / name for name in [*(f"f{part}" for part in range(asked.parts)), "dev"]}
+    if asked.data.resolve() in [folder.resolve() for folder in folders.values()]:
+        raise UserError(f"{asked.data} would be written over; choose another folder than {asked.out} for the parts")
     train, dev = (read_table(asked.data / f"{split}.csv", COLUMNS) for split in ("train", "dev"))
     for part in range(asked.parts):
         fold = Fold(part=part, of=asked.parts)
         held_out = pd.Series([_holds_out(fold, text) for text in train["dialogue"]])
-        write(asked.out / f"f{part}", train[~held_out], train[held_out])
-    write(asked.out / "dev", train, dev)
+        write(folders[f"f{part}"], train[~held_out], train[held_out])
+    write(folders["dev"], train, dev)
 
 
 def _holds_out(fold: Fold, dialogue: str) -> bool:

@@ -2,14 +2,19 @@
 
 import hashlib
 import itertools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field, field_validator
 
+from yoyak.errors import UserError
 from yoyak.parameters import Section, check, read_yaml
 from yoyak.preflight import Params, resolve, resolve_average
+
+NAME = re.compile(r"[\w-]+")
+"""Of an experiment, or of a folder of data."""
 
 
 class Experiment(Section):
@@ -58,7 +63,12 @@ class Run:
 
 
 def read_list(path: Path) -> List:
-    return check(List, read_yaml(path), f"{path}:")
+    listed = check(List, read_yaml(path), f"{path}:")
+    folders = [*listed.data, *(folder for each in listed.experiments.values() for folder in each.data or [])]
+    for name in [*listed.experiments, *folders]:
+        if not NAME.fullmatch(name):
+            raise UserError(f"{path}: {name!r} is to be part of a file's name: letters, digits, _ and - alone")
+    return listed
 
 
 def runs(listed: List) -> list[Run]:

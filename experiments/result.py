@@ -10,6 +10,7 @@ import numpy as np
 from collect import MBR
 from copies import ROOT
 
+from yoyak.errors import UserError
 from yoyak.parameters import read_yaml
 from yoyak.records import read_json
 from yoyak.scoring import what_was_counted
@@ -85,8 +86,15 @@ def _without(text: str, prefixes: Iterable[str]) -> str:
 
 def read_results(folder: Path) -> list[Result]:
     """By experiment, data and seed."""
-    found = [Result(read_json(path)) for path in folder.glob("*.json")]
+    found = [Result(_figures(path)) for path in folder.glob("*.json")]
     return sorted(found, key=lambda result: (result.experiment, result.on, result.seed))
+
+
+def _figures(path: Path) -> dict[str, Any]:
+    figures = read_json(path)
+    if not isinstance(figures, dict) or not {"experiment", "on", "seed", "rows"} <= figures.keys():
+        raise UserError(f"{path}: not what run.py writes; remove it")
+    return figures
 
 
 def entry_of(result: Result, name: str) -> str:

@@ -15,6 +15,7 @@ import os
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,18 +45,31 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=Path(".cache/experiments"), help="copies, and DVC's cache for them"
     )
-    parser.add_argument("--gpus", type=int, help="0: on the CPU; default: 1 where there is one")
-    parser.add_argument("--per-gpu", type=int, default=1, help="experiments at once on each")
+    parser.add_argument("--gpus", type=_from(0), help="0: on the CPU; default: 1 where there is one")
+    parser.add_argument("--per-gpu", type=_from(1), default=1, help="experiments at once on each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after so many no experiment starts")
-    parser.add_argument("--only", nargs="*", help="experiments of these names alone")
+    parser.add_argument("--only", nargs="+", help="experiments of these names alone")
     parser.add_argument("--commit", help="where the project is no git repository: the commit that it is of")
     return parser.parse_args()
+
+
+def _from(least: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if int(text) < least:
+            raise ValueError
+        return int(text)
+
+    number.__name__ = f"number from {least} on"  # So argparse calls what it expects.
+    return number
 
 
 @exits_with_one_line
 def main() -> None:
     asked = arguments()
     slots = _slots(asked)
+    for option, folder in (("--out", asked.out), ("--work", asked.work)):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{option} {folder}: a file; name a folder")
     listed = plan.read_list(asked.list)
     chosen = _chosen(asked, listed)
     made_of = {run.name: _made_of(asked, listed, run) for run in chosen}
@@ -108,7 +122,7 @@ def _made_of(asked: argparse.Namespace, listed: plan.List, run: Run) -> MadeOf:
         path = Path(folder) / "params.yaml"
         try:
             copies.write_params(path, data, listed.params, list(run.overrides))
-        except InvalidArgumentError as error:
+        except (InvalidArgumentError, ValueError) as error:
             raise UserError(f"{where}: {error.__cause__ or error}") from None
         try:
             params = read_params(path)
@@ -143,7 +157,7 @@ def _is_there(result: Path, told: dict[str, Any]) -> bool:
         return False
     found = read_json(result)
     for key, value in told.items():
-        if found.get(key) != value:
+        if not isinstance(found, dict) or found.get(key) != value:
             raise UserError(
                 f"{result}: was made with other parameters or data ({key}); remove it, or choose another --out"
             )

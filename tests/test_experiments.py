@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -162,6 +163,7 @@ def refused(
     [
         ({}, ["--only", "bsae"], r"--only bsae: .*other\.yaml has base, fails, more"),
         ({"set": ["run.models=[twin]", "lora.r=0"]}, [], r"^error: \S*other\.yaml: base: params\.yaml: lora\.r: "),
+        ({"set": ["run.models.x=3"]}, [], r"base: "),
         ({}, ["--gpus", "99"], r"--gpus 99: PyTorch finds \d+"),
         (
             {"set": ["run.models=[twin]", "run.untuned=[]", "models.twin.weights=./twin"]},
@@ -417,6 +419,39 @@ def test_a_data_folder_that_is_missing(tmp_path: Path) -> None:
     done = run_list(tmp_path, tmp_path, FEW)
     assert done.returncode == 1
     assert done.stderr.startswith(f"error: {tmp_path}/list.yaml: base: no folder {tmp_path}/few")
+
+
+@pytest.mark.parametrize(
+    ("out", "parts", "says"),
+    [("sample", 1, "--parts 1: at least 2 are needed"), ("", 2, "would be written over; choose another folder")],
+)
+def test_folds_are_written_over_nobodys_data(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], out: str, parts: int, says: str
+) -> None:
+    data = tmp_path / "dev"
+    shutil.copytree(ROOT / "data/sample", data)
+    before = {path.name: path.read_bytes() for path in data.iterdir()}
+    monkeypatch.setattr("sys.argv", ["fold_data.py", str(data), str(tmp_path / out), "--parts", str(parts)])
+    with pytest.raises(SystemExit):
+        fold_data.main()
+    assert says in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in data.iterdir()} == before
+
+
+@pytest.mark.parametrize(("data", "name"), [("f0", "a/b"), ('""', "a"), ("..", "a")])
+def test_names_that_no_file_can_have(tmp_path: Path, data: str, name: str) -> None:
+    (tmp_path / "list.yaml").write_text(f"data: [{data}]\nexperiments: {{{name}: []}}\n")
+    with pytest.raises(UserError, match=r"list\.yaml: '.*' is to be part of a file's name"):
+        plan.read_list(tmp_path / "list.yaml")
+
+
+def test_no_document_of_nothing(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no result is there"):
+        document.document(tmp_path)
+    (tmp_path / "final").mkdir()
+    (tmp_path / "final/a.json").write_text("{}")
+    with pytest.raises(UserError, match=r"a\.json: not what run\.py writes"):
+        document.document(tmp_path)
 
 
 def test_an_unknown_key_of_a_list(tmp_path: Path) -> None:

@@ -94,6 +94,25 @@ def test_entries_are_written_however_the_file_is(tmp_path: Path, entry: str) -> 
 
 
 @pytest.mark.parametrize(
+    "entries",
+    [
+        "  kobart: &base\n    weights: a\n  other: *base\n",
+        "  ? kobart\n  :\n    weights: a\n",
+        "  kobart:\n    {weights: a,\n     method: full}\n",
+        "  - kobart\n",
+        "  kobart: 3\n",
+        "  kobart:\n",
+    ],
+)
+def test_what_cannot_be_copied_stays_as_it_is(tmp_path: Path, entries: str) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_text(f"models:\n{entries}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"^\S*params\.yaml: models"):
+        add_entries(path, "kobart", 2)
+    assert path.read_text(encoding="utf-8") == f"models:\n{entries}"
+
+
+@pytest.mark.parametrize(
     ("name", "parts", "says"),
     [
         ("gpt", 5, "no model 'gpt'; there are gemma3_270m, bart_mini"),

@@ -115,6 +115,7 @@ def test_hangul_in_parts_is_hangul(tmp_path: Path) -> None:
         ('{"fname": "a", "summary": ["x", 1]}', "line 1, column 'summary': text is expected"),
         ('{"fname": "a", "summary": NaN}', "line 1, column 'summary': text is expected"),
         ('{"fname": "a", "summary": "x", "summary": "y"}', "line 1: not valid JSON: the key 'summary' stands 2 times"),
+        ('{"fname": "a", "summary": "x\\ud800"}', "line 1, column 'summary': an escape is half of a letter"),
         ('{"fname": "a", "n": ' + "9" * 5000 + "}", "line 1: not valid JSON"),
     ],
 )

@@ -360,6 +360,20 @@ MISSPELT = [
         "params.yaml: models.qwen25_7b.lora.rank: unknown key; known keys: r, alpha",
     ),
     (
+        "models.bart_mini.architecture.dropout",
+        2,
+        "params.yaml: models.bart_mini.architecture.dropout: 2 is not between",
+    ),
+    (
+        "models.bart_mini.architecture.encoder_layers",
+        -1,
+        "params.yaml: models.bart_mini.architecture.encoder_layers: -1",
+    ),
+    ("models.bart_mini.architecture.id2label", "x", "params.yaml: models.bart_mini.architecture: no bart can be built"),
+    ("models.kobart.weights", "~nobody_at_all/kobart", "params.yaml: models.kobart.weights: nobody of that name"),
+    ("models.kobart.weights", "./a\0b", "params.yaml: models.kobart.weights: holds a NUL, or half of a letter"),
+    ("data.dir", "a\0b", "params.yaml: data.dir: holds a NUL, or half of a letter"),
+    (
         "models.bart_mini.architecture.d_modle",
         64,
         "params.yaml: models.bart_mini.architecture.d_modle: unknown key; did you mean 'd_model'?",

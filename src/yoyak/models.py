@@ -73,9 +73,13 @@ class ModelSpec(Section):
 
     @field_validator("weights")
     @classmethod
-    def _package_has_a_version(cls, weights: str) -> str:
+    def _can_be_looked_for(cls, weights: str) -> str:
         if weights.startswith("package:") and not packages.SOURCE.fullmatch(weights):
             raise ValueError("a package is written package:NAME==VERSION")
+        try:
+            Path(weights).expanduser()
+        except RuntimeError:
+            raise ValueError("nobody of that name has a home folder here; write the whole path") from None
         return weights
 
     @field_validator("architecture")
@@ -373,6 +377,10 @@ def _from_scratch(spec: ModelSpec, texts: list[str]) -> Loaded:
     return _loaded(spec, AutoModelForSeq2SeqLM.from_config(config), tokenizer)
 
 
+CANNOT_BE_BUILT = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
+"""What transformers raises of an architecture, depending on the key."""
+
+
 def check_architecture(architecture: dict[str, Any], where: str) -> None:
     """Build the model without memory: transformers takes a misspelt key without a word, and the model is another."""
     import torch
@@ -386,11 +394,20 @@ def check_architecture(architecture: dict[str, Any], where: str) -> None:
     # The token ids are the learned tokenizer's.
     known = [key for key in CONFIG_MAPPING[kind]().to_dict() if not key.endswith("_token_id")]
     refuse_unknown(architecture, known, where)
+    _check_numbers(architecture, where)
     try:
         with torch.device("meta"):
             AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**architecture))
-    except (ValueError, TypeError, LookupError, RuntimeError, ArithmeticError, StrictDataclassError) as error:
+    except (*CANNOT_BE_BUILT, StrictDataclassError) as error:
         raise UserError(f"{where}: no {kind} can be built so: {error}") from None
+
+
+def _check_numbers(architecture: dict[str, Any], where: str) -> None:
+    """A model without memory is built with any."""
+    for key, value in architecture.items():
+        most = 1 if key.endswith(("dropout", "layerdrop")) else float("inf")
+        if isinstance(value, int | float) and not 0 <= value <= most:
+            raise UserError(f"{where}.{key}: {value} is not between 0 and {most:g}")
 
 
 def _learned_tokenizer(texts: list[str], vocab_size: int) -> Any:

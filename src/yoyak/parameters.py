@@ -1,6 +1,7 @@
 """Reading YAML, and checking a section of it against the room that owns it."""
 
 import difflib
+import io
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from yoyak.errors import UserError
+from yoyak.files import write_whole
 
 UNKNOWN = ("extra_forbidden", "invalid_key")
 """Pydantic's types of fault for keys that a section has not."""
@@ -27,6 +29,14 @@ class Section(BaseModel):
         """Python and pydantic take `true` for 1, so that `r: true` would be rank 1."""
         if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation is not bool:
             raise ValueError("neither true nor false has a meaning here")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_can_be_written(cls, value: object) -> object:
+        """JSON and YAML have escapes for half a letter, and for a NUL, which no file's name has."""
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+            raise ValueError("holds a NUL, or half of a letter; write it anew")
         return value
 
 
@@ -46,7 +56,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except MarkedYAMLError as error:
         raise UserError(f"{path}{_line_of(error)}: not valid YAML: {error.problem}") from None
     # Beside its own errors ruamel lets through those of Python's types, of the date 2024-99-99 for one.
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not valid YAML: {error}") from None
     if content is None:
         return {}
@@ -61,12 +71,12 @@ def _line_of(error: MarkedYAMLError) -> str:
 
 def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
     """Write `content` in block style, keys in the order given."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     yaml = YAML()
     yaml.default_flow_style = False
     yaml.width = 2**16
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(dict(content), file)
+    text = io.StringIO()
+    yaml.dump(dict(content), text)
+    write_whole(path, text.getvalue())
 
 
 def check(section: type[AnySection], values: object, where: str) -> AnySection:

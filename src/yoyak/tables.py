@@ -101,6 +101,9 @@ def _object(path: Path, number: int, line: str) -> dict[str, str]:
             fields |= {f"{key}_{place}": item for place, item in enumerate(value, start=1)}
         elif key in ("fname", "dialogue", "text", "topic") or key.startswith("summar"):
             raise UserError(f"{path}, line {number}, column {key!r}: text is expected, not {str(value)[:40]}")
+    for key, text in fields.items():
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UserError(f"{path}, line {number}, column {key!r}: an escape is half of a letter; write it anew")
     return fields
 
 
