@@ -41,7 +41,7 @@ def write_run(project: Project, said: Mapping[str, list[str]], references: list[
     (project.root / "scores/rows.csv").write_text("\n".join(lines) + "\n")
     rule = {"tokenizer": "mecab", "tokenizer_version": "1", "dictionary": "1", "library": "rouge", "references": "mean"}
     (project.root / "metrics").mkdir(exist_ok=True)
-    (project.root / "metrics/scores.json").write_text(json.dumps({"scoring": rule}))
+    (project.root / "metrics/scores.json").write_text(json.dumps({"scoring": rule, "models": dict.fromkeys(said)}))
 
 
 def write_jsonl(project: Project, path: str, rows: list[dict[str, Any]]) -> None:
@@ -191,6 +191,44 @@ def nothing_run(project: Project) -> None:
 def test_what_cannot_be_compared(project: Project, change: Callable[[Project], None], told: str) -> None:
     change(project)
     assert fails(project, "HEAD", "workspace") == f"error: {told}"
+
+
+@pytest.mark.parametrize("path", ["dvc.yaml", "dvc.lock"])
+def test_what_dvc_cannot_read(project: Project, path: str) -> None:
+    """It was as if the ensemble had not been made."""
+    (project.root / "dvc.yaml").write_text("stages:\n  nothing:\n    cmd: 'true'\n")
+    (project.root / path).write_text("a: [")
+    assert fails(project, "HEAD").startswith(f"error: workspace: unable to read: '{path}'")
+
+
+def cut(content: bytes) -> bytes:
+    return content[: content.index(b"dev_4")]
+
+
+SCORES, ROWS, TEXTS = "metrics/scores.json", "scores/rows.csv", "predictions/alpha/dev.jsonl"
+SPOILT: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
+    "half a line of JSON": (SCORES, lambda _: b"{", ", line 1: not valid JSON: "),
+    "no keys": (SCORES, lambda _: b"{}", ": the key 'models' is missing"),
+    "a list": (SCORES, lambda _: b"[]", ": an object with the key 'models' is expected"),
+    "no text": (SCORES, lambda _: b"\xff", ": not UTF-8 text (byte 0)"),
+    "no rows": (ROWS, lambda _: b"", ": not the scores of a run: "),
+    "a row cut off": (ROWS, cut, ": not the scores of a run: could not convert"),
+    "rows cut off": (ROWS, lambda content: content[: content.index(b"dev,beta,dev_4")], ": scores of beta are not of "),
+    "a model cut off": (ROWS, lambda content: content[: content.index(b"dev,beta")], ": scores of beta are not of "),
+    "no score": (ROWS, lambda content: content.replace(b"90.5", b"", 1), ": not the scores of a run: could not "),
+    "a row twice": (ROWS, lambda content: content + b"dev,beta,dev_0,1\n", ": not the scores of a run: Index "),
+    "fewer texts": (TEXTS, lambda content: content[: content.index(b'{"fname": "dev_4"')], ": not of the rows that "),
+    "texts cut off": (TEXTS, cut, ", line 5: an object with fname and text is expected"),
+    "no texts": (TEXTS, lambda _: b"", ", line 1: an object with fname and text is expected"),
+}
+
+
+@pytest.mark.parametrize(("path", "spoil", "told"), SPOILT.values(), ids=SPOILT)
+def test_a_spoilt_file_is_named(project: Project, path: str, spoil: Callable[[bytes], bytes], told: str) -> None:
+    content = (project.root / path).read_bytes()
+    (project.root / path).unlink()
+    (project.root / path).write_bytes(spoil(content))
+    assert fails(project, "HEAD").startswith(f"error: workspace: {path}{told}")
 
 
 def test_an_unknown_revision(project: Project) -> None:

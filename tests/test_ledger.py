@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from project import new_project
 
-from yoyak import cli, ledger
+from yoyak import cli, ledger, plots
 from yoyak.errors import UserError
 from yoyak.ledger import Sent, correlation
 
@@ -157,6 +158,9 @@ BAD = {
     "time": (HEADER + GOOD.replace("T00:00:00Z", " 00:00"), "row 1, column: time: Input should have timezone"),
     "twice": (HEADER + GOOD + GOOD, "row 2, column 'sha256': it stands in a row above"),
     "short": (HEADER + GOOD + "2026\n", "row 2: 1 fields, but the header has 8"),
+    "year": (HEADER + GOOD.replace("2026", "9999"), "row 1, column: time: Input should be less than 2100-01-01"),
+    "no year": (HEADER + GOOD.replace("2026", "0001"), "row 1, column: time: Input should be greater than or equal"),
+    "column twice": (HEADER.replace("note", "dev") + GOOD, "column 'dev' stands 2 times in the header; keep one"),
     "header": (HEADER.replace("public", "pubic") + GOOD, "pubic: unknown key; did you mean 'public'?"),
     "quote": (HEADER + '"a', "not CSV in UTF-8"),
     "encoding": (b"\xff\xff", "not CSV in UTF-8"),
@@ -172,6 +176,60 @@ def test_a_spoilt_ledger_is_named_and_kept(workplace: Path, content: str | bytes
     assert str(error.value).startswith("submissions.csv")
     assert told in str(error.value)
     assert Path("submissions.csv").read_bytes() == content
+
+
+def test_a_folder_in_the_ledgers_place(workplace: Path) -> None:
+    Path("submissions.csv").mkdir()
+    with pytest.raises(UserError, match=r"^submissions.csv: cannot be read: Is a directory$"):
+        add(public=47.1)
+
+
+def test_what_cannot_be_written_leaves_the_ledger_as_it_was(workplace: Path) -> None:
+    add(public=47.1)
+    before = Path("submissions.csv").read_bytes()
+    with pytest.raises(UserError, match=r"^submissions.csv: cannot be written: '\\udcff' is no character of UTF-8"):
+        add(note="a\udcffb")
+    assert Path("submissions.csv").read_bytes() == before
+    assert [path.name for path in Path().glob("submissions*")] == ["submissions.csv"]
+
+
+@pytest.mark.parametrize("name", ["checklist", "last_good"])
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("null", "an object with the key 'sha256' is expected"),
+        ("[]", "an object with the key 'sha256' is expected"),
+        ("{}", "the key 'sha256' is missing"),
+        ('{"sha256": "of another"}', "the key 'made_by' is missing"),
+        ('{"sha256": "DIGEST", "made_by": {"dev": {}}}', "the key 'made_by.dev.rouge_mean' is missing"),
+    ],
+)
+def test_a_spoilt_checklist_is_named(workplace: Path, name: str, content: str, told: str) -> None:
+    Path("submission/checklist.json").unlink()
+    Path(f"submission/{name}.json").write_text(content.replace("DIGEST", ledger.sha256(Path(FILE))))
+    with pytest.raises(UserError) as error:
+        add(public=47.1)
+    assert str(error.value) == f"submission/{name}.json: {told}; run `dvc repro`"
+
+
+def test_times_elsewhere_are_told_in_utc(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("submissions.csv").write_text(HEADER + GOOD.replace("2026-01-01T00:00:00Z", "2024-01-01T00:00:00+09:00"))
+    drawn: list[pd.DataFrame] = []
+    monkeypatch.setattr(plots, "draw_submissions", lambda sent, _: drawn.append(sent))
+    assert yoyak(monkeypatch) == 0
+    assert "12-31 15:00" in capsys.readouterr().out
+    assert str(drawn[0]["time"][0]) == "2023-12-31 15:00:00+00:00"
+
+
+def test_a_picture_that_cannot_be_written(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("submissions.csv").write_text(HEADER + GOOD)
+    Path("plots/submissions.png").mkdir(parents=True)
+    assert yoyak(monkeypatch) == 1
+    assert capsys.readouterr().err == "error: plots/submissions.png: cannot be written: Is a directory\n"
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,10 @@ from playwright.sync_api import Browser, Page, expect
 from project import Project
 from written_run import large_run, write_run
 
+from yoyak.errors import UserError
 from yoyak.records import Reference
 from yoyak.report import embedded
+from yoyak.terminal import print_run
 
 HOSTILE = (
     "</script><script>window.harmed = 1</script><!--<script>",
@@ -26,6 +28,7 @@ ODD_NAME = 'a "b" <i>%#\''
 NAMES = [*(f"dev_{place}" for place in range(11)), ODD_NAME]
 TOPICS = ["회의 일정", "</datalist><b>주제"]
 REFERENCES = [f"#Person1#은 #Person2#에게 {place}번 회의에 오라고 합니다." for place in range(12)]
+HEADER = b"split,model,rouge1,rouge2,rougeL,rouge_mean"
 
 
 def written(root: Path) -> Project:
@@ -273,6 +276,68 @@ def test_a_run_that_is_not_whole(file: Path, tmp_path: Path, path: str) -> None:
     assert done.returncode == 1
     assert done.stdout.startswith(f"error: {path}: no such file; run `dvc repro`")
     assert done.stdout.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "told"),
+    [
+        ("metrics/scores.json", b"{}", ": the key 'scoring.tokenizer' is missing; run `dvc repro`"),
+        ("metrics/scores.json", b"[]", ": an object with the key 'scoring.tokenizer' is expected; run `dvc repro`"),
+        (
+            "metrics/ensemble.json",
+            b"null",
+            ": an object with the key 'ensemble.rouge_mean' is expected; run `dvc repro`",
+        ),
+        ("metrics/postprocessing.json", b"\xff", ": not UTF-8 text (byte 0); run `dvc repro`"),
+        ("scores/rows.csv", b"", ": cannot be read as CSV: No columns to parse from file; run `dvc repro`"),
+        ("scores/rows.csv", HEADER, ": column 'fname' is missing; run `dvc repro`"),
+        (
+            "scores/rows.csv",
+            HEADER + ",fname\ndev,good,1,2,3,4,회".encode()[:-1],
+            ": cannot be read as CSV: 'utf-8' codec",
+        ),
+        ("scores/breakdowns.csv", b"\xff", ": cannot be read as CSV: 'utf-8' codec can't decode byte"),
+        ("predictions/good/dev.jsonl", b"\xff", ": not UTF-8 text (byte 0); run `dvc repro`"),
+        ("plots/training/bad/epochs.csv", b"epoch,loss\n1,\n", ", row 1, column 'loss': a number is expected"),
+        ("params.yaml", b"", ": run.averaged: this key is missing"),
+        ("params.yaml", b"run:\n  averaged:\n", ": run.averaged: this key is missing"),
+    ],
+)
+def test_a_spoilt_file_is_named_and_the_report_kept(
+    file: Path, tmp_path: Path, path: str, content: bytes, told: str
+) -> None:
+    project = Project(file.parent).copy(tmp_path / "project")
+    (project.root / path).write_bytes(content)
+    done = project.run("yoyak", "report", check=False)
+    assert done.stdout.startswith(f"error: {path}{told}")
+    assert done.stdout.count("\n") == 1
+    assert (project.root / "report.html").read_bytes() == file.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("path", "content", "told"),
+    [
+        ("metrics/scores.json", "{}", "the key 'scoring.tokenizer' is missing"),
+        ("metrics/scores.json", "[]", "an object with the key 'scoring.tokenizer' is expected"),
+        ("metrics/ensemble.json", "null", "an object with the key 'ensemble.rouge_mean' is expected"),
+        ("metrics/postprocessing.json", "{}", "the key 'rules' is missing"),
+    ],
+)
+def test_the_leaderboard_names_a_spoilt_file(file: Path, tmp_path: Path, path: str, content: str, told: str) -> None:
+    shutil.copytree(file.parent / "metrics", tmp_path / "metrics")
+    (tmp_path / path).write_text(content)
+    with pytest.raises(UserError) as error:
+        print_run(tmp_path)
+    assert str(error.value) == f"{tmp_path / path}: {told}; run `dvc repro`"
+
+
+def test_a_folder_in_the_reports_place(file: Path, tmp_path: Path) -> None:
+    project = Project(file.parent).copy(tmp_path / "project")
+    (project.root / "report.html").unlink()
+    (project.root / "report.html").mkdir()
+    done = project.run("yoyak", "report", check=False)
+    assert done.stdout == "error: report.html: cannot be written: Is a directory\n"
+    assert not (project.root / "report.html.half").exists()
 
 
 def test_without_the_ensemble(file: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 
 from yoyak import compare, folds, inputs, ledger, outsiders, terminal
-from yoyak.errors import exits_with_one_line
+from yoyak.errors import UserError, exits_with_one_line
 from yoyak.morphemes import Tokenizer
 from yoyak.rouge import Library, ReferenceRule
 from yoyak.scoring import ScoringParams
@@ -127,7 +127,10 @@ def list_submissions(context: typer.Context) -> None:
         return
     from yoyak import plots  # Drawing takes a second to load, which the other commands do without.
 
-    plots.draw_submissions(pd.DataFrame([row.model_dump() for row in sent]), SUBMISSIONS_PICTURE)
+    try:
+        plots.draw_submissions(pd.DataFrame([row.model_dump() for row in sent]), SUBMISSIONS_PICTURE)
+    except OSError as error:
+        raise UserError(f"{SUBMISSIONS_PICTURE}: cannot be written: {error.strerror}") from None
     Console().print(*terminal.submissions_tables(sent), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
 
 

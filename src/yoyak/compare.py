@@ -2,6 +2,8 @@
 
 import io
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -12,6 +14,7 @@ from yoyak import scoring, significance
 from yoyak.baselines import is_baseline
 from yoyak.ensemble import ENSEMBLE, dev_table
 from yoyak.errors import UserError
+from yoyak.records import with_keys
 from yoyak.scoring import NOISE
 from yoyak.significance import Floats
 from yoyak.terminal import interval
@@ -22,6 +25,10 @@ SAMPLES, SEED = 2000, 0
 """Of the bootstrap, as `yoyak score` has them."""
 SAME_RULE = ("tokenizer", "tokenizer_version", "dictionary", "library", "references")
 """Of `metrics/scores.json`: scores that differ in one of them are not comparable."""
+
+NEEDED = ("tokenizer", "library", "references")
+"""Of the same, without which nothing can be scored."""
+MEND = "run `dvc repro`, and commit what it makes"
 
 
 class Run(NamedTuple):
@@ -66,20 +73,32 @@ def tables(before: str, after: str) -> list[Table | str]:
 def read(revision: str) -> Run:
     """From git and from DVC's cache; what was pushed, but is not in the cache, DVC fetches."""
     files = _Files(revision)
-    table = dev_table(io.StringIO(files.text("scores/rows.csv")))
-    models = [name for name in map(str, table.columns) if not is_baseline(name)]
+    table = dev_table(io.StringIO(files.text("scores/rows.csv")), files.place("scores/rows.csv"))
+    counted = files.object("metrics/scores.json", "models", *(f"scoring.{name}" for name in NEEDED))
+    models = [name for name in counted["models"] if not is_baseline(name)]
     paths = {model: f"predictions/{model}/dev.jsonl" for model in models}
     if files.has("ensemble"):
         paths = {ENSEMBLE: "ensemble/dev.jsonl", **paths}
     run = Run(
         revision,
-        json.loads(files.text("metrics/scores.json"))["scoring"],
+        counted["scoring"],
         list(paths),
-        table[models],
-        {row["fname"]: row["summaries"] for row in files.rows("data/references/dev.jsonl")},
-        {model: {row["fname"]: row["text"] for row in files.rows(path)} for model, path in paths.items()},
+        table.reindex(columns=models),
+        files.by_fname("data/references/dev.jsonl", "summaries"),
+        {model: files.by_fname(path, "text") for model, path in paths.items()},
     )
+    _check_rows(run, {model: files.place(path) for model, path in paths.items()}, files.place("scores/rows.csv"))
     return run._replace(scores=run.scores.assign(**{ENSEMBLE: _scored(run)})) if ENSEMBLE in paths else run
+
+
+def _check_rows(run: Run, texts: dict[str, str], scores: str) -> None:
+    """Stop where a file was cut off: each model has a score and a text of every row."""
+    for model, column in run.scores.items():
+        if lost := sorted(run.references.keys() ^ set(column.dropna().index)):
+            raise UserError(f"{scores}: scores of {model} are not of the rows that have references ({lost[0]}); {MEND}")
+    for model, where in texts.items():
+        if lost := sorted(run.references.keys() ^ run.texts[model].keys()):
+            raise UserError(f"{where}: not of the rows that have scores ({lost[0]}); {MEND}")
 
 
 def _scored(run: Run) -> Floats:
@@ -100,16 +119,31 @@ class _Files:
 
         self.revision = revision
         self.files = DVCFileSystem(rev=None if revision == "workspace" else revision)
+        with self._in_one_line():
+            # Where DVC cannot read its own files, `exists` would say that nothing is there.
+            _ = self.files.repo.index
 
     def text(self, path: str) -> str:
-        from dvc.exceptions import DvcException
-        from dvc.scm import RevError
         from dvc_data.index import DataIndexDirError
 
         try:
-            return str(self.files.read_text(path, encoding="utf-8"))
+            with self._in_one_line():
+                return str(self.files.read_text(path, encoding="utf-8"))
         except (FileNotFoundError, DataIndexDirError) as error:
             raise UserError(self._missing(path, error)) from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.place(path)}: not UTF-8 text (byte {error.start}); {MEND}") from None
+        except OSError as error:
+            raise UserError(f"{self.place(path)}: cannot be read: {error.strerror}") from None
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        """What DVC says."""
+        from dvc.exceptions import DvcException
+        from dvc.scm import RevError
+
+        try:
+            yield
         except RevError:
             raise UserError(
                 f"no revision {self.revision!r}; a git revision, a DVC experiment or workspace is expected"
@@ -120,9 +154,30 @@ class _Files:
     def has(self, path: str) -> bool:
         return bool(self.files.exists(path))
 
-    def rows(self, path: str) -> list[Any]:
-        """Of a JSONL file. Not as our records: another revision's may have other fields."""
-        return [json.loads(line) for line in self.text(path).split("\n") if line]
+    def place(self, path: str) -> str:
+        """As errors name a file."""
+        return f"{self.revision}: {path}"
+
+    def object(self, path: str, *keys: str) -> dict[str, Any]:
+        """Of a JSON file; it has these keys."""
+        text = self.text(path)
+        try:
+            return with_keys(json.loads(text), self.place(path), *keys)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.place(path)}, line {error.lineno}: not valid JSON: {error.msg}; {MEND}") from None
+
+    def by_fname(self, path: str, key: str) -> dict[str, Any]:
+        """This of each row of a JSONL file. Not as our records: another revision's may have other fields."""
+        found = {}
+        for number, line in enumerate(self.text(path).removesuffix("\n").split("\n"), start=1):
+            try:
+                row = json.loads(line)
+                found[row["fname"]] = row[key]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{self.place(path)}, line {number}: an object with fname and {key} is expected; {MEND}"
+                ) from None
+        return found
 
     def _missing(self, path: str, error: Exception) -> str:
         if isinstance(error, FileNotFoundError) and not self.has(path):

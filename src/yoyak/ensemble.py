@@ -73,7 +73,7 @@ def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> 
 def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict[str, Floats]:
     """Each model's scores of the dev rows `fnames` from `scores/rows.csv`, in percent, shape (rows,)."""
     try:
-        table = dev_table(path)
+        table = dev_table(path, str(path))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
     for name in models:
@@ -82,11 +82,16 @@ def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict
     return {name: table[name].loc[list(fnames)].to_numpy() for name in models}
 
 
-def dev_table(rows: Path | TextIO) -> pd.DataFrame:
+def dev_table(rows: Path | TextIO, where: str) -> pd.DataFrame:
     """Of `scores/rows.csv` the mean ROUGE of dev, in percent: a line a row, by fname, and a column a model, best first;
-    baselines are among them."""
-    table = pd.read_csv(rows, keep_default_na=False, dtype={"fname": str, "model": str})
-    dev = table[table["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
+    baselines are among them. `where` names the file."""
+    columns = {"split": str, "model": str, "fname": str, "rouge_mean": float}
+    try:
+        table = pd.read_csv(rows, keep_default_na=False, usecols=list(columns), dtype=columns)
+        dev = table[table["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
+    # An empty file, other columns, a field that is no number, a row twice, other text than UTF-8.
+    except ValueError as error:
+        raise UserError(f"{where}: not the scores of a run: {error}; run `dvc repro`") from None
     return dev[[name for name in table["model"].unique() if name in dev.columns]]
 
 

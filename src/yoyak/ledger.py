@@ -1,17 +1,19 @@
 """`submissions.csv`: what was sent to the competition, what made it, and how it scored there."""
 
 import csv
+import io
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import AwareDatetime, Field
+from pydantic import AfterValidator, AwareDatetime, Field
 
 from yoyak.errors import UserError
 from yoyak.parameters import Section, check
-from yoyak.records import read_json
+from yoyak.records import read_object, with_keys, write_whole
 from yoyak.submission import read_sample, sha256
 
 LEDGER = Path("submissions.csv")
@@ -19,12 +21,14 @@ CHECKLISTS = (Path("submission/checklist.json"), Path("submission/last_good.json
 """They tell what made the submission whose sha256 they hold."""
 FEWEST = 3
 """Rows from which on a correlation is computed."""
+EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
+"""A time outside is mistyped, and at the ends of the calendar nothing can be drawn."""
 
 
 class Sent(Section):
     """A row of the ledger; what is not known is an empty field."""
 
-    time: AwareDatetime
+    time: Annotated[AwareDatetime, Field(ge=EARLIEST, lt=LATEST), AfterValidator(lambda time: time.astimezone(UTC))]
     """When it was first noted, UTC."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
     """Of the submission file; one row each."""
@@ -48,8 +52,13 @@ def read(root: Path) -> list[Sent]:
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *lines = [line for line in csv.reader(file, strict=True) if line] or [[]]
+    except OSError as error:
+        raise UserError(f"{LEDGER}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UserError(f"{LEDGER}: not CSV in UTF-8: {error}; mend it, or `git checkout {LEDGER}`") from None
+    for column, count in Counter(header).items():
+        if count > 1:
+            raise UserError(f"{LEDGER}: column '{column}' stands {count} times in the header; keep one")
     rows = [_row(number, header, line) for number, line in enumerate(lines, start=1)]
     for number, row in enumerate(rows, start=1):
         if row.sha256 in {other.sha256 for other in rows[: number - 1]}:
@@ -79,31 +88,32 @@ def add(root: Path, file: Path, public: float | None, private: float | None, not
 
 def _new(root: Path, digest: str) -> Sent:
     origin = _origin(root, digest)
-    return Sent(
-        time=datetime.now(UTC).replace(microsecond=0),
-        sha256=digest,
-        commit=origin.get("commit"),
-        experiment=origin.get("experiment"),
-        dev=origin["dev"]["rouge_mean"] if origin else None,
-        public=None,
-        private=None,
-        note=None,
-    )
+    known = {
+        "time": datetime.now(UTC).replace(microsecond=0),
+        "sha256": digest,
+        "commit": origin.get("commit"),
+        "experiment": origin.get("experiment"),
+        "dev": origin["dev"]["rouge_mean"] if origin else None,
+    }
+    return check(Sent, known | dict.fromkeys(("public", "private", "note")), "the submission's checklist:")
 
 
 def _origin(root: Path, digest: str) -> Mapping[str, Any]:
     """What the submission's own checklist says of it: today's metrics may be another run's."""
-    written = (read_json(root / path) for path in CHECKLISTS if (root / path).exists())
-    return next((content["made_by"] for content in written if content["sha256"] == digest), {})
+    for path in CHECKLISTS:
+        if (root / path).exists():
+            content = read_object(root / path, "sha256", "made_by")
+            if content["sha256"] == digest:
+                return dict(with_keys(content, str(root / path), "made_by.dev.rouge_mean")["made_by"])
+    return {}
 
 
 def _write(root: Path, rows: Sequence[Sent]) -> None:
-    draft = (root / LEDGER).with_suffix(".csv.tmp")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Sent.model_fields)
-        writer.writerows(row.model_dump(mode="json").values() for row in rows)
-    draft.replace(root / LEDGER)
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(Sent.model_fields)
+    writer.writerows(row.model_dump(mode="json").values() for row in rows)
+    write_whole(root / LEDGER, file.getvalue())
 
 
 def correlation(rows: Sequence[Sent]) -> float | None:

@@ -1,11 +1,13 @@
 """What passes from stage to stage: a JSON object a line, read and written here and nowhere else."""
 
+import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic_core import PydanticSerializationError
 
 from yoyak.errors import UserError
 
@@ -72,18 +74,36 @@ class Prediction(Record):
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file whole or not at all: beside its place first, so that a full disk leaves the old one."""
+    half = path.with_name(f"{path.name}.half")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        half.write_text(text, encoding="utf-8", newline="")
+        half.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: cannot be written: {text[error.start]!r} is no character of UTF-8; drop it") from None
+    finally:
+        with contextlib.suppress(OSError):
+            half.unlink()
+
+
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", encoding="utf-8") as file:
-        file.writelines(record.model_dump_json(exclude_none=True) + "\n" for record in records)
+    write_whole(path, "".join(_line(path, record) for record in records))
+
+
+def _line(path: Path, record: Record) -> str:
+    try:
+        return record.model_dump_json(exclude_none=True) + "\n"
+    except PydanticSerializationError:
+        raise UserError(f"{path}: {record.fname}: its text holds what is no character of UTF-8; drop it") from None
 
 
 def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """All records of a file, in its order."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc checkout` if it was made before") from None
+    text = _text(path, "run `dvc repro`, or `dvc checkout` if it was made before")
     # Not `splitlines`: that would also cut at U+2028 and other characters a dialogue may hold.
     lines = text.removesuffix("\n").split("\n") if text else []
     return [_parse(path, number, line, kind) for number, line in enumerate(lines, start=1)]
@@ -100,16 +120,42 @@ def _parse(path: Path, number: int, line: str, kind: type[AnyRecord]) -> AnyReco
 
 def write_json(path: Path, content: Any) -> None:
     """Write a metrics file, human-readable; whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    half = path.with_name(f"{path.name}.half")
-    half.write_text(json.dumps(content, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
-    half.replace(path)
+    write_whole(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 
 
 def read_json(path: Path) -> Any:
+    text = _text(path, "run `dvc repro`")
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `dvc repro`") from None
+        return json.loads(text)
     except json.JSONDecodeError as error:
         raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
+
+
+def read_object(path: Path, *keys: str) -> dict[str, Any]:
+    """The JSON object in a file, which has these keys."""
+    return with_keys(read_json(path), str(path), *keys)
+
+
+def with_keys(content: Any, where: str, *keys: str) -> dict[str, Any]:
+    """`content`, an object that has these keys, of which `best.minus` is one within another; `where` names it."""
+    if not isinstance(content, dict):
+        needed = f" with the key '{keys[0]}'" if keys else ""
+        raise UserError(f"{where}: an object{needed} is expected; run `dvc repro`")
+    for key in keys:
+        inner: Any = content
+        for name in key.split("."):
+            if not isinstance(inner, dict) or name not in inner:
+                raise UserError(f"{where}: the key '{key}' is missing; run `dvc repro`")
+            inner = inner[name]
+    return content
+
+
+def _text(path: Path, mend: str) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; {mend}") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); {mend}") from None

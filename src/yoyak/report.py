@@ -7,6 +7,7 @@ import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,14 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from yoyak import baselines, plots, rouge, scoring
+from yoyak import baselines, plots, rouge, scoring, terminal
 from yoyak.baselines import is_baseline
 from yoyak.diagnostics import Diagnosis
 from yoyak.ensemble import ENSEMBLE
 from yoyak.errors import UserError
 from yoyak.marks import pieces
 from yoyak.parameters import read_yaml
-from yoyak.records import Prediction, read_json, read_records
+from yoyak.records import Prediction, read_records, write_whole
 from yoyak.rouge import Metric
 from yoyak.scoring import Split, what_was_counted
 from yoyak.terminal import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
@@ -35,7 +36,7 @@ IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\
 
 def write(path: Path) -> None:
     """The report of the run in the working folder."""
-    path.write_text(_page(_summary_of_the_run(), _rows_to_read()), encoding="utf-8")
+    write_whole(path, _page(_summary_of_the_run(), _rows_to_read()))
 
 
 def _page(summary: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
@@ -73,11 +74,10 @@ def embedded(content: Any) -> str:
 
 def _summary_of_the_run() -> dict[str, Any]:
     """What the template shows above the rows."""
-    scores = read_json(Path("metrics/scores.json"))
-    joined = _of_ensemble("metrics/ensemble.json")
-    breakdowns = _read_table(Path("scores/breakdowns.csv"))
+    scores, joined = terminal.scores_of_the_run(Path()), terminal.of_the_ensemble(Path())
+    breakdowns = _read_table(Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES])
     models = [name for name in scores["models"] if not is_baseline(name)]
-    averaged = read_yaml(Path("params.yaml"))["run"]["averaged"]
+    averaged = _averaged(Path("params.yaml"))
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))
@@ -88,7 +88,7 @@ def _summary_of_the_run() -> dict[str, Any]:
         "decided": what_dev_decided(scores["best"], joined).split("\n"),
         "weights": joined.get("weights", {}),
         "diagnostics": scores["diagnostics"],
-        "repairs": _of_ensemble("metrics/postprocessing.json"),
+        "repairs": terminal.of_postprocessing(Path()),
         "fault_names": FAULTS,
         "what_faults_mean": WHAT_FAULTS_MEAN,
         "models": models,
@@ -97,9 +97,12 @@ def _summary_of_the_run() -> dict[str, Any]:
     }
 
 
-def _of_ensemble(metrics: str) -> dict[str, Any]:
-    """Empty where the ensemble has not been made."""
-    return dict(read_json(Path(metrics))) if Path(metrics).exists() else {}
+def _averaged(params: Path) -> list[str]:
+    """Models that were not trained, and have no learning curve."""
+    run = read_yaml(params).get("run")
+    if not isinstance(run, dict) or not isinstance(run.get("averaged"), list):
+        raise UserError(f"{params}: run.averaged: this key is missing; add it, such as `averaged: []`")
+    return list(run["averaged"])
 
 
 def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -112,13 +115,26 @@ def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[s
     }
 
 
-def _read_table(path: Path) -> pd.DataFrame:
+def _read_table(path: Path, texts: Sequence[str], figures: Sequence[str]) -> pd.DataFrame:
+    """A CSV file of a stage, which has these columns; a number stands in each row of `figures`."""
     try:
-        return pd.read_csv(
+        table = pd.read_csv(
             path, keep_default_na=False, na_values={"ci95_low": "", "ci95_high": ""}, dtype={"fname": str}
         )
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    # An empty file, one cut inside a quoted field, other text than UTF-8.
+    except ValueError as error:
+        raise UserError(f"{path}: cannot be read as CSV: {error}; run `dvc repro`") from None
+    for name in (*texts, *figures):
+        if name not in table.columns:
+            raise UserError(f"{path}: column '{name}' is missing; run `dvc repro`")
+    for name in figures:
+        if faulty := [row for row, value in enumerate(pd.to_numeric(table[name], "coerce"), 1) if not isfinite(value)]:
+            raise UserError(f"{path}, row {faulty[0]}, column '{name}': a number is expected; run `dvc repro`")
+    return table
 
 
 def _groups(breakdowns: pd.DataFrame) -> dict[Any, dict[Any, list[dict[Any, Any]]]]:
@@ -132,7 +148,7 @@ def _groups(breakdowns: pd.DataFrame) -> dict[Any, dict[Any, list[dict[Any, Any]
 
 def _pictures(trained: Sequence[str], breakdowns: pd.DataFrame) -> dict[str, Markup]:
     """Drawn as the stage `score` draws them, but as SVG."""
-    curves = {name: _read_table(Path(f"plots/training/{name}/epochs.csv")) for name in trained}
+    curves = {name: _read_table(Path(f"plots/training/{name}/epochs.csv"), [], ["epoch", "loss"]) for name in trained}
     return {
         "Dev loss in training": _svg(lambda path: plots.draw_learning_curves(curves, path)),
         "Score by dialogue length": _svg(lambda path: plots.draw_by_length(breakdowns, path)),
@@ -158,9 +174,9 @@ def _svg(draw: Callable[[Path], None]) -> Markup:
 def _rows_to_read() -> dict[str, Any]:
     """What the page's script shows below: every dev row, and what models, ensemble and baselines say of it."""
     # What the scores were counted by, which `params.yaml` may no longer say.
-    metric = scoring.metric_of(read_json(Path("metrics/scores.json"))["scoring"])
+    metric = scoring.metric_of(terminal.scores_of_the_run(Path())["scoring"])
     split = scoring.read_split("dev")
-    scored = _read_table(Path("scores/rows.csv"))
+    scored = _read_table(Path("scores/rows.csv"), ["split", "model", "fname"], FIGURES)
     scored = scored[scored["split"] == split.name]
     said = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN])
     judged = _judged(said, split, scored, metric)
@@ -190,7 +206,7 @@ def _texts(split: Split, scored: Sequence[str]) -> dict[str, list[str]]:
     """Each summary of the split's rows, in their order: the ensemble's, the models', the baselines'."""
     extracts = baselines.extracts(split.dialogues)
     files = {name: Path(f"predictions/{name}/{split.name}.jsonl") for name in scored if name not in extracts}
-    if _of_ensemble("metrics/ensemble.json"):
+    if terminal.of_the_ensemble(Path()):
         files[ENSEMBLE] = Path(f"ensemble/{split.name}.jsonl")
     said = extracts | {
         name: scoring.align(read_records(path, Prediction), split.fnames, name) for name, path in files.items()

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from yoyak.baselines import PREFIX, is_baseline
 from yoyak.ledger import Sent, correlation
-from yoyak.records import read_json
+from yoyak.records import read_object
 from yoyak.scoring import what_was_counted
 
 FAULTS = {
@@ -29,20 +29,27 @@ WHAT_FAULTS_MEAN = (
     "references' being 1."
 )
 LONGEST_NAME = 30
+BOARD = ("models", "best.model", "best.minus")
+"""What `metrics/scores.json` has of a split."""
+SCORES = (
+    *(f"scoring.{key}" for key in ("tokenizer", "tokenizer_version", "library", "references")),
+    *BOARD,
+    "best.cross_validated",
+    "diagnostics",
+)
 
 
 def print_run(root: Path) -> None:
     """What `make repro` ends with: the leaderboards, what ROUGE does not see, and where everything lies."""
     console = Console()
-    scores = read_json(root / "metrics/scores.json")
-    ensemble = read_json(root / "metrics/ensemble.json") if (root / "metrics/ensemble.json").exists() else {}
+    scores, ensemble = scores_of_the_run(root), of_the_ensemble(root)
     console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
     console.print(escape(what_dev_decided(scores["best"], ensemble)), "", sep="\n")
     if "test" in scores:
         console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
     console.print(faults_table(scores["diagnostics"]))
-    if (root / "metrics/postprocessing.json").exists():
-        console.print(postprocessing_table(read_json(root / "metrics/postprocessing.json")))
+    if measured := of_postprocessing(root):
+        console.print(postprocessing_table(measured))
     for name, path in (
         ("submission", "submission/submission.csv"),
         ("checklist", "submission/checklist.md"),
@@ -52,6 +59,25 @@ def print_run(root: Path) -> None:
     ):
         missing = "" if (root / path).exists() else "  (not made yet)"
         console.print(f"{name:>16}: {path}{missing}", highlight=False)
+
+
+def scores_of_the_run(root: Path) -> dict[str, Any]:
+    """`metrics/scores.json`, with what every reader needs of it."""
+    path = root / "metrics/scores.json"
+    scores = read_object(path, *SCORES)
+    return read_object(path, *(f"test.{key}" for key in BOARD)) if "test" in scores else scores
+
+
+def of_the_ensemble(root: Path) -> dict[str, Any]:
+    """`metrics/ensemble.json`; empty where the ensemble has not been made."""
+    path = root / "metrics/ensemble.json"
+    return read_object(path, "ensemble.rouge_mean", "ensemble.ci95") if path.exists() else {}
+
+
+def of_postprocessing(root: Path) -> dict[str, Any]:
+    """`metrics/postprocessing.json`, as above."""
+    path = root / "metrics/postprocessing.json"
+    return read_object(path, "rules", "rows") if path.exists() else {}
 
 
 def leaderboard_table(

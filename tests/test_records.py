@@ -1,0 +1,68 @@
+"""What passes from stage to stage is written whole or not at all, and a file that cannot be read is named."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from yoyak.errors import UserError
+from yoyak.records import Reference, read_json, read_object, read_records, write_json, write_records
+
+
+def reference(text: str) -> Reference:
+    return Reference(fname="dev_0", summaries=(text,))
+
+
+@pytest.mark.parametrize(
+    ("write", "told"),
+    [
+        (lambda path: write_records(path, [reference("가"), reference("a\ud800")]), "dev_0: its text holds what is no"),
+        (lambda path: write_json(path, ["가", "a\ud800"]), r"cannot be written: '\ud800' is no character of UTF-8"),
+    ],
+)
+def test_a_failure_half_way_leaves_the_old_file(tmp_path: Path, write: Callable[[Path], None], told: str) -> None:
+    path = tmp_path / "rows.jsonl"
+    path.write_text("as it was")
+    with pytest.raises(UserError) as error:
+        write(path)
+    assert str(error.value).startswith(f"{path}: {told}")
+    assert path.read_text() == "as it was"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_where_nothing_can_be_written(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").mkdir()
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"rows.jsonl: cannot be written: Is a directory$"):
+        write_records(tmp_path / "rows.jsonl", [reference("가")])
+    with pytest.raises(UserError, match=r"x: cannot be written: File exists$"):
+        write_json(tmp_path / "file/x", {})
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "rows.jsonl"]
+
+
+@pytest.mark.parametrize("read", [read_json, lambda path: read_records(path, Reference)])
+def test_what_cannot_be_read(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    with pytest.raises(UserError, match=r": cannot be read: Is a directory$"):
+        read(tmp_path)
+    (tmp_path / "spoilt").write_bytes(b"a\xff")
+    with pytest.raises(UserError, match=r"spoilt: not UTF-8 text \(byte 1\); run `dvc repro`"):
+        read(tmp_path / "spoilt")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("null", "an object with the key 'best.minus' is expected"),
+        ("{}", "the key 'best.minus' is missing"),
+        ('{"best": []}', "the key 'best.minus' is missing"),
+        ('{"best": {}}', "the key 'best.minus' is missing"),
+    ],
+)
+def test_keys_that_are_missing(tmp_path: Path, content: str, told: str) -> None:
+    path = tmp_path / "scores.json"
+    path.write_text(content)
+    with pytest.raises(UserError) as error:
+        read_object(path, "best.minus")
+    assert str(error.value) == f"{path}: {told}; run `dvc repro`"
+    path.write_text('{"best": {"minus": {}}}')
+    assert read_object(path, "best.minus") == {"best": {"minus": {}}}
