@@ -8,12 +8,11 @@ from yoyak.errors import UserError
 from yoyak.files import write_whole
 
 
-@pytest.mark.parametrize("content", ["요약\r\n", b"\xff"])
-def test_what_was_there_is_replaced(tmp_path: Path, content: str | bytes) -> None:
+def test_what_was_there_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "new/file"
-    for _ in range(2):
-        write_whole(path, content)
-    assert path.read_bytes() == (content.encode() if isinstance(content, str) else content)
+    for text in ("old", "요약\r\n"):
+        write_whole(path, text)
+    assert path.read_bytes() == "요약\r\n".encode()
     assert list(path.parent.iterdir()) == [path]
 
 
@@ -23,7 +22,7 @@ def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_text("old")
     (tmp_path / "file.half").symlink_to("/dev/full")
-    with pytest.raises(UserError, match=r"file: cannot be written: No space left on device; is there room"):
+    with pytest.raises(UserError, match=r"file: cannot be written: No space left on device$"):
         write_whole(path, "new")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]

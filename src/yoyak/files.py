@@ -1,19 +1,22 @@
 """Writing a file whole, or not at all."""
 
+import contextlib
 from pathlib import Path
 
 from yoyak.errors import UserError
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
-    """Whoever is killed over it, or has no room left, finds the old file or the new one; text is UTF-8."""
+def write_whole(path: Path, text: str) -> None:
+    """Whoever is killed over it, or has no room left, finds the old file or the new one."""
     half = path.with_name(f"{path.name}.half")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_bytes(content.encode() if isinstance(content, str) else content)
+        half.write_text(text, encoding="utf-8", newline="")
         half.replace(path)
     except OSError as error:
-        half.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written: {error.strerror}; is there room, and may you write there?"
-        ) from None
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: cannot be written: {text[error.start]!r} is no character of UTF-8; drop it") from None
+    finally:
+        with contextlib.suppress(OSError):
+            half.unlink()

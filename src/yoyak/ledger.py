@@ -12,8 +12,9 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from yoyak.errors import UserError
+from yoyak.files import write_whole
 from yoyak.parameters import Section, check
-from yoyak.records import read_object, with_keys, write_whole
+from yoyak.records import read_object, with_keys
 from yoyak.submission import read_sample, sha256
 
 LEDGER = Path("submissions.csv")

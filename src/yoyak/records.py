@@ -1,6 +1,5 @@
 """What passes from stage to stage: a JSON object a line, read and written here and nowhere else."""
 
-import contextlib
 import json
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from yoyak.errors import UserError
+from yoyak.files import write_whole
 
 
 class Record(BaseModel):
@@ -72,22 +72,6 @@ class Prediction(Record):
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file whole or not at all: beside its place first, so that a full disk leaves the old one."""
-    half = path.with_name(f"{path.name}.half")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(text, encoding="utf-8", newline="")
-        half.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-    except UnicodeEncodeError as error:
-        raise UserError(f"{path}: cannot be written: {text[error.start]!r} is no character of UTF-8; drop it") from None
-    finally:
-        with contextlib.suppress(OSError):
-            half.unlink()
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:

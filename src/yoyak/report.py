@@ -22,9 +22,10 @@ from yoyak.baselines import is_baseline
 from yoyak.diagnostics import Diagnosis
 from yoyak.ensemble import ENSEMBLE
 from yoyak.errors import UserError
+from yoyak.files import write_whole
 from yoyak.marks import pieces
 from yoyak.parameters import read_yaml
-from yoyak.records import Prediction, read_records, write_whole
+from yoyak.records import Prediction, read_records
 from yoyak.rouge import Metric
 from yoyak.scoring import Split, what_was_counted
 from yoyak.terminal import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
