@@ -19,6 +19,7 @@ WORDS = ["각", "ㅋㅋ", "…", "e\u0301", "\u0301"]
 PIECES = st.sampled_from(TAGS + LINE_ENDS + BLANKS + WORDS)
 NOISY = st.lists(PIECES | st.text(max_size=3), max_size=25).map("".join)
 ANY_TEXT = NOISY | st.text()
+WITH_WORDS = ANY_TEXT.map(lambda text: f"가{text}")
 
 
 @settings(max_examples=300)
@@ -29,7 +30,7 @@ def test_cleaning_twice_changes_nothing(text: str) -> None:
 
 
 @settings(max_examples=300)
-@given(ANY_TEXT)
+@given(WITH_WORDS)
 def test_no_character_is_lost(text: str) -> None:
     """But blanks, and line ends written out as text. Neither is one added."""
     without_line_ends = unicodedata.normalize("NFC", text).replace("\\n", " ")
@@ -52,7 +53,7 @@ def test_a_turn_is_one_trimmed_line(text: str) -> None:
         assert turn == " ".join(turn.split())
 
 
-@given(ANY_TEXT)
+@given(WITH_WORDS)
 def test_cleaning_keeps_the_speakers(text: str) -> None:
     assert speakers("\n".join(turns(text))) >= speakers(text)
 
@@ -110,6 +111,9 @@ GOLDEN = {
     "no speaker": ("안내 말씀\n드립니다", ["안내 말씀 드립니다"]),
     "words before the first speaker": ("(전화)\n#Person1#: 네?", ["(전화)", "#Person1#: 네?"]),
     "nothing": (" \n\\n<br>", []),
+    "tags alone": ("#Person1#:\n#Person2# : ", []),
+    "no width": ("#Person1#: \u200b\ufeff\n\u2060", []),
+    "a turn without words among others": ("#Person1#:\n#Person2#: 네", ["#Person1#:", "#Person2#: 네"]),
 }
 
 

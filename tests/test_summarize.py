@@ -129,6 +129,8 @@ def complaint(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: obj
         ("a.jsonl", '{"dialogue": "\\ud800"}', "a.jsonl, line 1: not valid JSON: "),
         ("a.jsonl", '{"dialogue": "가", "fname": 7}', "a.jsonl, line 1: key 'fname': text is expected, not 7"),
         ("a.jsonl", '{"dialogue": "가"}\n{"dialogue": " "}', "a.jsonl, line 2 (line_2): there is no turn"),
+        ("a.txt", "#Person1#:\n#Person2#: \u200b", "a.txt: there is no turn in it"),
+        ("a.jsonl", '{"dialogue": "#Person1#:"}', "a.jsonl, line 1 (line_1): there is no turn"),
         ("a.jsonl", '{"dialogue": "가", "fname": "a"}\n' * 2, "a.jsonl, line 2: a row above is named a, too"),
         ("a.csv", "fname,dialogue\na,\n", "a.csv, row 1 (a), column 'dialogue': empty"),
         ("a.csv", "fname,text\na,b\n", "a.csv: column 'dialogue' is missing"),
@@ -168,6 +170,34 @@ def test_models_that_are_not_here(
     (clone.root / "data/resolved").symlink_to(joined.root / "data/resolved")
     (clone.root / "ensemble").symlink_to(joined.root / "ensemble")
     assert complaint(clone, monkeypatch, "-", "--model", "ensemble") == says
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "says"),
+    [
+        ("bart_mini/model.safetensors", None, "*.safetensors is missing"),
+        ("bart_mini/model.safetensors", b"cut", "model.safetensors is damaged (Error while"),
+        ("bart_mini/config.json", b"", "config.json is damaged (Expecting value"),
+        ("llama32_3b/adapter_model.safetensors", None, "*.safetensors is missing"),
+        ("llama32_3b/tokenizer.json", None, "the tokenizer is missing (tokenizer.json, *.model, vocab.*)"),
+        ("llama32_3b/adapter_config.json", None, "adapter_config.json is missing"),
+        ("llama32_3b/adapter_config.json", b"{}", "adapter_config.json is damaged (it has no peft_type)"),
+    ],
+)
+def test_half_a_model(
+    reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, file: str, content: bytes | None, says: str
+) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    path = project.root / "models" / file
+    path.unlink()  # It may be a link into DVC's cache.
+    if content is not None:
+        path.write_bytes(content)
+    folder = f"models/{path.parent.name}"
+    told = complaint(project, monkeypatch, "-", "--model", path.parent.name)
+    assert told.startswith(f"{folder}: {says}")
+    assert told.endswith(f"; `dvc checkout --force {folder}` brings it back")
+    project.run("dvc", "checkout", "--force", folder)
+    trained.check_name(trained.open_project(), path.parent.name)
 
 
 def test_an_ensemble_that_was_not_made(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

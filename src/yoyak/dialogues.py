@@ -83,12 +83,19 @@ def turns(dialogue: str) -> list[str]:
     """The cleaned turns of a dialogue, each beginning with its speaker's tag.
 
     Repairs what the competition's rows carry: line ends written out as `\\n` or `<br>`, a speaker's tag in the middle
-    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay.
+    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay. Where
+    nobody says anything there is no turn: a model would summarise the tags alone.
     """
     text = unicodedata.normalize("NFC", dialogue).replace("\\n", "\n")
     text = SPEAKER.sub(r"\n\1:", BREAK.sub("\n", text))
     lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in re.split(r"[\r\n]+", text)]
-    return _joined([line for line in lines if line])
+    return _joined([line for line in lines if line]) if any(map(_says_something, lines)) else []
+
+
+def _says_something(line: str) -> bool:
+    """Whether there is more in it than speakers' tags, blanks and characters of no width."""
+    said = SPEAKER.sub("", line)
+    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in said)
 
 
 def _joined(lines: list[str]) -> list[str]:

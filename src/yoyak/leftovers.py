@@ -9,6 +9,7 @@ from collections.abc import Collection
 from pathlib import Path
 
 from yoyak.baselines import PREFIX
+from yoyak.errors import UserError
 from yoyak.machine import cache_folder
 from yoyak.parameters import read_yaml
 
@@ -32,8 +33,12 @@ def put_away(folder: Path, names: Collection[str]) -> None:
 
 
 def _outputs() -> set[str]:
-    stages = read_yaml(LOCK_FILE).get("stages", {}) if LOCK_FILE.exists() else {}
-    return {out["path"] for stage in stages.values() for out in stage.get("outs", [])}
+    lock = read_yaml(LOCK_FILE) if LOCK_FILE.exists() else {}
+    try:
+        return {out["path"] for stage in lock.get("stages", {}).values() for out in stage.get("outs", [])}
+    except (AttributeError, KeyError, TypeError):
+        # What to delete and what to keep would be a guess.
+        raise UserError(f"{LOCK_FILE}: not as DVC writes it; `git checkout {LOCK_FILE}` brings it back") from None
 
 
 def _move(folder: Path, target: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from yoyak import ensemble, gpu, postprocessing
+from yoyak import ensemble, gpu, postprocessing, weights
 from yoyak.ensemble import ENSEMBLE, PLAN, Plan
 from yoyak.errors import UserError
 from yoyak.generation import faults_of, generate
@@ -86,6 +86,15 @@ def check_name(params: Params, name: str) -> None:
         if missing := _missing(params, model):
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
             raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
+        for member, job in _job(model).members_of(model).items():
+            _check_whole(
+                Path(f"models/{member}"), "config.json" if job.model.method == "full" else "adapter_config.json"
+            )
+
+
+def _check_whole(folder: Path, config: str) -> None:
+    if fault := weights.fault_of(folder, config):
+        raise UserError(f"{folder}: {fault}; `dvc checkout --force {folder}` brings it back")
 
 
 def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Answer]:

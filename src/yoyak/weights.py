@@ -6,11 +6,15 @@ package is imported, no remote code runs, and no pickle is read but through `wei
 """
 
 import hashlib
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError, safe_open
 
 from yoyak import hub, packages
 from yoyak.errors import UserError
@@ -18,6 +22,16 @@ from yoyak.machine import cache_folder
 from yoyak.parameters import read_yaml, write_yaml
 
 LOCK_FILE = Path("weights.lock.yaml")
+CONFIG_KEYS = {
+    "config.json": ("model_type",),
+    "adapter_config.json": ("peft_type", "base_model_name_or_path", "revision"),
+}
+"""What the configuration of a model, or of adapters, cannot be without."""
+INDEX = "model.safetensors.index.json"
+JSON_FILES = (INDEX, "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+"""What else transformers reads, where it is there."""
+TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")
+"""Any of these is a tokenizer."""
 
 
 def pin(source: str, key: str) -> str | None:
@@ -29,7 +43,7 @@ def pin(source: str, key: str) -> str | None:
     if source == "scratch":
         return None
     if is_folder(source):
-        return _folder_digest(Path(source).expanduser(), key)
+        return _digest_of_sound(Path(source).expanduser(), key)
     recorded = _recorded(source)
     found = packages.digest_of(source, key) if _is_package(source) else hub.revision_of(source, recorded, key)
     if recorded is None:
@@ -81,12 +95,20 @@ def _is_package(source: str) -> bool:
 
 
 def _recorded(source: str) -> str | None:
-    return read_yaml(LOCK_FILE).get(source) if LOCK_FILE.exists() else None
+    return _known().get(source)
 
 
 def _record(source: str, found: str) -> None:
+    write_yaml(LOCK_FILE, dict(sorted({**_known(), source: found}.items())))
+
+
+def _known() -> dict[str, str]:
+    """Every pin; the file may have been written by hand."""
     known = read_yaml(LOCK_FILE) if LOCK_FILE.exists() else {}
-    write_yaml(LOCK_FILE, dict(sorted({**known, source: found}.items())))
+    for source, found in known.items():
+        if not (isinstance(source, str) and isinstance(found, str)):
+            raise UserError(f"{LOCK_FILE}: {source}: a source and its pin are text (got {found!r}); delete the line")
+    return known
 
 
 def _converted(folder: Path, convert: Callable[[Path], None]) -> Path:
@@ -108,22 +130,73 @@ def _converted(folder: Path, convert: Callable[[Path], None]) -> Path:
 
 def _unchanged(folder: Path, pinned: str | None) -> Path:
     """DVC does not watch such a folder, and an adapter must not meet other weights than it was trained on."""
-    if _folder_digest(folder, str(folder)) != pinned:
+    if _folder_digest(folder) != pinned:
         raise UserError(
             f"{folder} has changed since the preflight; run `dvc repro --force -s prepare_prompts`, then `dvc repro`"
         )
     return folder
 
 
-def _folder_digest(folder: Path, key: str) -> str:
-    if not (folder / "config.json").is_file():
-        raise UserError(f"{key}: no model in {folder} (config.json is missing); give the folder of a saved model")
-    files = sorted(path for pattern in hub.FILES for path in folder.glob(pattern))
-    if not any(path.suffix == ".safetensors" for path in files):
-        raise UserError(f"{key}: no *.safetensors in {folder}; save the model with `save_pretrained` first")
+def _digest_of_sound(folder: Path, key: str) -> str:
+    if fault := fault_of(folder):
+        raise UserError(f"{key}: {folder}: {fault}; give the folder of a model as `save_pretrained` leaves it")
+    return _folder_digest(folder)
+
+
+def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in files:
+    for path in _files(folder):
         digest.update(path.name.encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(path for pattern in hub.FILES for path in folder.glob(pattern) if path.is_file())
+
+
+def fault_of(folder: Path, config: str = "config.json") -> str | None:
+    """The first that is missing or damaged of a saved model, or of adapters; of weights, headers and sizes are read."""
+    return next(_faults(folder, config), None)
+
+
+def _faults(folder: Path, config: str) -> Iterator[str]:
+    names = [path.name for path in _files(folder)]
+    if config not in names:
+        yield f"{config} is missing"
+    if not any(name.endswith(".safetensors") for name in names):
+        yield "*.safetensors is missing"
+    contents: dict[str, Any] = {}
+    for name in names:
+        try:
+            if name in (config, *JSON_FILES):
+                contents[name] = _json_object(folder / name)
+            elif name.endswith(".safetensors"):
+                _read_header(folder / name)
+        except (OSError, ValueError, SafetensorError) as error:
+            yield f"{name} is damaged ({error})"
+    for key in CONFIG_KEYS[config]:
+        if key not in contents[config]:
+            yield f"{config} is damaged (it has no {key})"
+    if INDEX in names and "model.safetensors" not in names:
+        parts = contents[INDEX].get("weight_map")
+        if not isinstance(parts, dict):
+            yield f"{INDEX} is damaged (it has no weight_map)"
+        yield from (f"{name} is missing" for name in parts.values() if name not in names)
+    # ByT5's tokens are bytes: it saves no vocabulary.
+    of_bytes = contents.get("tokenizer_config.json", {}).get("tokenizer_class") == "ByT5Tokenizer"
+    if not of_bytes and not any(fnmatch(name, pattern) for name in names for pattern in TOKENIZERS):
+        yield f"the tokenizer is missing ({', '.join(TOKENIZERS)})"
+
+
+def _json_object(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError("a JSON object is expected")
+    return content
+
+
+def _read_header(path: Path) -> None:
+    with safe_open(path, framework="numpy"):
+        pass
