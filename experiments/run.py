@@ -15,7 +15,6 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,31 +44,19 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--work", type=Path, default=Path(".cache/experiments"), help="copies, and DVC's cache for them"
     )
-    parser.add_argument("--gpus", type=_from(0), help="0: on the CPU; default: 1 where there is one")
-    parser.add_argument("--per-gpu", type=_from(1), default=1, help="experiments at once on each")
+    parser.add_argument("--gpus", type=int, help="0: on the CPU; default: 1 where there is one")
+    parser.add_argument("--per-gpu", type=int, default=1, help="experiments at once on each")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="after so many no experiment starts")
     parser.add_argument("--only", nargs="+", help="experiments of these names alone")
     parser.add_argument("--commit", help="where the project is no git repository: the commit that it is of")
     return parser.parse_args()
 
 
-def _from(least: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if int(text) < least:
-            raise ValueError
-        return int(text)
-
-    number.__name__ = f"number from {least} on"  # So argparse calls what it expects.
-    return number
-
-
 @exits_with_one_line
 def main() -> None:
     asked = arguments()
+    _check(asked)
     slots = _slots(asked)
-    for option, folder in (("--out", asked.out), ("--work", asked.work)):
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{option} {folder}: a file; name a folder")
     listed = plan.read_list(asked.list)
     chosen = _chosen(asked, listed)
     made_of = {run.name: _made_of(asked, listed, run) for run in chosen}
@@ -83,6 +70,15 @@ def main() -> None:
     asked.out.mkdir(parents=True, exist_ok=True)
     failed = _run_all(asked, slots, {run.name: run for run in waiting}, made_of)
     sys.exit(1 if failed else 0)
+
+
+def _check(asked: argparse.Namespace) -> None:
+    for option, number, least in (("--gpus", asked.gpus or 0, 0), ("--per-gpu", asked.per_gpu, 1)):
+        if number < least:
+            raise UserError(f"{option} {number}: at least {least}")
+    for option, folder in (("--out", asked.out), ("--work", asked.work)):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{option} {folder}: a file; name a folder")
 
 
 def _chosen(asked: argparse.Namespace, listed: plan.List) -> list[Run]:

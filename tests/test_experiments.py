@@ -164,6 +164,9 @@ def refused(
         ({}, ["--only", "bsae"], r"--only bsae: .*other\.yaml has base, fails, more"),
         ({"set": ["run.models=[twin]", "lora.r=0"]}, [], r"^error: \S*other\.yaml: base: params\.yaml: lora\.r: "),
         ({"set": ["run.models.x=3"]}, [], r"base: "),
+        ({}, ["--gpus", "-1"], r"^error: --gpus -1: at least 0$"),
+        ({}, ["--per-gpu", "0"], r"^error: --per-gpu 0: at least 1$"),
+        ({}, ["--out", "pyproject.toml"], r"^error: --out pyproject\.toml: a file; name a folder$"),
         ({}, ["--gpus", "99"], r"--gpus 99: PyTorch finds \d+"),
         (
             {"set": ["run.models=[twin]", "run.untuned=[]", "models.twin.weights=./twin"]},

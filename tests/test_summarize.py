@@ -11,7 +11,7 @@ import pytest
 from project import Project
 from typer.testing import CliRunner
 
-from yoyak import cli, inputs, trained
+from yoyak import cli, inputs, trained, weights
 from yoyak.ensemble import PLAN, combine, read_plan
 from yoyak.errors import UserError
 from yoyak.models import Loaded
@@ -198,6 +198,18 @@ def test_half_a_model(
     assert told.endswith(f"; `dvc checkout --force {folder}` brings it back")
     project.run("dvc", "checkout", "--force", folder)
     trained.check_name(trained.open_project(), path.parent.name)
+
+
+def test_a_models_files_are_read_through_once(
+    reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The page asks it again and again, and a tokenizer's file takes most of a second."""
+    project, read, fault_of = reproduced.copy(tmp_path / "project"), [], weights.fault_of
+    monkeypatch.chdir(project.root)
+    monkeypatch.setattr(weights, "fault_of", lambda *asked: (read.append(asked), fault_of(*asked))[1])
+    for _ in range(2):
+        trained.check_name(trained.open_project(), "bart_mini")
+    assert len(read) == 1
 
 
 def test_an_ensemble_that_was_not_made(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

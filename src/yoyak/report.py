@@ -37,7 +37,10 @@ IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\
 
 def write(path: Path) -> None:
     """The report of the run in the working folder."""
-    write_whole(path, _page(_summary_of_the_run(), _rows_to_read()))
+    scores, joined = terminal.scores_of_the_run(Path()), terminal.of_the_ensemble(Path())
+    # What the scores were counted by, which `params.yaml` may no longer say.
+    metric = scoring.metric_of(scores["scoring"])
+    write_whole(path, _page(_summary_of_the_run(scores, joined), _rows_to_read(metric, bool(joined))))
 
 
 def _page(summary: Mapping[str, Any], rows: Mapping[str, Any]) -> str:
@@ -73,9 +76,8 @@ def embedded(content: Any) -> str:
 # The run
 
 
-def _summary_of_the_run() -> dict[str, Any]:
+def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows above the rows."""
-    scores, joined = terminal.scores_of_the_run(Path()), terminal.of_the_ensemble(Path())
     breakdowns = _read_table(Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES])
     models = [name for name in scores["models"] if not is_baseline(name)]
     averaged = _averaged(Path("params.yaml"))
@@ -172,14 +174,12 @@ def _svg(draw: Callable[[Path], None]) -> Markup:
 # The rows
 
 
-def _rows_to_read() -> dict[str, Any]:
+def _rows_to_read(metric: Metric, with_ensemble: bool) -> dict[str, Any]:
     """What the page's script shows below: every dev row, and what models, ensemble and baselines say of it."""
-    # What the scores were counted by, which `params.yaml` may no longer say.
-    metric = scoring.metric_of(terminal.scores_of_the_run(Path())["scoring"])
     split = scoring.read_split("dev")
     scored = _read_table(Path("scores/rows.csv"), ["split", "model", "fname"], FIGURES)
     scored = scored[scored["split"] == split.name]
-    said = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN])
+    said = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN], with_ensemble)
     judged = _judged(said, split, scored, metric)
     rows = zip(split.fnames, split.topics, split.dialogues, split.references, _disagreements(said, metric), strict=True)
     return {
@@ -203,11 +203,11 @@ def _rows_to_read() -> dict[str, Any]:
     }
 
 
-def _texts(split: Split, scored: Sequence[str]) -> dict[str, list[str]]:
+def _texts(split: Split, scored: Sequence[str], with_ensemble: bool) -> dict[str, list[str]]:
     """Each summary of the split's rows, in their order: the ensemble's, the models', the baselines'."""
     extracts = baselines.extracts(split.dialogues)
     files = {name: Path(f"predictions/{name}/{split.name}.jsonl") for name in scored if name not in extracts}
-    if terminal.of_the_ensemble(Path()):
+    if with_ensemble:
         files[ENSEMBLE] = Path(f"ensemble/{split.name}.jsonl")
     said = extracts | {
         name: scoring.align(read_records(path, Prediction), split.fnames, name) for name, path in files.items()

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from yoyak.baselines import PREFIX, is_baseline
 from yoyak.ledger import Sent, correlation
-from yoyak.records import read_object
+from yoyak.records import read_object, with_keys
 from yoyak.scoring import what_was_counted
 
 FAULTS = {
@@ -65,7 +65,7 @@ def scores_of_the_run(root: Path) -> dict[str, Any]:
     """`metrics/scores.json`, with what every reader needs of it."""
     path = root / "metrics/scores.json"
     scores = read_object(path, *SCORES)
-    return read_object(path, *(f"test.{key}" for key in BOARD)) if "test" in scores else scores
+    return with_keys(scores, str(path), *(f"test.{key}" for key in BOARD if "test" in scores))
 
 
 def of_the_ensemble(root: Path) -> dict[str, Any]:

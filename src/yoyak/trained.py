@@ -3,6 +3,7 @@
 import gc
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -87,14 +88,16 @@ def check_name(params: Params, name: str) -> None:
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
             raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
         for member, job in _job(model).members_of(model).items():
-            _check_whole(
-                Path(f"models/{member}"), "config.json" if job.model.method == "full" else "adapter_config.json"
-            )
+            config = "config.json" if job.model.method == "full" else "adapter_config.json"
+            _check_whole(Path(f"models/{member}").absolute(), config)
 
 
+@cache
 def _check_whole(folder: Path, config: str) -> None:
+    """Once in a process, which keeps what it has loaded: to read a tokenizer's file takes most of a second."""
     if fault := weights.fault_of(folder, config):
-        raise UserError(f"{folder}: {fault}; `dvc checkout --force {folder}` brings it back")
+        shown = folder.relative_to(Path.cwd())
+        raise UserError(f"{shown}: {fault}; `dvc checkout --force {shown}` brings it back")
 
 
 def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Answer]:
