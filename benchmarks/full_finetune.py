@@ -27,9 +27,11 @@ from transformers import (
 
 from yoyak import gpu
 from yoyak.dialogues import read_dialogues
-from yoyak.models import Loaded, ModelSpec, _tokenizer
+from yoyak.models import Loaded, _tokenizer
 from yoyak.parameters import read_yaml
+from yoyak.precision import choose
 from yoyak.prompts import Encoder, PromptParams, build
+from yoyak.spec import ModelSpec
 from yoyak.training import seq2seq
 from yoyak.training.rows import IGNORED, Rows, seq2seq_rows
 from yoyak.training.settings import TrainingJob
@@ -62,6 +64,7 @@ def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
         AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(kobart), dtype=torch.float32),
         tokenizer,
         Encoder(tokenizer, "dialogue", 1024),
+        choose("bf16"),
     )
     params = read_yaml(Path("params.yaml"))
     dialogues = read_dialogues(train, with_summary=True)

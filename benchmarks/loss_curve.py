@@ -22,9 +22,10 @@ from transformers import get_cosine_schedule_with_warmup, set_seed
 
 from yoyak import gpu, weights
 from yoyak.dialogues import read_dialogues
-from yoyak.models import LoraParams, QuantizationParams, load_for_training
+from yoyak.models import load_for_training
 from yoyak.parameters import read_yaml
 from yoyak.prompts import PromptParams, build
+from yoyak.spec import LoraParams, QuantizationParams
 from yoyak.training import qlora
 from yoyak.training.rows import causal_rows
 from yoyak.training.settings import TrainingJob

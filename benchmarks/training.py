@@ -337,8 +337,10 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     """The trainer of the stage `train`, as it comes."""
     from transformers import AutoTokenizer
 
-    from yoyak.models import Loaded, LoraParams, ModelSpec, QuantizationParams, _quantised
+    from yoyak.models import Loaded, _quantised
     from yoyak.parameters import read_yaml
+    from yoyak.precision import choose
+    from yoyak.spec import LoraParams, ModelSpec, QuantizationParams
     from yoyak.training import qlora
     from yoyak.training.rows import Rows
     from yoyak.training.settings import TrainingJob
@@ -362,12 +364,12 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
         }
     )
     # Not through `load_for_training`, which would compare the weights with their pin, byte by byte.
-    model, tokenizer = _quantised(spec, quantization, base), AutoTokenizer.from_pretrained(base)
+    model, tokenizer = _quantised(choose("bf16"), quantization, base), AutoTokenizer.from_pretrained(base)
     # A run this short would not be compiled.
     qlora.COMPILED_FROM = 0 if options.get("compiled", True) else 10**12
     with tempfile.TemporaryDirectory() as scratch:
         split = Rows(rows, 0)
-        trainer = qlora.trainer(job, Loaded(model, tokenizer, None), split, split, Path(scratch), [])
+        trainer = qlora.trainer(job, Loaded(model, tokenizer, None, choose("bf16")), split, split, Path(scratch), [])
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"
         trainer.args.load_best_model_at_end = False
         clock = Clock(skip=warm)

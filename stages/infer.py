@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from yoyak import folds, gpu, machine
+from yoyak import folds, gpu, machine, precision
 from yoyak.errors import exits_with_one_line
 from yoyak.generation import check_generated, generate
 from yoyak.jobs import read_job
@@ -59,7 +59,8 @@ def main() -> None:
             }
             if not untuned:
                 check_generated(generated, limits, name)
-    ran = {"seed": job.generation.seed, "commit": machine.commit(), "ran": machine.describe()}
+    computed_in = precision.describe(member.precision for member in loaded.members)
+    ran = {"seed": job.generation.seed, "commit": machine.commit(), "ran": {**machine.describe(), **computed_in}}
     write_json(
         Path(f"metrics/infer/{title}.json"),
         {**metrics, "peak_memory_gib": round(gpu.peak_memory_gib(), 2), **ran},

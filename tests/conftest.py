@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, sync_playwright
 from project import Project, new_project
 from twins import llama32, save_twin
 
+from yoyak import precision
+
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
@@ -48,6 +50,12 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
     project.run("dvc", "repro")
     project.commit("the first run")
     return project
+
+
+@pytest.fixture
+def dtypes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each dtype is computed in itself, also where the machine is slow at it: 16 bits are what is tested."""
+    monkeypatch.setattr(precision, "choose", lambda asked: precision.Precision(asked, precision.ASKED_FOR))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ from twins import Family, bart, save_twin, t5
 
 from yoyak import weights
 from yoyak.errors import UserError
-from yoyak.models import ModelSpec, load_for_training
+from yoyak.models import load_for_training
 from yoyak.parameters import read_yaml
+from yoyak.spec import ModelSpec
 from yoyak.training import seq2seq
 from yoyak.training.rows import Rows, seq2seq_rows
 from yoyak.training.settings import TrainingJob

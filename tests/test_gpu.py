@@ -11,12 +11,13 @@ from trainers import losses, our_gradients, plain_gradients, trainer_of, warmed_
 from transformers import AutoModelForCausalLM
 from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
-from yoyak import decoding, gpu, weights
+from yoyak import decoding, gpu, precision, weights
 from yoyak.attention import bears_flash
 from yoyak.decoding import Answers, Choose, Request, Said
 from yoyak.hf_decoding import log_probabilities
-from yoyak.models import ModelSpec, QuantizationParams, load_for_inference, load_for_training, unpack
+from yoyak.models import load_for_inference, load_for_training, unpack
 from yoyak.search import Chooser, GenerationParams
+from yoyak.spec import ModelSpec, QuantizationParams
 from yoyak.training import attention, qlora
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -46,9 +47,8 @@ def twin(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
 def test_the_kernel_sees_each_row_alone(twin: Path, tmp_path: Path) -> None:
     """Gradients of packed rows are those of padded ones; Gemma's window is shorter than a row."""
     trainer, rows = trainer_of(twin, tmp_path / "scratch", dtype="bf16")
-    assert trainer.ran_with["attention"] == attention.NAME
+    assert trainer.ran_with["attention"] == attention.KERNEL
     ours = our_gradients(warmed_up(trainer), rows.rows)
-    trainer.model.base_model.model.set_attn_implementation("eager")
     plain = plain_gradients(trainer, rows.rows)
     assert torch.cosine_similarity(ours, plain, dim=0) > 0.999
 
@@ -68,6 +68,22 @@ def test_both_dtypes_train_and_infer(tmp_path: Path, dtype: str) -> None:
     loaded = load_for_inference(spec, tmp_path / "adapter")
     prompt = torch.tensor([rows.rows[0]["input_ids"]], device="cuda")
     assert loaded.model.dtype == {"bf16": torch.bfloat16, "fp16": torch.float16}[dtype]
+    assert loaded.model(input_ids=prompt).logits.isfinite().all()
+
+
+def test_a_card_without_bf16_trains_in_fp16_with_its_loss_scaled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a T4, a V100 or an RTX 20: this card is only told that it has no bf16."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: False)
+    twin = save_twin(llama32, tmp_path / "twin")
+    trainer, rows = trainer_of(twin, tmp_path / "scratch", dtype="bf16", epochs=6)
+    curve = losses(trainer)
+    assert curve[-1] < curve[0] - 0.5
+    assert trainer.accelerator.scaler.get_scale() > 1
+    loaded = load_for_inference(spec_of(twin, "bf16"), None)
+    assert (loaded.precision.dtype, loaded.precision.why) == ("fp16", precision.FP16_FOR_BF16)
+    prompt = torch.tensor([rows.rows[0]["input_ids"]], device="cuda")
     assert loaded.model(input_ids=prompt).logits.isfinite().all()
 
 

@@ -1,4 +1,4 @@
-"""Weights, adapter, inputs and kept keys of one dtype: tiny twins, as inference loads them."""
+"""What a model computes in on this machine; and weights, adapter, inputs and kept keys of one dtype: tiny twins."""
 
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,13 @@ from trainers import PROMPTS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from twins import llama32, save_twin
 
-from yoyak import generation, weights
+from yoyak import generation, machine, precision, weights
 from yoyak.errors import UserError
 from yoyak.jobs import GenerationJob
-from yoyak.models import DType, Loaded, ModelSpec, QuantizationParams, load_for_inference, torch_dtype
+from yoyak.models import Loaded, load_for_inference
+from yoyak.precision import TORCH_DTYPES
 from yoyak.records import write_json
+from yoyak.spec import DType, ModelSpec, QuantizationParams
 
 NF4 = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
 SEARCHES = {
@@ -69,17 +71,19 @@ def logits(loaded: Loaded) -> torch.Tensor:
     return found
 
 
+@pytest.mark.usefixtures("dtypes_as_asked")
 @pytest.mark.parametrize("quantization", [None, NF4], ids=["merged", "beside_nf4"])
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
 def test_all_is_of_one_dtype(twin: Path, adapter: Path, dtype: DType, quantization: QuantizationParams | None) -> None:
     loaded = load(job_of(twin, dtype, quantization), adapter)
     weights_of_all = {weight.dtype for name, weight in loaded.model.named_parameters() if weight.dtype != torch.uint8}
-    assert weights_of_all == {torch_dtype(dtype)}
+    assert weights_of_all == {TORCH_DTYPES[dtype]}
     assert any("lora_" in name for name, _ in loaded.model.named_parameters()) == (quantization is not None)
-    assert logits(loaded).dtype == torch_dtype(dtype)
+    assert logits(loaded).dtype == TORCH_DTYPES[dtype]
     assert loaded.model.is_loaded_in_4bit if quantization else not hasattr(loaded.model, "quantization_method")
 
 
+@pytest.mark.usefixtures("dtypes_as_asked")
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
 @pytest.mark.parametrize("quantization", [None, NF4], ids=["merged", "beside_nf4"])
 def test_the_adapter_says_the_same_in_each(
@@ -93,6 +97,7 @@ def test_the_adapter_says_the_same_in_each(
     assert torch.nn.functional.cosine_similarity(found, without, -1).mean() < 0.9
 
 
+@pytest.mark.usefixtures("dtypes_as_asked")
 @pytest.mark.parametrize("search", SEARCHES)
 @pytest.mark.parametrize("quantization", [None, NF4], ids=["merged", "beside_nf4"])
 @pytest.mark.parametrize("dtype", ["bf16", "fp16", "fp32"])
@@ -111,3 +116,84 @@ def test_adapters_meet_no_weights_but_their_own(tmp_path: Path) -> None:
     write_json(tmp_path / "adapter_config.json", {"base_model_name_or_path": "some/model", "revision": "a" * 40})
     with pytest.raises(UserError, match=r"trained on other base weights \(some/model, a{40}\).*some/model, b{40}"):
         load_for_inference(spec, tmp_path)
+
+
+# What is chosen
+
+
+@pytest.mark.parametrize("asked", ["bf16", "fp16", "fp32"])
+def test_a_cpu_without_bf16_computes_in_fp32(asked: DType, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: False)
+    chosen = precision.choose(asked)
+    assert chosen.dtype == "fp32"
+    assert (chosen.why == precision.ASKED_FOR) == (asked == "fp32")
+
+
+def test_a_cpu_with_bf16_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(precision, "cpu_has_bf16", lambda: True)
+    chosen = {asked: precision.choose(asked).dtype for asked in precision.TORCH_DTYPES}
+    assert chosen == {"bf16": "bf16", "fp16": "fp32", "fp32": "fp32"}
+
+
+@pytest.mark.parametrize("feature", machine.BF16_INSTRUCTIONS)
+@pytest.mark.parametrize("reached", [True, False])
+def test_instructions_count_where_onednn_uses_them(
+    feature: str, reached: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: True})
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: reached)
+    assert machine.cpu_has_bf16() == reached
+    with torch.backends.mkldnn.flags(enabled=False):
+        assert not machine.cpu_has_bf16()
+
+
+def test_wide_registers_alone_are_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """oneDNN takes bf16 on each CPU with AVX-512, and converts it where that has no instructions for it."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
+    assert not machine.cpu_has_bf16()
+
+
+@pytest.mark.parametrize(
+    ("capability", "chosen"),
+    [
+        ((6, 1), {"bf16": "fp32", "fp16": "fp32"}),
+        ((7, 0), {"bf16": "fp16", "fp16": "fp16"}),
+        ((7, 5), {"bf16": "fp16", "fp16": "fp16"}),
+        ((8, 6), {"bf16": "bf16", "fp16": "fp16"}),
+    ],
+)
+def test_what_a_gpu_has(
+    capability: tuple[int, int], chosen: dict[DType, DType], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda: capability)
+    has_bf16 = capability >= (8, 0)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: has_bf16 or including_emulation)
+    assert {asked: precision.choose(asked).dtype for asked in chosen} == chosen
+    assert precision.choose("fp32").dtype == "fp32"
+
+
+@pytest.mark.parametrize("largest", [1.0, 1e6])
+def test_fp16_in_place_of_bf16_only_where_it_holds_the_models_numbers(
+    largest: float, twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = AutoModelForCausalLM.from_pretrained(twin, dtype=torch.float32)
+    for layer in (model.model.layers[0].mlp.up_proj, model.model.layers[0].mlp.down_proj):
+        layer.weight.data *= largest
+    model.save_pretrained(tmp_path / "twin")
+    AutoTokenizer.from_pretrained(twin).save_pretrained(tmp_path / "twin")
+    without_bf16 = precision.Precision("fp16", precision.FP16_FOR_BF16)
+    monkeypatch.setattr(precision, "choose", lambda asked: without_bf16)
+    loaded = load_for_inference(job_of(tmp_path / "twin", "bf16", None).model, None)
+    expected = without_bf16 if largest == 1 else precision.Precision("fp32", precision.OVERFLOWS)
+    assert loaded.precision == expected
+    assert loaded.model.dtype == expected.torch_dtype
+    assert logits(loaded).isfinite().all()
+
+
+def test_the_record_names_each_dtype_of_an_average() -> None:
+    one, other = precision.Precision("fp32", "as asked for"), precision.Precision("bf16", "as asked for")
+    assert precision.describe([one, other, one]) == {"dtype": "fp32, bf16", "dtype_why": "as asked for"}

@@ -17,7 +17,8 @@ from twins import llama32, save_twin
 
 from yoyak import weights
 from yoyak.errors import UserError
-from yoyak.models import QuantizationParams, load_for_training, unpack
+from yoyak.models import load_for_training, unpack
+from yoyak.spec import ModelSpec, QuantizationParams
 from yoyak.training import memory
 from yoyak.training.memory import TokenBudget
 from yoyak.training.qlora import SummaryLossTrainer
@@ -51,6 +52,7 @@ def test_labels_are_smoothed_in_training_alone(twin: Path, tmp_path: Path) -> No
     assert trainer.evaluate()["eval_loss"] == pytest.approx(unsmoothed.evaluate()["eval_loss"])
 
 
+@pytest.mark.usefixtures("dtypes_as_asked")
 def test_first_gradients_in_bf16(twin: Path, tmp_path: Path) -> None:
     trainer, rows = trainer_of(twin, tmp_path, dtype="bf16")
     ours = our_gradients(warmed_up(trainer), rows.rows)
@@ -153,7 +155,6 @@ def test_dev_loss_is_the_mean_of_all_labels(twin: Path, tmp_path: Path) -> None:
 def test_unpacked_weights_are_what_4_bits_compute_with(twin: Path) -> None:
     """To a rounding of bf16: the CPU's 4-bit layers multiply in another order."""
     job = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": "fp32"}
-    from yoyak.models import ModelSpec
 
     spec = ModelSpec.model_validate({**job, "prompt": "structured"})
     loaded = load_for_training(spec, QuantizationParams(load_in_4bit=True, type="nf4", double=True), [])

@@ -4,6 +4,7 @@ import json
 import math
 import runpy
 import sys
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -17,28 +18,21 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlattening
 from twins import FAMILIES, Family, save_twin
 
-from yoyak import hub, weights
+from yoyak import hub, precision, weights
 from yoyak.errors import UserError
 from yoyak.hf_decoding import log_probabilities
 from yoyak.machine import LimitsParams, check_shortened, describe
-from yoyak.models import (
-    Loaded,
-    ModelSpec,
-    QuantizationParams,
-    load_for_inference,
-    load_for_training,
-    unpack,
-)
+from yoyak.models import Loaded, load_for_inference, load_for_training, unpack
 from yoyak.parameters import read_yaml
 from yoyak.prompts import Encoder
 from yoyak.records import Prediction, Prompt, read_json, read_records
+from yoyak.spec import ModelSpec, QuantizationParams
 from yoyak.training.memory import CPU_TOKENS
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import IGNORED, Rows, causal_rows
 from yoyak.training.settings import TrainingJob
 
 ENTRIES = read_yaml(ROOT / "params.yaml")["models"]
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 IN_PROCESSES_OF_THEIR_OWN = ("kot5", "qwen3_4b")
 """As a user runs them; starting Python for all of them would take twice as long as all else here."""
 
@@ -86,8 +80,6 @@ def name(request: pytest.FixtureRequest, prepared: Project) -> str:
     return model
 
 
-# `dtype: fp16` trains here with fp16 weights and compute dtype; fp16 autocast and scaling of the loss take a GPU:
-# accelerate leaves them out on a CPU.
 def _run_here(project: Project, stage: str, *arguments: str) -> None:
     script = f"stages/{stage}.py"
     with pytest.MonkeyPatch.context() as patch:
@@ -154,7 +146,7 @@ def test_adapters_learn_in_fp32_on_every_linear_layer(name: str, job: TrainingJo
 
 def test_the_record_says_what_ran(name: str, job: TrainingJob) -> None:
     record = read_json(Path(f"metrics/train/{name}.json"))
-    assert record["ran"] == describe()
+    assert record["ran"] == {**describe(), **precision.describe([precision.choose(job.model.dtype)])}
     assert record["micro_batch_tokens"] == CPU_TOKENS
     assert record["gradient_checkpointing"] is False
     assert (record["rows"], record["epochs"], record["shortened_rows"]) == (8, 2, 0)
@@ -177,7 +169,8 @@ def test_predictions_keep_the_order_of_the_prompts(name: str, job: TrainingJob) 
 
 def test_inference_loads_what_training_saved_in_the_entrys_dtype(name: str, job: TrainingJob) -> None:
     tuned, base = (load_for_inference(job.model, folder) for folder in (Path(f"models/{name}"), None))
-    assert {parameter.dtype for parameter in tuned.model.parameters()} == {DTYPES[job.model.dtype]}
+    chosen = precision.choose(job.model.dtype)
+    assert {parameter.dtype for parameter in tuned.model.parameters()} == {chosen.torch_dtype}
     before, after = base.model.state_dict(), tuned.model.state_dict()
     assert before.keys() == after.keys()
     learned = [key for key in after if not torch.equal(before[key], after[key])]
@@ -193,11 +186,11 @@ def test_4_bit_weights_compute_in_the_models_dtype(name: str, job: TrainingJob) 
     model = load_for_training(job.model, job.quantization, []).model
     quantised = [module for module in model.modules() if hasattr(module, "compute_dtype")]
     assert {(module.compute_dtype, module.weight.quant_state.nested) for module in quantised} == {
-        (DTYPES[job.model.dtype], True)
+        (precision.choose(job.model.dtype).torch_dtype, True)
     }
     assert len(quantised) == 7 * model.config.num_hidden_layers
     others = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    assert others == {DTYPES[job.model.dtype]}
+    assert others == {precision.choose(job.model.dtype).torch_dtype}
 
 
 # Weights as the hub has koBART's and koT5's
@@ -419,7 +412,7 @@ def quantised(prepared: Project) -> Loaded:
         prompt="structured",
     )
     loaded = load_for_training(spec, QuantizationParams(load_in_4bit=True, type="nf4", double=True), [])
-    return Loaded(unpack(loaded.model)[0], loaded.tokenizer, loaded.encoder)
+    return replace(loaded, model=unpack(loaded.model)[0])
 
 
 def test_an_evaluation_leaves_the_gradients_over_4_bit_weights_as_they_were(quantised: Loaded) -> None:

@@ -9,9 +9,10 @@ from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback, set_seed
 
 from yoyak import weights
-from yoyak.models import LoraParams, QuantizationParams, load_for_training
+from yoyak.models import load_for_training
 from yoyak.parameters import read_yaml
 from yoyak.records import Prompt
+from yoyak.spec import LoraParams, QuantizationParams
 from yoyak.training import qlora
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows, causal_rows
@@ -73,6 +74,8 @@ def plain_gradients(
     """Of the recipe without any of our changes: rows padded into one batch, logits everywhere, labels shifted."""
     model = trainer.model.train()
     model.zero_grad()
+    # Ours is for packed rows alone.
+    model.base_model.model.set_attn_implementation("eager")
     width = max(len(row["input_ids"]) for row in rows)
     ids, mask, labels = (
         torch.tensor(

@@ -1,8 +1,12 @@
-"""PyTorch's FlashAttention over rows of different lengths, where model and card bear it."""
+"""Causal attention over rows packed into one sequence, each seeing itself alone.
+
+By PyTorch's FlashAttention for rows of different lengths, where model and card bear it, or row by row.
+"""
 
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
 from yoyak.models import has_plain_attention
 
@@ -58,3 +62,33 @@ def packed_rows(
         **grouped,
     )
     return output.unsqueeze(0), None
+
+
+def each_row_alone(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    lengths: list[int],
+    scaling: float | None,
+    sliding_window: int | None,
+) -> torch.Tensor:
+    """The same without the kernel, row by row: no padding, and no mask as large as the square of the joint length.
+
+    `lengths`: tokens of each row. Query has shape (1, heads, tokens, head size), the output (1, tokens, heads, head
+    size).
+    """
+    outputs = []
+    rows = (torch.split(tensor, lengths, dim=2) for tensor in (query, key, value))
+    for one, keys, values in zip(*rows, strict=True):
+        length, grouped = one.shape[2], one.shape[1] != keys.shape[1]
+        mask = _window(length, sliding_window, one.device) if sliding_window and sliding_window < length else None
+        output = scaled_dot_product_attention(
+            one, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
+        )
+        outputs.append(output)
+    return torch.cat(outputs, dim=2).transpose(1, 2)
+
+
+def _window(length: int, sliding_window: int, device: torch.device) -> torch.Tensor:
+    """True where a token (line) sees another (column)."""
+    return torch.ones((length, length), dtype=torch.bool, device=device).tril().triu(1 - sliding_window)

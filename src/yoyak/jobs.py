@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from yoyak.folds import Fold
-from yoyak.models import ModelSpec, QuantizationParams
 from yoyak.parameters import Section, check, read_yaml
 from yoyak.search import GenerationParams
+from yoyak.spec import ModelSpec, QuantizationParams
 
 
 class Member(Section):

@@ -1,105 +1,24 @@
 """From a model's name to its weights, tokenizer, quantisation and dtype: the same code for training and inference."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-from pydantic import Field, field_validator, model_validator
+import torch
 
-from yoyak import gpu, packages
+from yoyak import gpu, precision
 from yoyak import weights as weights_of
 from yoyak.errors import UserError
 from yoyak.machine import GIB, device
-from yoyak.parameters import Section, refuse_unknown
-from yoyak.prompts import Encoder, Persons, PromptForm
+from yoyak.parameters import refuse_unknown
+from yoyak.precision import Precision
+from yoyak.prompts import Encoder
 from yoyak.records import read_json
+from yoyak.spec import SPECIAL_TOKENS, ModelSpec, QuantizationParams
 
 ROOM_BESIDE_DENSE_WEIGHTS = 8 * GIB
 """For activations: of a model of 3 B parameters, 2,500 tokens' and more."""
-DType = Literal["bf16", "fp16", "fp32"]
-SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
-"""Of a tokenizer that is learned from the training data."""
-SMALLEST_VOCABULARY = 256 + len(SPECIAL_TOKENS)
-"""Of such a tokenizer: each byte is a token."""
-
-
-class LoraParams(Section):
-    """Low-rank adapters (Hu et al. 2021, arXiv:2106.09685)."""
-
-    r: int = Field(ge=1)
-    """Rank."""
-    alpha: float = Field(gt=0)
-    """Scale: the adapter's output is multiplied by alpha / r."""
-    dropout: float = Field(ge=0, lt=1)
-    """Share of the adapter's inputs set to zero in training."""
-    bias: Literal["none", "all", "lora_only"]
-    """Which biases are trained."""
-    target_modules: Annotated[str, Field(min_length=1)] | Annotated[list[str], Field(min_length=1)]
-    """`all-linear` (every linear layer but the output head), or names of layers."""
-
-
-class QuantizationParams(Section):
-    """4-bit base weights while adapters train (QLoRA, Dettmers et al. 2023, arXiv:2305.14314)."""
-
-    load_in_4bit: bool
-    """Off: LoRA over weights in the model's dtype."""
-    type: Literal["nf4", "fp4"]
-    """Number format of a weight."""
-    double: bool
-    """Quantise the quantisation constants too: 0.4 bits a weight less."""
-
-
-class ModelSpec(Section):
-    """What makes a model, trained or not, as its entry of `models` says it."""
-
-    weights: str = Field(min_length=1)
-    """A hub name (`Qwen/Qwen3-4B-Instruct-2507`), a local folder (`/…` or `./…`), `package:NAME==VERSION`, or
-    `scratch`: random weights of `architecture` and a tokenizer learned from the training data."""
-    pin: str | None = None
-    """Revision or sha256 of the weights, found by the preflight."""
-    architecture: dict[str, Any] | None = None
-    """For `scratch` alone: the arguments of the transformers configuration, `model_type` among them."""
-    method: Literal["lora", "full"]
-    """Train adapters (decoder-only models), or every weight (encoder-decoders)."""
-    dtype: DType
-    """Of weights, computation and, under quantisation, of the compute dtype: always one and the same."""
-    prompt: PromptForm
-    """`structured`, in the model's chat template where it has one; `dialogue`: the cleaned dialogue alone."""
-    persons: Persons = "tags"
-    """What the model reads and writes for a person: `#Person1#`, or `화자1`, which summaries have as tags again."""
-    max_prompt_tokens: int = Field(default=1024, ge=64)
-    """Longer dialogues lose whole turns from their middle."""
-
-    @field_validator("weights")
-    @classmethod
-    def _can_be_looked_for(cls, weights: str) -> str:
-        if weights.startswith("package:") and not packages.SOURCE.fullmatch(weights):
-            raise ValueError("a package is written package:NAME==VERSION")
-        try:
-            Path(weights).expanduser()
-        except RuntimeError:
-            raise ValueError("nobody of that name has a home folder here; write the whole path") from None
-        return weights
-
-    @field_validator("architecture")
-    @classmethod
-    def _architecture_holds_every_byte(cls, architecture: dict[str, Any] | None) -> dict[str, Any] | None:
-        size = SMALLEST_VOCABULARY if architecture is None else architecture.get("vocab_size")
-        if not isinstance(size, int) or size < SMALLEST_VOCABULARY:
-            raise ValueError(f"vocab_size must be an integer of at least {SMALLEST_VOCABULARY} (got {size!r})")
-        return architecture
-
-    @model_validator(mode="after")
-    def _scratch_has_an_architecture(self) -> "ModelSpec":
-        if (self.weights == "scratch") != (self.architecture is not None):
-            raise ValueError("weights: scratch and an architecture go together")
-        if self.weights == "scratch" and self.method != "full":
-            raise ValueError("weights: scratch needs method: full")
-        positions = (self.architecture or {}).get("max_position_embeddings")
-        if isinstance(positions, int) and positions < self.max_prompt_tokens:
-            raise ValueError(f"max_prompt_tokens is {self.max_prompt_tokens}, but max_position_embeddings {positions}")
-        return self
 
 
 @dataclass(frozen=True)
@@ -109,6 +28,7 @@ class Loaded:
     model: Any
     tokenizer: Any
     encoder: Encoder
+    precision: Precision
 
     @property
     def members(self) -> tuple["Loaded", ...]:
@@ -166,22 +86,36 @@ def _same_tokens(one: Loaded, other: Loaded) -> bool:
 
 
 def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, texts: list[str]) -> Loaded:
-    """Weights ready to train, in `spec.dtype` or, for adapters over them, 4 bits; adapters are the trainer's to add.
+    """Weights ready to train, in `spec.dtype` or what is fast in its place, or, for adapters over them, 4 bits.
 
-    `texts` are what a tokenizer is learned from, for a model from scratch.
+    Adapters are the trainer's to add. `texts` are what a tokenizer is learned from, for a model from scratch.
     """
     if spec.weights == "scratch":
         return _from_scratch(spec, texts)
     folder = weights_of.fetch(spec.weights, spec.pin)
     _check_method(spec, folder)
     tokenizer = _tokenizer(folder, folder)
-    if spec.method == "full":
-        # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
-        model = _model_class(folder).from_pretrained(folder, dtype="float32")
-    else:
+
+    def load(chosen: Precision) -> Any:
+        if spec.method == "full":
+            # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
+            return _model_class(folder).from_pretrained(folder, dtype="float32")
         assert quantization is not None, "the preflight gives it to each model with method: lora"
-        model = _quantised(spec, quantization, folder)
-    return _loaded(spec, model, tokenizer)
+        return _quantised(chosen, quantization, folder)
+
+    return _loaded(spec, *_in_fast_dtype(spec, load, tokenizer), tokenizer)
+
+
+def _in_fast_dtype(spec: ModelSpec, load: Callable[[Precision], Any], tokenizer: Any) -> tuple[Any, Precision]:
+    """The model as `load` gives it in `spec.dtype`, or in what is fast here in its place and holds its numbers."""
+    chosen = precision.choose(spec.dtype)
+    model = load(chosen)
+    if chosen.why != precision.FP16_FOR_BF16 or not precision.overflows(model.to(device()), tokenizer, chosen):
+        return model, chosen
+    del model
+    gpu.give_back()
+    chosen = Precision("fp32", precision.OVERFLOWS)
+    return load(chosen), chosen
 
 
 def _check_method(spec: ModelSpec, folder: Path) -> None:
@@ -194,23 +128,29 @@ def _check_method(spec: ModelSpec, folder: Path) -> None:
 
 
 def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: QuantizationParams | None = None) -> Loaded:
-    """Weights in `spec.dtype`, with the adapter merged in, or the fully trained model; untuned where `trained` is None.
+    """Weights in `spec.dtype`, or what is fast in its place, with the adapter merged in, or the fully trained model;
+    untuned where `trained` is None.
 
-    Adapters are merged into weights reloaded in `spec.dtype`: merging into 4-bit weights would round the adapter away.
+    Adapters are merged into weights reloaded in that dtype: merging into 4-bit weights would round the adapter away.
     With `quantization` the base weights are in 4 bits, and the adapter stays beside them.
     """
     if spec.method == "full":
         folder = trained or weights_of.fetch(spec.weights, spec.pin)
-        model = _dense(spec, folder)
     else:
         if trained:
             _check_base(spec, trained)
         folder = weights_of.fetch(spec.weights, spec.pin)
-        model = _quantised(spec, quantization, folder) if quantization else _dense(spec, folder)
-        if trained:
-            model = _beside(model, trained) if quantization else _merged(model, trained)
+    tokenizer = _tokenizer(trained or folder, folder)
+
+    def load(chosen: Precision) -> Any:
+        model = _quantised(chosen, quantization, folder) if quantization else _dense(chosen, folder)
+        if trained and spec.method == "lora":
+            return _beside(model, trained) if quantization else _merged(model, trained)
+        return model
+
+    model, chosen = _in_fast_dtype(spec, load, tokenizer)
     model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
-    return _loaded(spec, model.to(device()).eval(), _tokenizer(trained or folder, folder))
+    return _loaded(spec, model.to(device()).eval(), chosen, tokenizer)
 
 
 def _check_base(spec: ModelSpec, adapter: Path) -> None:
@@ -223,8 +163,8 @@ def _check_base(spec: ModelSpec, adapter: Path) -> None:
         )
 
 
-def _dense(spec: ModelSpec, folder: Path) -> Any:
-    return _model_class(folder).from_pretrained(folder, dtype=torch_dtype(spec.dtype))
+def _dense(chosen: Precision, folder: Path) -> Any:
+    return _model_class(folder).from_pretrained(folder, dtype=chosen.torch_dtype)
 
 
 def _merged(model: Any, adapter: Path) -> Any:
@@ -247,8 +187,6 @@ def _beside(model: Any, adapter: Path) -> Any:
 def _with_fresh_strides(head: Any, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
     """The output head gets a slice of the hidden states, and for a strided input PyTorch copies the head's weights once
     a row: 16 rows of gemma3_270m took 18.1 s to their first token on two CPU cores, 2.0 s this way."""
-    import torch
-
     return (inputs[0].clone(memory_format=torch.contiguous_format), *inputs[1:])
 
 
@@ -268,22 +206,14 @@ def vocabulary_of(model: Any) -> int:
     return int(model.get_output_embeddings().weight.shape[0])
 
 
-def torch_dtype(name: DType) -> Any:
-    import torch
-
-    return {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}[name]
-
-
-def _loaded(spec: ModelSpec, model: Any, tokenizer: Any) -> Loaded:
+def _loaded(spec: ModelSpec, model: Any, chosen: Precision, tokenizer: Any) -> Loaded:
     _use_safe_attention()
     encoder = Encoder(tokenizer, spec.prompt, spec.max_prompt_tokens, spec.persons)
-    return Loaded(model, tokenizer, encoder)
+    return Loaded(model, tokenizer, encoder, chosen)
 
 
 def _use_safe_attention() -> None:
     """cuDNN's attention gives NaN gradients for Qwen2 in bf16 on padded batches (torch 2.11): never choose it."""
-    import torch
-
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
@@ -323,19 +253,18 @@ def _name_missing_tokens(tokenizer: Any, config: Any, folder: Path) -> None:
         raise UserError(f"{folder}: neither its tokenizer nor its config.json names an end token (eos_token)")
 
 
-def _quantised(spec: ModelSpec, quantization: QuantizationParams, folder: Path) -> Any:
+def _quantised(chosen: Precision, quantization: QuantizationParams, folder: Path) -> Any:
     from transformers import BitsAndBytesConfig
 
-    dtype = torch_dtype(spec.dtype)
     config = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type=quantization.type,
         bnb_4bit_use_double_quant=quantization.double,
-        bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_compute_dtype=chosen.torch_dtype,
     )
     return _model_class(folder).from_pretrained(
         folder,
-        dtype=dtype,
+        dtype=chosen.torch_dtype,
         quantization_config=config if quantization.load_in_4bit else None,
         device_map={"": 0} if device() == "cuda" else None,
     )
@@ -348,8 +277,6 @@ def unpack(model: Any) -> tuple[Any, str]:
     compile without a break. On a CPU 4 bits save no time, and bitsandbytes 0.50 spoils the weights there: where the CPU
     has avx512_bf16, the first forward pass without gradients repacks them for good, and later gradients are wrong.
     """
-    import torch
-
     dtype = str(model.dtype).removeprefix("torch.")
     if not getattr(model, "is_loaded_in_4bit", False):
         return model, dtype
@@ -374,7 +301,7 @@ def _from_scratch(spec: ModelSpec, texts: list[str]) -> Loaded:
         decoder_start_token_id=tokenizer.eos_token_id,
         forced_eos_token_id=tokenizer.eos_token_id,
     )
-    return _loaded(spec, AutoModelForSeq2SeqLM.from_config(config), tokenizer)
+    return _loaded(spec, AutoModelForSeq2SeqLM.from_config(config), precision.choose(spec.dtype), tokenizer)
 
 
 CANNOT_BE_BUILT = (ValueError, TypeError, LookupError, AttributeError, RuntimeError, ArithmeticError)
@@ -383,7 +310,6 @@ CANNOT_BE_BUILT = (ValueError, TypeError, LookupError, AttributeError, RuntimeEr
 
 def check_architecture(architecture: dict[str, Any], where: str) -> None:
     """Build the model without memory: transformers takes a misspelt key without a word, and the model is another."""
-    import torch
     from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING, AutoConfig, AutoModelForSeq2SeqLM
     from transformers.models.auto.modeling_auto import MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES

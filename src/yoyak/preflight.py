@@ -17,13 +17,13 @@ from yoyak.errors import UserError
 from yoyak.folds import Fold
 from yoyak.jobs import AveragedJob, GenerationJob, Member
 from yoyak.machine import LimitsParams, check_disk
-from yoyak.models import LoraParams, ModelSpec, QuantizationParams, check_architecture
 from yoyak.parameters import Section, check, read_yaml, refuse_unknown, write_yaml
 from yoyak.postprocessing import PostprocessingParams
 from yoyak.prompts import PromptParams, build
 from yoyak.records import Dialogue, Reference, write_json, write_records
 from yoyak.scoring import ScoringParams
 from yoyak.search import GenerationParams
+from yoyak.spec import LoraParams, ModelSpec, QuantizationParams
 from yoyak.submission import SubmissionParams, read_sample
 from yoyak.training.settings import TrackingParams, TrainingJob, TrainingParams
 
@@ -160,6 +160,8 @@ def _check_members_run(params: Params, name: str) -> None:
 
 
 def _check_scratch(params: Params, name: str) -> None:
+    from yoyak.models import check_architecture  # It loads PyTorch, which all else here does without.
+
     check_architecture(params.models[name]["architecture"], f"params.yaml: models.{name}.architecture")
     if name in params.run.untuned:
         raise UserError(f"params.yaml: run.untuned: {name} is a model from scratch, nothing untuned; take it out")

@@ -7,9 +7,9 @@ answer's next token looks at its prompt's and at its own.
 from typing import Any, NamedTuple
 
 import torch
-from torch.nn.functional import pad, scaled_dot_product_attention
+from torch.nn.functional import pad
 
-from yoyak.attention import packed_rows
+from yoyak.attention import each_row_alone, packed_rows
 
 NAME = "shared_prompts"
 ROOM = 64
@@ -159,7 +159,7 @@ def shared_prompts(
     if isinstance(kept, Reading):
         kept.layers[layer] = _to_keep(key[0].transpose(0, 1)), _to_keep(value[0].transpose(0, 1))
         if not kept.flash:
-            return _over_each_prompt(kept, query, key, value, scaling, sliding_window), None
+            return each_row_alone(query, key, value, kept.lengths, scaling, sliding_window), None
         return packed_rows(
             *(module, query, key, value, None),
             cu_seq_lens_q=kept.borders,
@@ -171,32 +171,6 @@ def shared_prompts(
     if kept.flash and sliding_window is None:
         return _over_answers_by_flash(kept, layer, query, scaling), None
     return _over_answers(kept, layer, query, scaling, sliding_window), None
-
-
-def _over_each_prompt(
-    read: Reading,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    scaling: float,
-    sliding_window: int | None,
-) -> torch.Tensor:
-    """By itself: no padding, and no mask."""
-    outputs = []
-    rows = (torch.split(tensor, read.lengths, dim=2) for tensor in (query, key, value))
-    for one, keys, values in zip(*rows, strict=True):
-        length, grouped = one.shape[2], one.shape[1] != keys.shape[1]
-        mask = _window(length, sliding_window, one.device) if sliding_window and sliding_window < length else None
-        output = scaled_dot_product_attention(
-            one, keys, values, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=grouped
-        )
-        outputs.append(output)
-    return torch.cat(outputs, dim=2).transpose(1, 2)
-
-
-def _window(length: int, sliding_window: int, device: torch.device) -> torch.Tensor:
-    """True where a token (line) sees another (column)."""
-    return torch.ones((length, length), dtype=torch.bool, device=device).tril().triu(1 - sliding_window)
 
 
 def _over_answers_by_flash(kept: Kept, layer: int, query: torch.Tensor, scaling: float) -> torch.Tensor:

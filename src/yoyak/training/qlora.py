@@ -22,8 +22,9 @@ from trl import SFTConfig, SFTTrainer
 
 from yoyak import rouge
 from yoyak.errors import UserError
-from yoyak.models import Loaded, LoraParams, unpack
+from yoyak.models import Loaded, unpack
 from yoyak.prompts import Encoder
+from yoyak.spec import LoraParams
 from yoyak.training import attention, memory
 from yoyak.training.memory import TokenBudget
 from yoyak.training.rows import IGNORED, Row, Rows
@@ -107,8 +108,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
         return total, len(positions), outputs
 
     def _borders(self, model: Any, position_ids: torch.Tensor) -> dict[str, Any]:
-        """What `attention.packed_rows` takes; nothing where the model has another attention."""
-        if model.config._attn_implementation != attention.NAME:
+        """What our attention takes; nothing where the model has another."""
+        if model.config._attn_implementation not in attention.OURS:
             return {}
         starts = (position_ids[0] == 0).nonzero().squeeze(1)
         end = starts.new_tensor([position_ids.shape[1]])
@@ -175,9 +176,9 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
 
 @contextmanager
 def _attention_that_bears_padding(model: Any) -> Iterator[None]:
-    """The kernel for packed rows does not."""
+    """Ours, for packed rows, does not."""
     chosen = model.config._attn_implementation
-    if chosen != attention.NAME:
+    if chosen not in attention.OURS:
         yield
         return
     model.base_model.model.set_attn_implementation("sdpa")
@@ -197,7 +198,7 @@ def trainer(
     model, base_weights = unpack(loaded.model)
     chosen = attention.use_best(model)
     arguments = SFTConfig(
-        **trainer_arguments(job, scratch, len(train.rows)),
+        **trainer_arguments(job, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST[job.training.best_by],
         per_device_eval_batch_size=EVALUATED_ROWS,
         gradient_checkpointing=False,
@@ -207,7 +208,7 @@ def trainer(
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     result = SummaryLossTrainer(
-        budget=TokenBudget(memory.MOST_TOKENS if chosen == attention.NAME else memory.MOST_MASKED_TOKENS),
+        budget=TokenBudget(memory.MOST_TOKENS if chosen in attention.OURS else memory.MOST_MASKED_TOKENS),
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(train.rows),

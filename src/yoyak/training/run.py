@@ -12,7 +12,7 @@ from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 
-from yoyak import folds, gpu, machine, rouge
+from yoyak import folds, gpu, machine, precision, rouge
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
@@ -55,7 +55,6 @@ def train(training: Training) -> dict[str, Any]:
         **result,
         "seed": training.job.seed,
         "commit": machine.commit(),
-        "ran": machine.describe(),
     }
 
 
@@ -95,7 +94,11 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         outcome = _go_on(trainer, last_checkpoint(scratch))
     _save(job, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
-    return {**_figures(trainer, train), **outcome}
+    return {
+        **_figures(trainer, train),
+        **outcome,
+        "ran": {**machine.describe(), **precision.describe([loaded.precision])},
+    }
 
 
 def _rows(job: TrainingJob, loaded: Loaded, train: list[Prompt], dev: list[Prompt]) -> tuple[Rows, Rows]:

@@ -68,7 +68,7 @@ def trainer(
     """A trainer that keeps the epoch with the best dev ROUGE of greedy summaries."""
     longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
     arguments = Seq2SeqTrainingArguments(
-        **trainer_arguments(job, scratch, len(train.rows)),
+        **trainer_arguments(job, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST,
         per_device_eval_batch_size=EVALUATED_ROWS,
         label_smoothing_factor=job.training.label_smoothing,

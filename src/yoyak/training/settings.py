@@ -8,8 +8,8 @@ from pydantic import Field
 
 from yoyak.folds import Fold
 from yoyak.machine import device
-from yoyak.models import DType, LoraParams, ModelSpec, QuantizationParams
 from yoyak.parameters import Section
+from yoyak.spec import DType, LoraParams, ModelSpec, QuantizationParams
 
 LossOn = Literal["summary", "text"]
 LOGGED_POINTS = 200
@@ -69,8 +69,8 @@ def steps_of(params: TrainingParams, rows: int) -> int:
     return math.ceil(math.ceil(rows / params.effective_batch_size) * params.epochs)
 
 
-def trainer_arguments(job: TrainingJob, scratch: Path, rows: int) -> dict[str, Any]:
-    """The arguments that both trainers share. `rows`: of a pass over the training data.
+def trainer_arguments(job: TrainingJob, dtype: DType, scratch: Path, rows: int) -> dict[str, Any]:
+    """The arguments that both trainers share. `dtype`: what is computed in; `rows`: of a pass over the training data.
 
     A batch of the trainer is an effective batch, and goes through the model in micro-batches: see `steps`.
     """
@@ -102,12 +102,12 @@ def trainer_arguments(job: TrainingJob, scratch: Path, rows: int) -> dict[str, A
         "disable_tqdm": True,
         "use_cpu": device() == "cpu",
         "dataloader_pin_memory": False,
-        **precision(job.model.dtype),
+        **_mixed_precision(dtype),
     }
 
 
-def precision(dtype: DType) -> dict[str, bool | None]:
-    """Mixed precision in the model's dtype; TF32 where the card has it."""
+def _mixed_precision(dtype: DType) -> dict[str, bool | None]:
+    """Computation in the model's dtype, fp16 with its loss scaled; TF32 where the card has it."""
     import torch
 
     tf32 = torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0)
