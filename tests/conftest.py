@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+import warm_python
 from hypothesis import settings
 from playwright.sync_api import Browser, sync_playwright
 from project import Project, new_project
@@ -37,6 +38,13 @@ def shrink(params: Any) -> None:
     params["models"]["bart_mini"]["architecture"].update(vocab_size=600, d_model=32, encoder_ffn_dim=64)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _python_for_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Stages of test projects do not import PyTorch and transformers anew; their first run, `reproduced`, does."""
+    with warm_python.warm_python(tmp_path_factory.mktemp("warm")):
+        yield
+
+
 @pytest.fixture
 def project(tmp_path: Path) -> Project:
     """The shrunk project, nothing run yet."""
@@ -47,7 +55,10 @@ def project(tmp_path: Path) -> Project:
 def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
     """The shrunk project after `dvc repro` and a commit. Shared: `copy` it before changing anything."""
     project = _shrunk(tmp_path_factory.mktemp("reproduced") / "project")
-    project.run("dvc", "repro")
+    with pytest.MonkeyPatch.context() as patch:
+        # As a user runs it, with a Python that starts anew for each stage.
+        patch.delenv(warm_python.SOCKET)
+        project.run("dvc", "repro")
     project.commit("the first run")
     return project
 

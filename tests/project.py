@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import warm_python
 from ruamel.yaml import YAML
 
 ROOT = Path(__file__).parent.parent
@@ -50,7 +51,8 @@ class Project:
         """The virtual environment's programs first; nothing of DVC's state outside the temporary folder."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
         return inherited | {
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PATH": f"{self._python_folder()}{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "REAL_PYTHON": sys.executable,
             "PYTHONPATH": str(self.root / "src"),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.root.parent / f".{self.root.name}-site-cache"),
@@ -63,6 +65,11 @@ class Project:
                 for what, value in (("NAME", "Tester"), ("EMAIL", "tester@localhost"))
             },
         }
+
+    def _python_folder(self) -> str:
+        """Of the `python` that is warm already, where one is offered."""
+        address = os.environ.get(warm_python.SOCKET)
+        return f"{Path(address).parent}/bin:" if address else ""
 
     def stage(self, name: str, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run a stage's script without DVC."""

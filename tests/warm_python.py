@@ -1,0 +1,168 @@
+"""A `python` for the stages of test projects that has PyTorch and transformers imported already.
+
+A stage is a process of its own, and to import what it trains with takes one 5 to 12 s of CPU, many times what a tiny
+twin computes. Here a server imports these libraries once; each stage is a fork of it, with the arguments, environment,
+folder, standard streams and exit code that its caller gives and gets. The project's own code is imported anew each
+time. What the libraries read from the environment when they are imported must be as it was then: else, and for all but
+scripts, the real Python runs.
+
+    python tests/warm_python.py serve SOCKET    the server
+    python tests/warm_python.py SCRIPT …        what a stage's command calls
+"""
+
+import json
+import os
+import runpy
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+SOCKET = "WARM_PYTHON_SOCKET"
+IMPORTED = ("torch", "transformers.trainer", "transformers.integrations", "peft", "bitsandbytes", "trl", "dvclive")
+READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "TORCH", "CUDA_", "ONEDNN_", "ATEN_")
+"""Beginnings of names in the environment."""
+
+
+@contextmanager
+def warm_python(folder: Path) -> Iterator[None]:
+    """While this is open, `environment` has the server's address; `folder` gets the command `python`."""
+    address = str(folder / "socket")
+    command = folder / "bin/python"
+    command.parent.mkdir(parents=True)
+    # Without site-packages, which the client has no use for, Python starts in a tenth of the time.
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {Path(__file__).resolve()} "$@"\n')
+    command.chmod(0o755)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
+    server = subprocess.Popen([sys.executable, __file__, "serve", address], env=environment, start_new_session=True)
+    os.environ[SOCKET] = address
+    try:
+        yield
+    finally:
+        del os.environ[SOCKET]
+        server.terminate()
+        server.wait()
+
+
+# The server
+
+
+def serve(address: str) -> None:
+    for library in IMPORTED:
+        __import__(library)
+    read = _read_at_import(os.environ)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
+        listening.bind(address)
+        listening.listen(16)
+        while True:
+            connection, _ = listening.accept()
+            message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
+            request = json.loads(message)
+            if _read_at_import(request["environment"]) != read:
+                connection.sendall(b"cold")
+            elif os.fork() == 0:
+                listening.close()
+                _run(connection, streams, request)
+            for stream in streams:
+                os.close(stream)
+            connection.close()
+
+
+def _read_at_import(environment: Any) -> dict[str, str]:
+    return {key: value for key, value in environment.items() if key.startswith(READ_AT_IMPORT)}
+
+
+def _run(connection: socket.socket, streams: list[int], request: dict[str, Any]) -> None:
+    """In the fork: the script as Python would run it, and then the end of the process."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    os.setsid()
+    for target, stream in enumerate(streams):
+        os.dup2(stream, target)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    script, *arguments = request["arguments"]
+    sys.argv = [script, *arguments]
+    path = [entry for entry in os.environ.get("PYTHONPATH", "").split(os.pathsep) if entry]
+    sys.path[:] = [str(Path(script).resolve().parent), *map(os.path.abspath, path), *sys.path[1:]]
+    connection.sendall(f"{os.getpid()}\n".encode())
+    threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
+    code = _outcome(script)
+    threading._shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    connection.sendall(f"{code}\n".encode())
+    os._exit(code)
+
+
+def _outcome(script: str) -> int:
+    """The exit code."""
+    try:
+        runpy.run_path(script, run_name="__main__")
+    except SystemExit as end:
+        if end.code is None or isinstance(end.code, int):
+            return end.code or 0
+        print(end.code, file=sys.stderr)
+        return 1
+    except BaseException:  # noqa: BLE001, a script may raise anything, and ends by it as Python ends
+        sys.excepthook(*sys.exc_info())
+        return 1
+    return 0
+
+
+def _die_with(connection: socket.socket) -> None:
+    """A caller that was killed takes the stage along, as the stage itself would have been killed."""
+    if not connection.recv(1):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+# The client
+
+
+def call(arguments: list[str]) -> None:
+    address = os.environ.get(SOCKET)
+    if address is None or not arguments or not arguments[0].endswith(".py"):
+        _really(arguments)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        _connect(connection, address)
+        request = {"arguments": arguments, "folder": str(Path.cwd()), "environment": dict(os.environ)}
+        socket.send_fds(connection, [json.dumps(request).encode()], [0, 1, 2])
+        answers = connection.makefile()
+        process = answers.readline().strip()
+        if process == "cold":
+            _really(arguments)
+        for forwarded in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(forwarded, lambda number, _: os.kill(int(process), number))
+        code = answers.readline()
+        # Without a code the stage was killed.
+        sys.exit(int(code) if code else 128 + signal.SIGKILL)
+
+
+def _connect(connection: socket.socket, address: str) -> None:
+    """The server listens once it has imported everything."""
+    for _ in range(1200):
+        try:
+            connection.connect(address)
+        except (FileNotFoundError, ConnectionRefusedError):
+            time.sleep(0.1)
+        else:
+            return
+    sys.exit(f"error: no answer from {address}")
+
+
+def _really(arguments: list[str]) -> None:
+    os.execv(os.environ["REAL_PYTHON"], [os.environ["REAL_PYTHON"], *arguments])
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["serve"]:
+        serve(sys.argv[2])
+    else:
+        call(sys.argv[1:])
