@@ -7,6 +7,7 @@ from threading import Event
 from typing import Any
 
 import pytest
+import torch
 from logs import BAR
 from project import Project
 from trainers import PROMPTS, trainer_of
@@ -138,6 +139,28 @@ def test_a_short_training_has_a_line_an_epoch(twin: Path, tmp_path: Path, monkey
     beginnings = [re.sub(", .*", "", line) for line in log.texts]
     assert beginnings[:3] == [f"twin: epoch {epoch} of 3" for epoch in (1, 2, 3)]
     assert len(log.lines) == 4
+
+
+def test_a_step_that_begins_anew_counts_no_token_twice(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if a GPU's memory had run out in the middle of a step."""
+    log = Log(monkeypatch)
+
+    class FullOnce(at(0.25, log)):  # type: ignore[misc]
+        passes = 0
+
+        def _summed_loss(self, model: Any, inputs: dict[str, Any]) -> Any:
+            type(self).passes += 1
+            if self.passes == 3:
+                raise torch.cuda.OutOfMemoryError("no memory")
+            return super()._summed_loss(model, inputs)
+
+    trainer = shown(twin, tmp_path, FullOnce)
+    trainer.train()
+    (progress_of_it,) = (each for each in trainer.callback_handler.callbacks if isinstance(each, TrainingProgress))
+    assert progress_of_it.pace.tokens == 2 * progress_of_it.train_tokens
+    assert re.match("twin: trained to step 6 of 6", log.texts[-1])
 
 
 class Killed(BaseException):

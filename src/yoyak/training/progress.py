@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import torch
 from transformers import TrainerCallback
 
 from yoyak import progress
@@ -66,13 +67,16 @@ class TrainingProgress(TrainerCallback):
         self, args: Any, state: Any, control: Any, tokens: int = 0, share: float = 0.0, **kwargs: Any
     ) -> None:
         """After each micro-batch: `share` is done of the step's `tokens`."""
+        on_gpu, first = kwargs["model"].device.type == "cuda", self.pace.rate is None
+        if on_gpu and first:
+            # Else it would be timed before it is done; what is timed later is not far behind.
+            torch.cuda.synchronize()
         done, seconds = round(share * tokens), self.pace.lap()
-        # A step that ran out of memory begins anew.
-        added, self._done_in_step = done - self._done_in_step, done
-        warming_up = not self.pace.tokens and kwargs["model"].device.type != "cpu"
-        first = not warming_up and self.pace.rate is None
+        # Where memory ran out, a step begins anew: none of its tokens counts twice.
+        added, self._done_in_step = max(0, done - self._done_in_step), max(done, self._done_in_step)
+        warming_up = on_gpu and not self.pace.tokens
         self.pace.tokens += added
-        if warming_up:
+        if warming_up or not added:
             # A GPU's first loads or compiles kernels, which takes as long as hundreds of those that come after it.
             return
         self.pace.add(added, seconds)
@@ -87,7 +91,9 @@ class TrainingProgress(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._done_in_step = 0
-        self.pace.add(0, self.pace.lap())
+        seconds = self.pace.lap()
+        if self.pace.rate is not None:
+            self.pace.add(0, seconds)
         if not control.should_log:
             self._show_step(args, state)
 
