@@ -50,7 +50,7 @@ def test_a_log_of_long_stages_has_lines_alone(project: Project) -> None:
         ):
             assert re.search(rf"^{model}{pattern}$", trained, re.MULTILINE), trained
         for split in ("dev", "test"):
-            done = rf"^{model} {split}: 4 of 4 dialogues, in \d.*/(s|min)$"
+            done = rf"^{model} {split}: 4 of 4 dialogues, done in \d.*/(s|min)$"
             assert re.search(done, inferred, re.MULTILINE), inferred
 
 
@@ -213,14 +213,14 @@ def test_a_long_inference_tells_its_first_dialogues_at_once(
     summaries(twin, tmp_path, search)
     first = [line for line in log.texts if line.startswith("twin dev: ")]
     assert re.fullmatch(r"twin dev: [1-4] of 12 dialogues, \d.*/(s|min), \d+ (s|min) left", first[0])
-    assert re.fullmatch(r"twin dev: 12 of 12 dialogues, in \d+ min, \d.*/(s|min)", first[-1])
+    assert re.fullmatch(r"twin dev: 12 of 12 dialogues, done in \d+ min, \d.*/(s|min)", first[-1])
     assert min(gap for gap, line in zip(log.gaps, log.texts[1:], strict=True) if "12 of 12" not in line) >= INTERVAL
 
 
 def test_a_short_inference_has_a_line_at_its_end(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(monkeypatch, 0.001)
     summaries(twin, tmp_path, "greedy")
-    assert [re.sub(", in .*", "", line) for line in log.texts] == [
+    assert [re.sub(", done in .*", "", line) for line in log.texts] == [
         f"twin dev{search}: 12 of 12 dialogues" for search in ("", ", second search")
     ]
 

@@ -158,8 +158,8 @@ class Pace:
 
     def end(self) -> None:
         seconds = progress.clock() - self.started
-        of_them = "" if self.missing == self.rows else f"{self.missing} of them "
-        self.reporter.end(self.rows, f"{of_them}in {span(seconds)}, {_rate(self.missing / seconds)}")
+        of_them = "done" if self.missing == self.rows else f"{self.missing} of them"
+        self.reporter.end(self.rows, f"{of_them} in {span(seconds)}, {_rate(self.missing / seconds)}")
 
 
 def _rate(a_second: float) -> str:
