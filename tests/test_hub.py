@@ -10,6 +10,7 @@ import pytest
 import torch
 import twins
 from local_hub import REVISION, serve_hub
+from logs import BAR
 from project import Project
 from safetensors.torch import load_file
 from twins import save_twin
@@ -58,6 +59,10 @@ def test_a_model_is_pinned_downloaded_and_trained(project: Project, address: str
     trained = run(project, address, "train", "kobart")
     assert trained.returncode == 0, trained.stdout
     assert read_json(project.root / "metrics/train/kobart.json")["steps"] == 1
+    assert re.search(r"^downloading some/kobart, 0.00 GB: done in .* s$", trained.stdout, re.MULTILINE)
+    converted = re.search(r"^converting some--kobart-a+ to safetensors, once: done in", trained.stdout, re.MULTILINE)
+    assert bool(converted) == (not list(project.root.parent.glob("hf/**/*.safetensors")))
+    assert not re.search(BAR, prepared.stdout + trained.stdout)
 
 
 def test_room_is_looked_for_before_the_download(project: Project, repository: Path, address: str) -> None:

@@ -5,22 +5,20 @@ import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn
-from rich.text import Text
 from transformers import set_seed
 
-from yoyak import decoding, gpu, hf_decoding
+from yoyak import decoding, gpu, hf_decoding, progress
 from yoyak.decoding import Answers, Request
 from yoyak.errors import UserError
 from yoyak.jobs import Job
 from yoyak.machine import LimitsParams, check_shortened
 from yoyak.models import Averaged, Loaded, has_plain_attention, vocabulary_of
+from yoyak.progress import Reporter, span
 from yoyak.records import Candidate, Prediction, Prompt
 from yoyak.scripts import ScriptGuard, foreign_words
 from yoyak.search import Chooser, GenerationParams
@@ -129,12 +127,43 @@ def _searched(
     missing.sort(key=lambda prompt: sum(map(len, prompt.ids)), reverse=True)
     if not missing:
         return done_before, found
-    with _progress(title, len(asked), done_before) as progress:
-        for prompt, answers in _within_memory(loaded, missing, job):
-            found[prompt.row] = _candidates(loaded, answers, job.generation)
-            _keep(kept, prompt.row, found[prompt.row])
-            progress.update(progress.task_ids[0], completed=len(found))
+    with Reporter(title, "dialogues") as reporter:
+        pace = Pace(reporter, len(missing), len(asked), job.generation.batch_size if _is_ours(loaded, job) else 0)
+        for group in _within_memory(loaded, missing, job):
+            for prompt, answers in group:
+                found[prompt.row] = _candidates(loaded, answers, job.generation)
+                _keep(kept, prompt.row, found[prompt.row])
+            pace.show(len(found) - done_before)
+        pace.end()
     return done_before, found
+
+
+class Pace:
+    """Dialogues a second of this run, which a `reporter` shows."""
+
+    def __init__(self, reporter: Reporter, missing: int, rows: int, at_work: int) -> None:
+        """`missing` of `rows` are to be done; `at_work` are begun before the first of these is done."""
+        self.reporter, self.missing, self.rows, self.at_work = reporter, missing, rows, at_work
+        self.started = progress.clock()
+        reporter.begin(rows - missing, rows)
+
+    def show(self, done: int) -> None:
+        """`done` by this run; those at work are half done, on average."""
+        worth = done + min(self.at_work, self.missing - done) / 2
+        rate = worth / (progress.clock() - self.started)
+        left = (self.missing - worth) / rate
+        of_all = self.rows - self.missing + done
+        note = f"{_rate(rate)}, {span(left)} left"
+        self.reporter.show(of_all, note, f"{of_all} of {self.rows} dialogues, {note}", left)
+
+    def end(self) -> None:
+        seconds = progress.clock() - self.started
+        of_them = "done" if self.missing == self.rows else f"{self.missing} of them"
+        self.reporter.end(self.rows, f"{of_them} in {span(seconds)}, {_rate(self.missing / seconds)}")
+
+
+def _rate(a_second: float) -> str:
+    return f"{a_second:.1f}/s" if a_second >= 0.1 else f"{60 * a_second:.1f}/min"
 
 
 class KeptRow(BaseModel):
@@ -175,37 +204,19 @@ def check_generated(generated: Generated, limits: LimitsParams, model: str) -> N
         )
 
 
-class Rate(ProgressColumn):
-    """Dialogues a second, and the time left: of all the time so far, for a batch is told at once."""
-
-    def render(self, task: Task) -> Text:
-        done = task.completed - task.fields["done_before"]
-        if not done or not task.elapsed:
-            return Text("")
-        left = timedelta(seconds=round(task.remaining * task.elapsed / done)) if task.remaining else timedelta()
-        return Text(f"{done / task.elapsed:.1f}/s, {left} left")
+Group = list[tuple[Asked, Answers]]
+"""Prompts that are done at the same time, with their answers."""
 
 
-def _progress(title: str, rows: int, done: int) -> Progress:
-    progress = Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("dialogues,"),
-        Rate(),
-    )
-    progress.add_task(title, total=rows, completed=done, done_before=done)
-    return progress
-
-
-def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> Iterator[tuple[Asked, Answers]]:
+def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> Iterator[Group]:
     """Answers to each prompt, half as many at once from where the GPU runs out of memory."""
     left, together = {prompt.row: prompt for prompt in asked}, job.generation.batch_size
     while left:
         try:
-            for prompt, answers in _decoded(loaded, list(left.values()), job, together):
-                del left[prompt.row]
-                yield prompt, answers
+            for group in _decoded(loaded, list(left.values()), job, together):
+                for prompt, _ in group:
+                    del left[prompt.row]
+                yield group
         except RuntimeError as error:
             if not gpu.ran_out(error):
                 raise
@@ -226,11 +237,15 @@ def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> I
         )
 
 
-def _decoded(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
+def _decoded(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
     """Answers as they are done."""
+    yield from (_by_us if _is_ours(loaded, job) else _by_transformers)(loaded, asked, job, together)
+
+
+def _is_ours(loaded: Loaded | Averaged, job: Job) -> bool:
+    """Whether `decoding` does this search of these models, which begins with one prompt as it ends with another."""
     known = all(has_plain_attention(member.model) for member in loaded.members)
-    ours = known and job.generation.search in ("greedy", "sample")
-    yield from (_by_us if ours else _by_transformers)(loaded, asked, job, together)
+    return known and job.generation.search in ("greedy", "sample")
 
 
 def _of_members(asked: list[Asked]) -> list[list[list[int]]]:
@@ -238,7 +253,7 @@ def _of_members(asked: list[Asked]) -> list[list[list[int]]]:
     return [list(prompts) for prompts in zip(*(prompt.ids for prompt in asked), strict=True)]
 
 
-def _by_us(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[tuple[Asked, Answers]]:
+def _by_us(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
     params, device = job.generation, loaded.members[0].model.device
     # Its own draws for each dialogue: which ones a killed run had done, or stand beside it, changes nothing.
     seeds = [zlib.crc32(repr((params.seed, prompt.row)).encode()) for prompt in asked]
@@ -246,19 +261,17 @@ def _by_us(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: in
     request = Request(params.candidates, params.max_new_tokens, loaded.end_ids, chooser.choose, chooser.facts)
     models = [member.model for member in loaded.members]
     for number, answers in decoding.decode(models, _of_members(asked), together, request):
-        yield asked[number], answers
+        yield [(asked[number], answers)]
 
 
-def _by_transformers(
-    loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int
-) -> Iterator[tuple[Asked, Answers]]:
+def _by_transformers(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
     forbidden = _forbidden(loaded, asked, job.generation)
     for start in range(0, len(asked), together):
         batch = asked[start : start + together]
         set_seed(job.generation.seed + batch[0].row)
         tokens = forbidden([*range(start, start + len(batch))]) if forbidden else None
         answers = hf_decoding.decode(loaded.members, _of_members(batch), job.generation, tokens)
-        yield from zip(batch, answers, strict=True)
+        yield list(zip(batch, answers, strict=True))
 
 
 def _forbidden(

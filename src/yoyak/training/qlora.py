@@ -138,7 +138,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             total, labels, _ = self._summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
             return total.item(), labels
 
-        totals, labels = zip(*memory.in_batches(rows, EVALUATED_ROWS, summed), strict=True)
+        totals, labels = zip(*self.in_dev_batches("loss", rows, EVALUATED_ROWS, summed), strict=True)
         return float(sum(totals) / sum(labels))
 
     def _rouge(self, model: Any) -> float:
@@ -151,7 +151,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             texts, references = ([text.strip() for text in self.encoder.texts(ids)] for ids in (said, answers))
             return [score.mean for score in rouge.score(texts, [(reference,) for reference in references])]
 
-        return 100 * fmean(chain.from_iterable(memory.in_batches(self.summarised, SUMMARISED_ROWS, scored)))
+        return 100 * fmean(chain.from_iterable(self.in_dev_batches("ROUGE", self.summarised, SUMMARISED_ROWS, scored)))
 
     def _greedy(self, model: Any, prompts: list[list[int]], most: int) -> list[list[int]]:
         """Token ids that follow each prompt, at most so many."""

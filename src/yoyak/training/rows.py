@@ -20,11 +20,8 @@ class Rows:
     rows: list[Row]
     shortened: int
     """Rows whose dialogue lost turns to fit the token budget; no summary is ever cut."""
-
-    @property
-    def tokens(self) -> int:
-        """Of all inputs: of prompts, and for a decoder-only model of summaries, too."""
-        return sum(len(row["input_ids"]) for row in self.rows)
+    tokens: int
+    """Of prompts and summaries."""
 
     @property
     def longest(self) -> int:
@@ -43,7 +40,7 @@ def causal_rows(prompts: list[Prompt], encoder: Encoder, loss_on: LossOn = "summ
         }
         for prompt, answer in zip(encoded, answers, strict=True)
     ]
-    return Rows(rows, sum(prompt.shortened for prompt in encoded))
+    return Rows(rows, sum(prompt.shortened for prompt in encoded), sum(len(row["input_ids"]) for row in rows))
 
 
 def seq2seq_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
@@ -53,7 +50,8 @@ def seq2seq_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
         {"input_ids": dialogue.ids, "labels": encoder.answer(_summary(prompt))}
         for dialogue, prompt in zip(encoded, prompts, strict=True)
     ]
-    return Rows(rows, sum(dialogue.shortened for dialogue in encoded))
+    tokens = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows)
+    return Rows(rows, sum(dialogue.shortened for dialogue in encoded), tokens)
 
 
 def _summary(prompt: Prompt) -> str:

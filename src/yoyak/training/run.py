@@ -11,8 +11,9 @@ from dvclive import Live
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, set_seed
 from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
+from transformers.utils.logging import disable_progress_bar
 
-from yoyak import folds, gpu, machine, precision, rouge
+from yoyak import folds, gpu, machine, precision, progress, rouge
 from yoyak.errors import UserError
 from yoyak.machine import LimitsParams
 from yoyak.models import Loaded, load_for_training
@@ -20,7 +21,7 @@ from yoyak.records import Prompt, read_json, read_records, write_json
 from yoyak.scratch import scratch_folder
 from yoyak.training import memory, qlora, seq2seq
 from yoyak.training.checkpoints import last_checkpoint
-from yoyak.training.progress import StepsBar
+from yoyak.training.progress import TrainingProgress
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
@@ -64,15 +65,18 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     seen = folds.seen(prompts[0], job.fold)
     if job.fold and not 0 < len(seen) < len(prompts[0]):
         raise UserError(f"models.{name}.fold: it has {len(prompts[0]) - len(seen)} of {len(prompts[0])} rows of train")
-    loaded = load_for_training(job.model, job.quantization, _texts(seen))
+    with progress.waiting(f"{name}: loading the base weights"):
+        loaded = load_for_training(job.model, job.quantization, _texts(seen))
     method = qlora if job.model.method == "lora" else seq2seq
     train, dev = _rows(job, loaded, seen, prompts[1])
     for split in (train, dev):
         machine.check_shortened(split.shortened, len(split.rows), training.limits, name)
-    bar = StepsBar(name)
+    # Of each checkpoint's writing: there is one bar.
+    disable_progress_bar()
+    shown = TrainingProgress(name, train.tokens, dev.tokens)
     with (
         Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live,
-        bar.progress,
+        shown.reporter,
     ):
         trainer = method.trainer(job, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
         checkpoint_gb = _checkpoint_gb(trainer.model)
@@ -81,7 +85,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         for callback in (
             RoomToSave(training.limits, checkpoint_gb),
             KeepBudget(trainer.budget),
-            bar,
+            shown,
             EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
         ):
             trainer.add_callback(callback)
@@ -153,10 +157,10 @@ def _figures(trainer: Any, train: Rows) -> dict[str, Any]:
 
 
 def _announcement(name: str, job: TrainingJob, train: Rows, trainer: Any) -> str:
-    facts = ", ".join(f"{key}: {value}" for key, value in trainer.ran_with.items())
+    facts = "".join(f"; {key}: {value}" for key, value in trainer.ran_with.items())
     return (
         f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps_of(job.training, len(train.rows))} steps of "
-        f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}; {facts}"
+        f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}{facts}"
     )
 
 

@@ -1,14 +1,15 @@
 """Optimiser steps over a whole effective batch, which goes through the model in micro-batches as memory allows."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from transformers import Trainer
 
 from yoyak import gpu
-from yoyak.training.memory import TokenBudget
+from yoyak.training import memory
+from yoyak.training.memory import Batch, Result, TokenBudget
 from yoyak.training.rows import IGNORED
 
 
@@ -46,16 +47,18 @@ class MicroBatching(Trainer):
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._time_of_log = self._time_of_log or time.perf_counter()
         self._recompute_if_decided(model)
+        # Before the first micro-batch, for the progress within the step.
+        tokens = self.real_tokens(inputs)
         # Counted here: for some models the trainer counts nothing, and each micro-batch would be divided by its own.
         labels = (inputs["labels"] != IGNORED).sum()
         while True:
             try:
-                loss = self._accumulated(model, inputs, labels)
+                loss = self._accumulated(model, inputs, labels, tokens)
             except RuntimeError as error:
                 if not gpu.ran_out(error):
                     raise
             else:
-                self._tokens_since_log += self.real_tokens(inputs)
+                self._tokens_since_log += tokens
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
@@ -67,12 +70,34 @@ class MicroBatching(Trainer):
         if self.budget.checkpointing and not model.is_gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def _accumulated(self, model: Any, inputs: dict[str, Any], labels: Any) -> torch.Tensor:
-        losses = []
+    def _accumulated(self, model: Any, inputs: dict[str, Any], labels: Any, real_tokens: int) -> torch.Tensor:
+        losses, done, whole = [], 0, inputs["input_ids"].numel()
         for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
                 losses.append(super().training_step(model, micro_batch, labels))
+            # A share, for to count real tokens may mean to wait for the GPU.
+            done += micro_batch["input_ids"].numel()
+            self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
+
+    def in_dev_batches(
+        self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
+    ) -> Iterator[Result]:
+        """As `memory.in_batches`; callbacks are told of how many of dev's rows there is `what`."""
+        done = 0
+
+        def told(batch: Sequence[Batch]) -> Result:
+            nonlocal done
+            result = run(batch)
+            done += len(batch)
+            self._tell("on_prediction_step", looked_at=f"{what} of {done} of {len(rows)} rows")
+            return result
+
+        return memory.in_batches(rows, size, told)
+
+    def _tell(self, event: str, **facts: Any) -> None:
+        """An event of transformers' callbacks, with more than it has."""
+        self.callback_handler.call_event(event, self.args, self.state, self.control, **facts)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With real tokens a second since the last one, and the peak of memory so far in GiB."""
