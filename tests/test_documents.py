@@ -182,6 +182,12 @@ def test_a_readme_is_read_at_one_sitting(readme: Path) -> None:
     assert len(readme.read_text(encoding="utf-8").splitlines()) <= MOST_LINES
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name)
+def test_what_belongs_to_a_numbered_step_is_indented_by_four(page: Path) -> None:
+    """GitHub takes three blanks, too; the site begins to count anew behind them."""
+    assert re.findall(r"^ {3}\S.*", page.read_text(encoding="utf-8"), re.MULTILINE) == []
+
+
 def test_each_page_is_reached_from_the_readme() -> None:
     linked = {link.partition("#")[0] for readme in READMES for link in links(readme)}
     assert {f"docs/{page.name}" for page in PAGES} <= linked
