@@ -6,7 +6,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 
-.PHONY: help setup weights repro final report test lint lock clean
+.PHONY: help setup weights repro final report docs test lint lock clean
 
 # A line for each file, with its size, and no bar: a log is no terminal.
 define download
@@ -27,6 +27,10 @@ repro: setup weights  ## run the pipeline, then print the leaderboard
 
 report: setup  ## report.html: the last run, every dev dialogue and all summaries, to look through in a browser
 	@yoyak report
+
+docs: setup  ## the site of docs/: site/index.html
+	python docs/generate/parameters.py
+	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 test: setup .cache/mecab-ko/ready  ## style, types, imports, then the tests
 	@$(MAKE) --no-print-directory lint

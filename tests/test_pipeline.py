@@ -2,9 +2,7 @@
 
 import json
 import re
-import shlex
 import shutil
-import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from dependencies import imported_files
-from dvc.cli import parse_args
 from project import ROOT, Project
 from ruamel.yaml import YAML
 
@@ -354,28 +351,3 @@ def test_a_misspelt_key_ends_before_any_work_and_loses_nothing(reproduced: Proje
     project.run("dvc", "checkout")
     assert [(project.root / path).read_bytes() for path in kept] == before
     assert "up to date" in project.run("dvc", "status").stdout
-
-
-# What the documents say
-
-
-def test_make_help_lists_the_targets() -> None:
-    listed = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=ROOT, text=True, capture_output=True, check=True
-    ).stdout
-    for target in ("setup", "repro", "test", "weights"):
-        assert re.search(rf"^ +make {target} +\S", listed, re.MULTILINE)
-
-
-@pytest.mark.parametrize("document", sorted(path.name for path in ROOT.glob("README*.md")))
-def test_commands_in_the_documents_exist(document: str) -> None:
-    blocks = re.findall(r"^```\w*\n(.*?)^```", (ROOT / document).read_text(), re.MULTILINE | re.DOTALL)
-    lines = [line.strip().removeprefix("$ ") for block in blocks for line in block.splitlines()]
-    targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
-    commands = [shlex.split(line, comments=True) for line in lines if line.startswith(("make ", "dvc "))]
-    assert commands
-    for program, *arguments in commands:
-        if program == "make":
-            assert arguments[0] in targets
-        else:
-            parse_args(arguments)

@@ -35,7 +35,8 @@ class EnsembleParams(Section):
     """`mbr`: the candidate most like all members' candidates, in the competition's own metric, unless what it gains on
     dev may be chance; `best`: what the best member says."""
     members: Annotated[int, Field(ge=1)] | list[str] | None = None
-    """So many of `run.models` and `run.averaged`, the best on dev; or these; all where the key is empty."""
+    """Who may take part: a number (so many of `run.models` and `run.averaged`, the best on dev) or a list of names; all
+    where the key is empty."""
 
 
 class Plan(Section):

@@ -19,9 +19,9 @@ class Fold(Section):
     """A part of train that a model does not see."""
 
     part: int = Field(ge=0)
-    """Which, counted from 0."""
+    """Number of the part that is left out, counted from 0."""
     of: int = Field(ge=2)
-    """Parts in all."""
+    """How many parts train is divided into."""
 
     @model_validator(mode="after")
     def _there_is_such_a_part(self) -> "Fold":

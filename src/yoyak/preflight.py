@@ -49,11 +49,11 @@ class RunParams(Section):
     models: list[str] = Field(min_length=1)
     """Entries of `models` with weights, to train, score and ensemble."""
     untuned: list[str]
-    """Of these the untuned model is scored too, as `baseline/untuned_<model>`: one more inference each."""
+    """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference each."""
     averaged: list[str]
-    """Entries with members to score and ensemble, too; their members are in `models`."""
+    """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
     seed: int = Field(ge=0, lt=2**32)
-    """Of training; sampling has `generation.seed`."""
+    """Seed of training; sampling has `generation.seed`."""
 
     @field_validator("models", "untuned", "averaged")
     @classmethod

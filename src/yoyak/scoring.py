@@ -31,11 +31,11 @@ class ScoringParams(Section):
     library: Library
     """`rouge`: n-grams as sets, the competition's; `rouge_score`: Google's, which counts each occurrence."""
     references: ReferenceRule
-    """A row's score over several references."""
+    """Whether a row's score is the mean or the best over its references."""
     bootstrap_samples: int = Field(ge=100)
     """Resamples of the rows, for the 95 % intervals."""
     seed: int = Field(ge=0)
-    """Of the resampling."""
+    """Seed of the resampling."""
 
     @property
     def metric(self) -> Metric:

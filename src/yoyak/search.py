@@ -12,13 +12,14 @@ if TYPE_CHECKING:
 
 
 class GenerationParams(Section):
-    """Defaults of the top-level section `generation`, which each model may override."""
+    """How summaries are searched for."""
 
     search: Literal["greedy", "beam", "diverse_beam", "sample"]
+    """Always the likeliest token, a beam search, one of unlike groups of beams, or random draws."""
     max_new_tokens: int = Field(ge=1)
     """Longest summary, in tokens."""
     min_new_tokens: int = Field(default=0, ge=0)
-    """No summary ends before so many."""
+    """Shortest summary, in tokens."""
     num_beams: int = Field(default=1, ge=1)
     """Width of the beam search."""
     num_beam_groups: int = Field(default=1, ge=1)
@@ -47,10 +48,10 @@ class GenerationParams(Section):
     batch_size: int = Field(ge=1)
     """Dialogues decoded together. In bf16 it changes texts a little, so it is a parameter, not the machine's choice."""
     seed: int = Field(default=0, ge=0, lt=2**32)
-    """Of the draws of `search: sample`."""
+    """Seed of the draws of `search: sample`."""
     load_in_4bit: bool = False
-    """Of models with `method: lora`: base weights as `quantization` has them, the adapter beside them, not merged. For
-    cards that the weights in 16 bits do not fit; slower."""
+    """Under `method: lora`, keep the base weights in 4 bits as `quantization` has them, the adapter beside them and not
+    merged: slower, for cards that the weights in 16 bits do not fit."""
 
     @model_validator(mode="after")
     def _search_gives_the_candidates(self) -> "GenerationParams":

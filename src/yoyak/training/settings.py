@@ -17,27 +17,30 @@ LOGGED_POINTS = 200
 
 
 class TrainingParams(Section):
-    """Defaults of the top-level section `training`, which each model may override."""
+    """How a model learns; what hardware decides, such as the micro-batch, is no parameter."""
 
     epochs: float = Field(gt=0)
     """Passes over the training rows."""
     effective_batch_size: int = Field(ge=1)
     """Rows an optimiser step learns from, on every machine."""
     learning_rate: float = Field(gt=0, lt=1)
-    """Peak of the schedule."""
+    """Highest learning rate, which the schedule reaches after the warm-up."""
     schedule: Literal["cosine", "linear", "constant_with_warmup"]
+    """Course of the learning rate after the warm-up."""
     warmup_ratio: float = Field(ge=0, lt=1)
     """Share of all steps in which the learning rate rises."""
     weight_decay: float = Field(ge=0)
+    """AdamW's weight decay; 0 is off."""
     max_grad_norm: float = Field(gt=0)
     """Gradients longer than this are scaled down to it."""
     label_smoothing: float = Field(default=0, ge=0, lt=1)
     """Share of each label that is spread over the whole vocabulary; the dev loss of adapters is without."""
     loss_on: LossOn = "summary"
-    """Of adapters: what they learn to write; `text` is the prompt, too. Dev loss is of the summary in either case."""
+    """What adapters learn to write: the summary alone, or with `text` the prompt, too. The dev loss is always of the
+    summary alone."""
     best_by: Literal["loss", "rouge"] = "loss"
-    """What makes an epoch the best, of adapters: dev loss, or ROUGE of greedy summaries of `rouge_rows` dev rows. Under
-    `method: full` it is always the latter, of all rows."""
+    """What makes an epoch of adapters the best: dev loss, or ROUGE of greedy summaries of `rouge_rows` dev rows. Under
+    `method: full` it is always ROUGE, of all dev rows."""
     rouge_rows: int = Field(default=100, ge=1)
     """Dev rows that are summarised after each epoch, drawn by `run.seed`."""
     early_stopping_patience: int = Field(ge=1)
