@@ -2,17 +2,19 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 import warm_python
 from hypothesis import settings
-from playwright.sync_api import Browser, sync_playwright
 from project import Project, new_project
 from twins import llama32, save_twin
 
 from yoyak import precision
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # The same examples in every run, however slow the machine.
 settings.register_profile("repeatable", derandomize=True, deadline=None)
@@ -70,7 +72,9 @@ def dtypes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
+def browser() -> "Iterator[Browser]":
+    from playwright.sync_api import sync_playwright  # Not on every machine with a GPU, whose tests do without.
+
     chromium = shutil.which("chromium")
     if chromium is None:
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)("no chromium on this machine")
