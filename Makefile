@@ -5,6 +5,8 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
+# uv does not read pip's settings: a mirror that the user has chosen for pip is for it, too.
+INDEX = $(or $(PIP_INDEX_URL),$(shell python -m pip config get global.index-url 2>/dev/null))
 
 .PHONY: help setup weights repro final report docs test lint lock clean
 
@@ -34,7 +36,7 @@ docs: setup  ## the site of docs/: site/index.html
 
 test: setup .cache/mecab-ko/ready  ## style, types, imports, then the tests
 	@$(MAKE) --no-print-directory lint
-	pytest
+	pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: setup  ## style, types and imports alone
 	ruff check .
@@ -53,21 +55,22 @@ final: setup  ## train the final models and summarise a CSV: DATA=folder, experi
 	python experiments/final.py "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 	  $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
 
-lock:  ## resolve requirements/lock.txt anew from pyproject.toml (needs uv)
+lock: setup  ## resolve requirements/lock.txt anew from pyproject.toml
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
 	  --constraint requirements/torch.txt --no-emit-package torch --custom-compile-command "make lock" --output-file requirements/lock.txt
 
 clean:  ## remove the environment, the scratch and the downloads; DVC's cache stays
 	rm -rf $(VENV) .cache
 
-$(VENV)/ready: requirements/lock.txt requirements/torch.txt pyproject.toml
+$(VENV)/ready: requirements/lock.txt requirements/torch.txt requirements/uv.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"error: Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "error: no venv for $(PYTHON): apt install python3-venv"; exit 1; }
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	@echo "installing the locked packages into $(VENV)"
-	python -m pip install --quiet --require-hashes --no-deps -r requirements/lock.txt
+	python -m pip install --quiet --require-hashes --no-deps -r requirements/uv.txt
+	uv pip install --quiet $(addprefix --default-index ,$(INDEX)) --python $(VENV) --require-hashes --no-deps -r requirements/lock.txt
 	@echo "installing torch"
-	python -m pip install --quiet -r requirements/torch.txt
+	python -m pip install --quiet --no-compile -r requirements/torch.txt
 	python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	python -m pip check
 	touch $@
