@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 import warm_python
+from filelock import FileLock
 from hypothesis import settings
 from project import Project, new_project
 from twins import llama32, save_twin
@@ -54,9 +55,20 @@ def project(tmp_path: Path) -> Project:
 
 
 @pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Project:
+def reproduced(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
     """The shrunk project after `dvc repro` and a commit. Shared: `copy` it before changing anything."""
-    project = _shrunk(tmp_path_factory.mktemp("reproduced") / "project")
+    own = tmp_path_factory.getbasetemp()
+    if worker_id == "master":
+        return _reproduced(own / "reproduced")
+    # pytest's processes stand side by side: the first one runs the pipeline, and each has a copy.
+    of_all = own.parent / "reproduced"
+    with FileLock(own.parent / "reproduced.lock"):
+        whole = Project(of_all / "project") if of_all.exists() else _reproduced(of_all)
+    return whole.copy(own / "reproduced")
+
+
+def _reproduced(folder: Path) -> Project:
+    project = _shrunk(folder / "project")
     with pytest.MonkeyPatch.context() as patch:
         # As a user runs it, with a Python that starts anew for each stage.
         patch.delenv(warm_python.SOCKET)

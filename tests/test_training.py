@@ -144,7 +144,7 @@ def test_dev_loss_is_the_mean_of_all_labels(twin: Path, tmp_path: Path) -> None:
     total = labels = 0.0
     for row in rows.rows:
         inputs = torch.tensor([row["input_ids"]])
-        with torch.no_grad():
+        with torch.no_grad(), qlora._attention_that_bears_padding(trainer.model):
             logits = trainer.model.eval()(input_ids=inputs).logits
         targets = torch.tensor(row["labels"][1:])
         total += float(cross_entropy(logits[0, :-1], targets, ignore_index=-100, reduction="sum"))
