@@ -19,7 +19,7 @@ from yoyak import weights
 from yoyak.errors import UserError
 from yoyak.models import load_for_training, unpack
 from yoyak.spec import ModelSpec, QuantizationParams
-from yoyak.training import memory
+from yoyak.training import memory, qlora
 from yoyak.training.memory import TokenBudget
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows
