@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from yoyak.errors import exits_with_one_line
-from yoyak.machine import LimitsParams
-from yoyak.parameters import check, read_yaml
-from yoyak.records import write_json
+from yoyak.core.errors import exits_with_one_line
+from yoyak.core.limits import LimitsParams
+from yoyak.core.params import check, read_yaml
+from yoyak.core.records import write_json
+from yoyak.training.params import TrackingParams, TrainingJob
 from yoyak.training.run import Training, train
-from yoyak.training.settings import TrackingParams, TrainingJob
 
 
 @exits_with_one_line

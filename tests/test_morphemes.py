@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mecab import MeCab
 from project import ROOT
 
-from yoyak.errors import UserError
-from yoyak.morphemes import PACKAGES, Packages, Tokenizer, describe, morphemes, require
+from yoyak.core.errors import UserError
+from yoyak.metrics.morphemes import PACKAGES, Packages, Tokenizer, describe, morphemes, require
 
 EXAMPLE = "호킨스 의사는 매년 건강검진을 받는 것을 권장합니다."
 """The organisers' own, with its morphemes: the baseline's page shows them."""

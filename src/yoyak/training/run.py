@@ -13,17 +13,20 @@ from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
 
-from yoyak import folds, gpu, machine, precision, progress, rouge
-from yoyak.errors import UserError
-from yoyak.machine import LimitsParams
-from yoyak.models import Loaded, load_for_training
-from yoyak.records import Prompt, read_json, read_records, write_json
-from yoyak.scratch import scratch_folder
+from yoyak.core import environment, folds, gpu, progress, repository
+from yoyak.core.errors import UserError
+from yoyak.core.limits import LimitsParams, check_disk, check_shortened
+from yoyak.core.records import Prompt, read_json, read_records, write_json
+from yoyak.core.resume import scratch_folder
+from yoyak.metrics import rouge
+from yoyak.modeling import precision
+from yoyak.modeling.loading import Loaded
 from yoyak.training import memory, qlora, seq2seq
+from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
+from yoyak.training.params import TrackingParams, TrainingJob, steps_of
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
-from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ def train(training: Training) -> dict[str, Any]:
     return {
         **result,
         "seed": training.job.seed,
-        "commit": machine.commit(),
+        "commit": repository.commit(),
     }
 
 
@@ -70,7 +73,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     method = qlora if job.model.method == "lora" else seq2seq
     train, dev = _rows(job, loaded, seen, prompts[1])
     for split in (train, dev):
-        machine.check_shortened(split.shortened, len(split.rows), training.limits, name)
+        check_shortened(split.shortened, len(split.rows), training.limits, name)
     # Of each checkpoint's writing: there is one bar.
     disable_progress_bar()
     shown = TrainingProgress(name, train.tokens, dev.tokens)
@@ -81,7 +84,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         trainer = method.trainer(job, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
         checkpoint_gb = _checkpoint_gb(trainer.model)
         # The best, the last, the next; and the model itself is no larger.
-        machine.check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
+        check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
         for callback in (
             RoomToSave(training.limits, checkpoint_gb),
             KeepBudget(trainer.budget),
@@ -101,7 +104,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     return {
         **_figures(trainer, train),
         **outcome,
-        "ran": {**machine.describe(), **precision.describe([loaded.precision])},
+        "ran": {**environment.describe(), **precision.describe([loaded.precision])},
     }
 
 
@@ -160,7 +163,7 @@ def _announcement(name: str, job: TrainingJob, train: Rows, trainer: Any) -> str
     facts = "".join(f"; {key}: {value}" for key, value in trainer.ran_with.items())
     return (
         f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps_of(job.training, len(train.rows))} steps of "
-        f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}{facts}"
+        f"{job.training.effective_batch_size} rows, on {environment.describe()['device']}{facts}"
     )
 
 
@@ -221,7 +224,7 @@ class RoomToSave(TrainerCallback):
         self.limits, self.checkpoint_gb = limits, checkpoint_gb
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        machine.check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
+        check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
 
 
 class KeepBudget(TrainerCallback):
