@@ -244,7 +244,6 @@ def test_the_picture_of_the_pipeline_has_its_stages() -> None:
     assert set(stages) == set(described)
 
 
-@pytest.mark.skipif(not (SRC / "core").is_dir(), reason="the library is not in packages yet")
 def test_the_tree_of_the_library_is_as_it_is_told() -> None:
     (tree,) = blocks(ROOT / "docs/architecture.md", "text")
     packages = re.findall(r"^├── (\w+)/", tree, re.MULTILINE)
