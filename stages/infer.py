@@ -1,7 +1,6 @@
 """Stage `infer@<model>`: a trained model and the dev and test prompts in; predictions out.
 
-`infer.py <model> untuned` is the stage `infer_untuned@<model>`: the same with the base weights. It is the stage
-`infer_averaged@<model>`, too, which loads all members of an average.
+`infer.py <model> untuned` is `infer_untuned@<model>`, with the base weights; an average's is `infer_averaged@<model>`.
 """
 
 import sys

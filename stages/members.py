@@ -1,7 +1,6 @@
 """Stage `members@<model>`: what the trained members of an average are, to the byte.
 
-DVC cannot list the models of `members` as dependencies. So this stage depends on all models, and the average's
-inference on what is written here: it does not run again because another model has changed.
+DVC cannot list the models of `members` as dependencies: this depends on all, the average's inference on what it writes.
 """
 
 import sys
@@ -17,8 +16,8 @@ from yoyak.inference.params import read_job
 def main() -> None:
     name = sys.argv[1]
     members = read_job(Path(f"data/resolved/{name}/generation.yaml")).members_of(name)
-    folders = {member: sorted(Path(f"models/{member}").iterdir()) for member in members}
-    digests = {member: {path.name: sha256(path) for path in files} for member, files in folders.items()}
+    files = {member: sorted(Path(f"models/{member}").iterdir()) for member in members}
+    digests = {member: {path.name: sha256(path) for path in paths} for member, paths in files.items()}
     write_json(Path(f"data/members/{name}.json"), digests)
 
 

@@ -1,6 +1,5 @@
 """Summaries of prompts: candidates with their log-probabilities, kept as they are done."""
 
-import os
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -9,7 +8,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from pydantic import BaseModel
 from transformers import set_seed
 
 from yoyak.core import gpu, progress
@@ -21,6 +19,7 @@ from yoyak.core.text import foreign_words
 from yoyak.inference import decoding, hf_decoding
 from yoyak.inference.averaging import Averaged
 from yoyak.inference.decoding import Answers, Request
+from yoyak.inference.kept import keep, read_kept
 from yoyak.inference.params import GenerationParams, Job
 from yoyak.inference.sampling import Chooser
 from yoyak.inference.script_guard import ScriptGuard
@@ -123,7 +122,7 @@ def _searched(
     loaded: Loaded | Averaged, asked: list[Asked], job: Job, title: str, kept: Path
 ) -> tuple[int, dict[int, list[Candidate]]]:
     """How many were done before; and the candidates of each. Those of like length go together: little is padding."""
-    found = _read_kept(kept)
+    found = read_kept(kept)
     done_before = len(found)
     if found:
         print(f"{title}: {len(found)} of {len(asked)} dialogues were done before; going on", flush=True)
@@ -136,7 +135,7 @@ def _searched(
         for group in _within_memory(loaded, missing, job):
             for prompt, answers in group:
                 found[prompt.row] = _candidates(loaded, answers, job.generation)
-                _keep(kept, prompt.row, found[prompt.row])
+                keep(kept, prompt.row, found[prompt.row])
             pace.show(len(found) - done_before)
         pace.end()
     return done_before, found
@@ -168,30 +167,6 @@ class Pace:
 
 def _rate(a_second: float) -> str:
     return f"{a_second:.1f}/s" if a_second >= 0.1 else f"{60 * a_second:.1f}/min"
-
-
-class KeptRow(BaseModel):
-    """A line of the file that a killed run leaves."""
-
-    row: int
-    """Of the prompt, by its place."""
-    candidates: list[Candidate]
-
-
-def _keep(path: Path, row: int, candidates: list[Candidate]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(KeptRow(row=row, candidates=candidates).model_dump_json() + "\n")
-
-
-def _read_kept(path: Path) -> dict[int, list[Candidate]]:
-    """Whole lines: the last one may have been cut, and what is added next must not stand behind its beginning."""
-    if not path.exists():
-        return {}
-    whole, end, _cut = path.read_bytes().rpartition(b"\n")
-    os.truncate(path, len(whole + end))
-    rows = [KeptRow.model_validate_json(line) for line in whole.split(b"\n") if line]
-    return {row.row: row.candidates for row in rows}
 
 
 def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:

@@ -1,12 +1,13 @@
 """The hyper-parameters of training. Hardware is not among them: see `memory`."""
 
 import math
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
 from yoyak.core.folds import Fold
-from yoyak.core.params import Section
+from yoyak.core.params import Section, check, read_yaml
 from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
 
 LossOn = Literal["summary", "text"]
@@ -61,6 +62,10 @@ class TrainingJob(Section):
     seed: int
     fold: Fold | None = None
     """Of train, which the model does not see."""
+
+
+def read_job(path: Path) -> TrainingJob:
+    return check(TrainingJob, read_yaml(path), f"{path}:")
 
 
 def steps_of(params: TrainingParams, rows: int) -> int:

@@ -31,21 +31,26 @@ from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 
 @dataclass(frozen=True)
 class Training:
-    """A job, what it reads, where it writes, and what this machine and its user allow and ask for."""
+    """A job, and what this machine and its user allow and ask for."""
 
     name: str
     job: TrainingJob
-    train: Path
-    dev: Path
-    model: Path
-    curves: Path
     limits: LimitsParams
     tracking: TrackingParams
+
+    @property
+    def model(self) -> Path:
+        """Where the model is saved."""
+        return Path(f"models/{self.name}")
+
+    @property
+    def curves(self) -> Path:
+        return Path(f"plots/training/{self.name}")
 
 
 def train(training: Training) -> dict[str, Any]:
     """Train on prompts, save the best epoch, and return what ran and how it went."""
-    data = [training.train, training.dev]
+    data = [Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")]
     prompts = tuple(read_records(path, Prompt) for path in data)
     gpu.use_one()
     gpu.limit(training.limits)
