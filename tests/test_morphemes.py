@@ -124,8 +124,8 @@ def test_a_missing_java_is_one_line(tmp_path: Path) -> None:
         "import jpype\n"
         "def none(*_): raise jpype.JVMNotFoundException('none')\n"
         "jpype.getDefaultJVMPath = none\n"
-        "from yoyak.morphemes import require\n"
-        "from yoyak.errors import exits_with_one_line\n"
+        "from yoyak.metrics.morphemes import require\n"
+        "from yoyak.core.errors import exits_with_one_line\n"
         "exits_with_one_line(lambda: require('okt'))()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -27,7 +27,7 @@ from yoyak.training.run import _go_on
 
 SLOW = """
 import itertools, runpy, sys
-from yoyak import progress
+from yoyak.core import progress
 progress.clock = itertools.count(0, 20).__next__
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
