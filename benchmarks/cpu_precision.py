@@ -21,13 +21,15 @@ import recording
 import torch
 from transformers import AutoModelForCausalLM, Gemma3TextConfig, PreTrainedTokenizerFast, set_seed
 
-from yoyak import gpu, machine, precision
-from yoyak.models import Loaded, _learned_tokenizer, _quantised
-from yoyak.parameters import read_yaml
-from yoyak.spec import LoraParams, ModelSpec, QuantizationParams
+from yoyak.core import environment, gpu
+from yoyak.core.params import read_yaml
+from yoyak.modeling import precision
+from yoyak.modeling.loading import Loaded, quantised
+from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
 from yoyak.training import attention, qlora
+from yoyak.training.from_scratch import _learned_tokenizer
+from yoyak.training.params import TrainingJob
 from yoyak.training.rows import IGNORED, Rows
-from yoyak.training.settings import TrainingJob
 
 SHAPE: dict[str, Any] = {
     "vocab_size": 262_144,
@@ -66,7 +68,7 @@ def measure(side: str, *options: str) -> dict[str, float]:
         torch.backends.mkldnn.set_flags(_enabled=False)
     rows_of_step = len(LENGTHS)
     if side == "before":
-        rows_of_step = len(LENGTHS) if machine.cpu_has_bf16() else 1
+        rows_of_step = len(LENGTHS) if environment.cpu_has_bf16() else 1
         precision.choose = lambda asked: precision.Precision(asked, precision.ASKED_FOR)
         attention.use_best = lambda model: str(model.config._attn_implementation)
     with tempfile.TemporaryDirectory() as folder:
@@ -97,7 +99,7 @@ def trainer_of(folder: Path) -> qlora.SummaryLossTrainer:
         }
     )
     chosen = precision.choose("bf16")
-    loaded = Loaded(_quantised(chosen, quantization, folder), tokenizer, None, chosen)
+    loaded = Loaded(quantised(chosen, quantization, folder), tokenizer, None, chosen)
     rows = Rows([row(*LENGTHS[0])], 0, sum(LENGTHS[0]))
     return qlora.trainer(job, loaded, rows, rows, folder / "scratch", [])
 

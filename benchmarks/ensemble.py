@@ -14,10 +14,11 @@ import numpy as np
 import recording
 from rouge import Rouge
 
-from yoyak import gpu, mbr
-from yoyak.dialogues import read_dialogues
-from yoyak.morphemes import morphemes
-from yoyak.records import Candidate, Prediction
+from yoyak.core import gpu
+from yoyak.core.records import Candidate, Prediction
+from yoyak.data.dialogues import read_dialogues
+from yoyak.ensembling import mbr
+from yoyak.metrics.morphemes import morphemes
 
 ROWS, MEMBERS, CANDIDATES = 499, 3, 8
 LOOPED = 5

@@ -25,16 +25,17 @@ from transformers import (
     Seq2SeqTrainingArguments,
 )
 
-from yoyak import gpu
-from yoyak.dialogues import read_dialogues
-from yoyak.models import Loaded, _tokenizer
-from yoyak.parameters import read_yaml
-from yoyak.precision import choose
-from yoyak.prompts import Encoder, PromptParams, build
-from yoyak.spec import ModelSpec
+from yoyak.core import gpu
+from yoyak.core.params import read_yaml
+from yoyak.data.dialogues import read_dialogues
+from yoyak.data.prompts import PromptParams, build
+from yoyak.modeling.loading import Loaded, read_tokenizer
+from yoyak.modeling.precision import choose
+from yoyak.modeling.spec import ModelSpec
+from yoyak.modeling.tokenization import Encoder
 from yoyak.training import seq2seq
+from yoyak.training.params import TrainingJob
 from yoyak.training.rows import IGNORED, Rows, seq2seq_rows
-from yoyak.training.settings import TrainingJob
 
 STEPS, SKIPPED = 150, 30
 ROWS = 8
@@ -59,7 +60,7 @@ def main() -> None:
 def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
     """Real tokens a second, and peak memory."""
     torch.manual_seed(0)
-    tokenizer = _tokenizer(kobart, kobart)
+    tokenizer = read_tokenizer(kobart, kobart)
     loaded = Loaded(
         AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(kobart), dtype=torch.float32),
         tokenizer,

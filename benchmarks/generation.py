@@ -19,10 +19,12 @@ import torch
 from training import CAP_GIB, four_bits, random_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from yoyak import decoding, search
-from yoyak.decoding import Request, Said
-from yoyak.dialogues import read_dialogues
-from yoyak.scripts import ScriptGuard
+from yoyak.data.dialogues import read_dialogues
+from yoyak.inference import decoding, sampling
+from yoyak.inference.decoding import Request
+from yoyak.inference.params import GenerationParams
+from yoyak.inference.sampling import Said
+from yoyak.inference.script_guard import ScriptGuard
 
 END = 128009
 OLD_ROWS, OLD_BATCH, OLD_BEAMS = 24, 4, 4
@@ -125,7 +127,7 @@ def merged(base: Path) -> Any:
 
 def decode_all(model: Any, guard: ScriptGuard | None, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
     """Seconds, the longest prompts first."""
-    params = search.GenerationParams(max_new_tokens=512, temperature=0.7, top_p=0.9, **options)
+    params = GenerationParams(max_new_tokens=512, temperature=0.7, top_p=0.9, **options)
     texts = [row.dialogue for row in read_dialogues(Path("data/sample/train.csv"), with_summary=True)]
     prompts, wanted = prompts_of(lengths)
     rows = sorted(range(len(prompts)), key=lambda row: len(prompts[row]), reverse=True)
@@ -143,7 +145,7 @@ def decode_all(model: Any, guard: ScriptGuard | None, lengths: list[tuple[int, i
 def request_for(params: Any, model: Any, guard: ScriptGuard | None, texts: list[str], wanted: list[int]) -> Request:
     """As the stage `infer` asks, but with the end token where the real summary ends and nowhere else."""
     forbidden = (lambda rows: guard.forbidden([texts[row] for row in rows])) if guard else None
-    chooser = search.Chooser(params, [END], model.device, range(len(texts)), forbidden)
+    chooser = sampling.Chooser(params, [END], model.device, range(len(texts)), forbidden)
 
     def choose(logits: torch.Tensor, said: Said) -> torch.Tensor:
         logits[..., END] = -torch.inf

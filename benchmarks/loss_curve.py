@@ -20,15 +20,16 @@ from torch.nn.functional import cross_entropy
 from training import four_bits, padded
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
-from yoyak import gpu, weights
-from yoyak.dialogues import read_dialogues
-from yoyak.models import load_for_training
-from yoyak.parameters import read_yaml
-from yoyak.prompts import PromptParams, build
-from yoyak.spec import LoraParams, QuantizationParams
+from yoyak.core import gpu
+from yoyak.core.params import read_yaml
+from yoyak.data.dialogues import read_dialogues
+from yoyak.data.prompts import PromptParams, build
+from yoyak.modeling import weights
+from yoyak.modeling.spec import LoraParams, QuantizationParams
 from yoyak.training import qlora
+from yoyak.training.base_model import load_for_training
+from yoyak.training.params import TrainingJob
 from yoyak.training.rows import causal_rows
-from yoyak.training.settings import TrainingJob
 
 ROWS_A_STEP = 64
 MICRO_BATCH = 8

@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from yoyak import machine
+from yoyak.core import environment, repository
 
 
 def require_clean_tree() -> None:
@@ -35,14 +35,14 @@ def row(
     ratio = baseline / ours if unit.startswith("seconds") else ours / baseline
     return {
         "name": name,
-        "device": machine.describe()["device"],
+        "device": environment.describe()["device"],
         "unit": unit,
         "ours": float(f"{ours:.4g}"),
         "baseline": float(f"{baseline:.4g}"),
         "baseline_name": baseline_name,
         "ratio": round(ratio, 2),
         "peak_gib": round(peak_gib, 2),
-        "commit": machine.commit(),
+        "commit": repository.commit(),
         "command": command,
     }
 

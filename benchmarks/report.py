@@ -17,7 +17,7 @@ import pandas as pd
 import recording
 from playwright.sync_api import sync_playwright
 
-from yoyak import gpu
+from yoyak.core import gpu
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from written_run import large_run

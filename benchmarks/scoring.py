@@ -24,8 +24,10 @@ import recording
 from konlpy_mecab import konlpy_mecab
 from rouge import Rouge
 
-from yoyak import gpu, rouge, significance
-from yoyak.morphemes import morphemes
+from yoyak.core import gpu, records
+from yoyak.evaluation import significance
+from yoyak.metrics import rouge
+from yoyak.metrics.morphemes import morphemes
 
 PAIRS = 12_457
 MODELS = 8
@@ -145,7 +147,7 @@ def count_ours(path: str) -> dict[str, Any]:
     return _timed(work)
 
 
-def _values() -> significance.Floats:
+def _values() -> records.Floats:
     return np.random.default_rng(1).normal(40, 10, (PAIRS, MODELS))
 
 

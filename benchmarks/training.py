@@ -32,7 +32,8 @@ import recording
 import torch
 from transformers import TrainerCallback
 
-from yoyak import machine
+from yoyak.core import repository
+from yoyak.core.environment import describe
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama_3b": {
@@ -74,7 +75,7 @@ def main() -> None:
         site = os.environ.get("UNSLOTH") if which == "unsloth" else None
         environment = {**os.environ, **({"PYTHONPATH": f"{site}:benchmarks:src"} if site else {})}
         arguments = json.dumps({"side": which, "shape": f"llama_{what}", **options})
-        key = repr((arguments, Path(lengths).read_bytes(), machine.describe(), machine.commit()))
+        key = repr((arguments, Path(lengths).read_bytes(), describe(), repository.commit()))
         kept = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         if not kept.exists():
             measured = recording.in_a_process(__file__, lengths, folder, what, arguments, environment=environment)
@@ -141,7 +142,7 @@ def random_weights(shape: str, folder: Path) -> Path:
     """A folder with a model of that shape, and a tokenizer, which nothing here asks for a token."""
     from transformers import AutoModelForCausalLM, LlamaConfig
 
-    from yoyak.models import _learned_tokenizer
+    from yoyak.training.from_scratch import _learned_tokenizer
 
     path = folder / shape
     if not (path / "model.safetensors.index.json").exists() and not (path / "model.safetensors").exists():
@@ -337,13 +338,13 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     """The trainer of the stage `train`, as it comes."""
     from transformers import AutoTokenizer
 
-    from yoyak.models import Loaded, _quantised
-    from yoyak.parameters import read_yaml
-    from yoyak.precision import choose
-    from yoyak.spec import LoraParams, ModelSpec, QuantizationParams
+    from yoyak.core.params import read_yaml
+    from yoyak.modeling.loading import Loaded, quantised
+    from yoyak.modeling.precision import choose
+    from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
     from yoyak.training import qlora
+    from yoyak.training.params import TrainingJob
     from yoyak.training.rows import Rows
-    from yoyak.training.settings import TrainingJob
 
     size, steps, warm = options.get("rows", 64), 12 if options.get("rows", 64) > 8 else 60, 4
     if options.get("cap"):
@@ -364,7 +365,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
         }
     )
     # Not through `load_for_training`, which would compare the weights with their pin, byte by byte.
-    model, tokenizer = _quantised(choose("bf16"), quantization, base), AutoTokenizer.from_pretrained(base)
+    model, tokenizer = quantised(choose("bf16"), quantization, base), AutoTokenizer.from_pretrained(base)
     # A run this short would not be compiled.
     qlora.COMPILED_FROM = 0 if options.get("compiled", True) else 10**12
     with tempfile.TemporaryDirectory() as scratch:

@@ -5,7 +5,7 @@ from leaderboard import gains
 from markdown import interval, mean, paragraph, signed, table
 from result import Result, ran_on
 
-from yoyak.significance import Floats
+from yoyak.core.records import Floats
 
 
 def again(results: list[Result], before: list[Result]) -> str:

@@ -10,12 +10,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from yoyak import ensemble, scoring
-from yoyak.ensemble import ENSEMBLE, Plan
-from yoyak.errors import exits_with_one_line
-from yoyak.parameters import check, read_yaml
-from yoyak.records import Prediction, read_json, read_records, write_json
-from yoyak.scoring import ScoringParams
+from yoyak.core.errors import exits_with_one_line
+from yoyak.core.params import check, read_yaml
+from yoyak.core.records import Prediction, read_json, read_records, write_json
+from yoyak.ensembling import weighting
+from yoyak.ensembling.weighting import ENSEMBLE, Plan
+from yoyak.evaluation import leaderboard
+from yoyak.evaluation.leaderboard import ScoringParams
 
 MBR = "mbr"
 """All models' candidates, each model counting alike."""
@@ -56,20 +57,20 @@ def _rows(folder: Path, params: dict[str, Any]) -> dict[str, list[float]]:
     """Mean ROUGE of each dev row in percent, in the order of dev: of each model, of MBR, and of the ensemble."""
     models = [*params["run"]["models"], *params["run"]["averaged"]]
     judging = check(ScoringParams, params["scoring"], f"{folder}/params.yaml: scoring")
-    references = read_records(folder / "data/references/dev.jsonl", scoring.Reference)
+    references = read_records(folder / "data/references/dev.jsonl", leaderboard.Reference)
     fnames = [row.fname for row in references]
     said = {name: read_records(folder / f"predictions/{name}/dev.jsonl", Prediction) for name in models}
     alike = Plan(strategy="mbr", weights={name: 1 / len(models) for name in models})
     combined = {
-        MBR: ensemble.combine(said, alike),
+        MBR: weighting.combine(said, alike),
         ENSEMBLE: read_records(folder / "ensemble/dev.jsonl", Prediction),
     }
     scores = {
-        name: scoring.score(
-            scoring.align(rows, fnames, name), [row.summaries for row in references], judging.metric
+        name: leaderboard.score(
+            leaderboard.align(rows, fnames, name), [row.summaries for row in references], judging.metric
         ).mean(axis=1)
         for name, rows in combined.items()
-    } | ensemble.dev_scores(folder / "scores/rows.csv", models, fnames)
+    } | weighting.dev_scores(folder / "scores/rows.csv", models, fnames)
     return {name: [round(float(value), 3) for value in values] for name, values in scores.items()}
 
 

@@ -3,8 +3,8 @@
 import numpy as np
 from result import Result
 
-from yoyak import significance
-from yoyak.significance import Floats
+from yoyak.core.records import Floats
+from yoyak.evaluation import significance
 
 SAMPLES, SEED = 10_000, 0
 """Of the bootstrap."""

@@ -17,8 +17,8 @@ from leaderboard import draw, final
 from result import read_results
 from sizes import true_size
 
-from yoyak.errors import UserError, exits_with_one_line
-from yoyak.files import write_whole
+from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.core.files import write_whole
 
 RESULTS = ROOT / "experiments/results"
 DOCUMENT = ROOT / "docs/results.md"

@@ -18,11 +18,11 @@ import copies
 import plan
 from ruamel.yaml import YAML
 
-from yoyak.dialogues import SUMMARY_COLUMN
-from yoyak.errors import UserError, exits_with_one_line
-from yoyak.machine import cache_folder
-from yoyak.records import read_json
-from yoyak.tables import read_table
+from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.core.records import read_json
+from yoyak.core.repository import cache_folder
+from yoyak.data.dialogues import SUMMARY_COLUMN
+from yoyak.data.tables import read_table
 
 LIST = copies.ROOT / "experiments/final.yaml"
 ENSEMBLE = "ensemble"

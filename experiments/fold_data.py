@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from yoyak.dialogues import turns
-from yoyak.errors import UserError, exits_with_one_line
-from yoyak.folds import Fold
-from yoyak.records import Prompt
-from yoyak.tables import read_table
+from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.core.folds import Fold
+from yoyak.core.records import Prompt
+from yoyak.data.dialogues import turns
+from yoyak.data.tables import read_table
 
 COLUMNS = ("fname", "dialogue", "summary")
 TEST_ROWS = 4

@@ -6,9 +6,9 @@ from compared import p_values, paired_interval, same_runs
 from markdown import interval, mean, paragraph, signed, table
 from result import Result, counted, entry_of, ran_on, rows_of
 
-from yoyak.errors import UserError
-from yoyak.scoring import NOISE
-from yoyak.significance import Floats
+from yoyak.core.errors import UserError
+from yoyak.core.records import Floats
+from yoyak.evaluation.leaderboard import NOISE
 
 BASE = "base"
 """The ablation that others are compared with."""

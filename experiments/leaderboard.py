@@ -10,9 +10,9 @@ from compared import paired_interval
 from markdown import interval, mean, paragraph, signed, table
 from result import Result, counted, entry_of, ran_on, rows_of
 
-from yoyak.parameters import read_yaml
-from yoyak.plots import draw_leaderboard
-from yoyak.scoring import NOISE
+from yoyak.core.params import read_yaml
+from yoyak.evaluation.leaderboard import NOISE
+from yoyak.evaluation.plots import draw_leaderboard
 
 ANCHORS = Path(__file__).parent / "anchors.yaml"
 SCORES = ["R-1", "R-2", "R-L", "mean", "sum"]

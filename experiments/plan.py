@@ -9,9 +9,10 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
-from yoyak.errors import UserError
-from yoyak.parameters import Section, check, read_yaml
-from yoyak.preflight import Params, resolve, resolve_average
+from yoyak.core.errors import UserError
+from yoyak.core.params import Section, check, read_yaml
+from yoyak.preflight.params import Params
+from yoyak.preflight.resolve import resolve, resolve_average
 
 NAME = re.compile(r"[\w-]+")
 """Of an experiment, or of a folder of data."""

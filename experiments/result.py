@@ -10,11 +10,10 @@ import numpy as np
 from collect import MBR
 from copies import ROOT
 
-from yoyak.errors import UserError
-from yoyak.parameters import read_yaml
-from yoyak.records import read_json
-from yoyak.scoring import what_was_counted
-from yoyak.significance import Floats
+from yoyak.core.errors import UserError
+from yoyak.core.params import read_yaml
+from yoyak.core.records import Floats, read_json
+from yoyak.evaluation.leaderboard import what_was_counted
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,13 @@ import plan
 from dvc.exceptions import InvalidArgumentError
 from plan import Run
 
-from yoyak import machine, weights
-from yoyak.errors import UserError, exits_with_one_line
-from yoyak.preflight import Params, read_params
-from yoyak.records import read_json
-from yoyak.submission import sha256
+from yoyak.core import repository
+from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.core.files import sha256
+from yoyak.core.records import read_json
+from yoyak.modeling import weights
+from yoyak.preflight.check import read_params
+from yoyak.preflight.params import Params
 
 SAID_LINES = 12
 """Of a failed experiment's log."""
@@ -229,7 +231,7 @@ def _run(asked: argparse.Namespace, run: Run, told: dict[str, Any], gpu: str, at
         "seed": run.seed,
         **told,
         "minutes": round(minutes, 2),
-        "commit": asked.commit or machine.commit(),
+        "commit": asked.commit or repository.commit(),
     }
     if ended_well and copies.python(["experiments/collect.py", str(folder), str(result), json.dumps(about)], log, own):
         print(f"{run.name}: {_told(read_json(result))}, {minutes:.1f} minutes", flush=True)

@@ -20,10 +20,10 @@ import torch
 import trl
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from yoyak.errors import exits_with_one_line
-from yoyak.machine import device
-from yoyak.parameters import write_yaml
-from yoyak.tables import read_table
+from yoyak.core.environment import device
+from yoyak.core.errors import exits_with_one_line
+from yoyak.core.params import write_yaml
+from yoyak.data.tables import read_table
 
 LLAMA = {
     "model_type": "llama",

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from yoyak.errors import exits_with_one_line
-from yoyak.preflight import prepare, read_params
+from yoyak.core.errors import exits_with_one_line
+from yoyak.preflight.check import read_params
+from yoyak.preflight.prepare import prepare
 
 
 @exits_with_one_line

@@ -3,33 +3,22 @@
 import sys
 from pathlib import Path
 
-from yoyak.errors import exits_with_one_line
-from yoyak.machine import LimitsParams
-from yoyak.parameters import check, read_yaml
-from yoyak.records import write_json
+from yoyak.core.errors import exits_with_one_line
+from yoyak.core.limits import LimitsParams
+from yoyak.core.params import check, read_yaml
+from yoyak.core.records import write_json
+from yoyak.training.params import TrackingParams, read_job
 from yoyak.training.run import Training, train
-from yoyak.training.settings import TrackingParams, TrainingJob
 
 
 @exits_with_one_line
 def main() -> None:
-    name = sys.argv[1]
-    resolved = Path(f"data/resolved/{name}/training.yaml")
-    params = read_yaml(Path("params.yaml"))
-    metrics = train(
-        Training(
-            name,
-            check(TrainingJob, read_yaml(resolved), f"{resolved}:"),
-            train=Path("data/prompts/train.jsonl"),
-            dev=Path("data/prompts/dev.jsonl"),
-            model=Path(f"models/{name}"),
-            curves=Path(f"plots/training/{name}"),
-            # Of the machine and its user, not of the model: no model is trained anew when they change.
-            limits=check(LimitsParams, params["limits"], "params.yaml: limits"),
-            tracking=check(TrackingParams, params["tracking"], "params.yaml: tracking"),
-        )
-    )
-    write_json(Path(f"metrics/train/{name}.json"), metrics)
+    name, params = sys.argv[1], read_yaml(Path("params.yaml"))
+    job = read_job(Path(f"data/resolved/{name}/training.yaml"))
+    # Of the machine and its user, not of the model: no model is trained anew when they change.
+    limits = check(LimitsParams, params["limits"], "params.yaml: limits")
+    tracking = check(TrackingParams, params["tracking"], "params.yaml: tracking")
+    write_json(Path(f"metrics/train/{name}.json"), train(Training(name, job, limits, tracking)))
 
 
 if __name__ == "__main__":

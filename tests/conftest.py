@@ -12,7 +12,7 @@ from hypothesis import settings
 from project import Project, new_project
 from twins import llama32, save_twin
 
-from yoyak import precision
+from yoyak.modeling import precision
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parent.parent
 
 def imported_files(script: Path) -> set[str]:
     """The files of the library that `script` imports, directly or through others, imports inside functions included."""
-    graph = grimp.build_graph("yoyak", exclude_type_checking_imports=True, cache_dir=None)
+    graph = grimp.build_graph("yoyak", cache_dir=None)
     direct = {name for node in ast.walk(ast.parse(script.read_text())) for name in _modules(node, graph)}
     reached = direct.union(*(graph.find_upstream_modules(module) for module in direct))
     # Importing yoyak.training.run runs yoyak/training/__init__.py and yoyak/__init__.py too.

@@ -10,13 +10,14 @@ from project import Project
 from trainers import PROMPTS
 from twins import Family, bart, gemma3, llama32, qwen3, save_twin, t5
 
-from yoyak import generation, hf_decoding, weights
-from yoyak.averaging import mean_logits
-from yoyak.errors import UserError
-from yoyak.jobs import GenerationJob
-from yoyak.models import Averaged, Loaded, load_for_inference, together, vocabulary_of
-from yoyak.records import Prediction, Prompt, read_json, read_records
-from yoyak.search import GenerationParams
+from yoyak.core.errors import UserError
+from yoyak.core.records import Prediction, Prompt, read_json, read_records
+from yoyak.inference import generate, hf_decoding
+from yoyak.inference.averaging import Averaged, mean_logits, together
+from yoyak.inference.loading import load_for_inference
+from yoyak.inference.params import GenerationJob, GenerationParams
+from yoyak.modeling import weights
+from yoyak.modeling.loading import Loaded, vocabulary_of
 
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"candidates": 1},
@@ -90,7 +91,7 @@ def test_with_itself_it_says_what_it_says_alone(
     one = two.members[0]
     job = job_of(folder / "one", family, params_of(search))
     said = [
-        generation.generate(loaded, PROMPTS, job, "twin", tmp_path / str(number)).predictions
+        generate.generate(loaded, PROMPTS, job, "twin", tmp_path / str(number)).predictions
         for number, loaded in enumerate((one, Averaged((one, one))))
     ]
     assert len({row.text for row in said[0]}) > 3
@@ -185,7 +186,7 @@ def test_members_of_different_width(tmp_path: Path, search: str) -> None:
     widths = [vocabulary_of(member.model) for member in average.members]
     assert widths[1] == widths[0] + 8
     job = job_of(tmp_path / "one", qwen3, params_of(search))
-    rows = generation.generate(average, PROMPTS[:3], job, "twin", tmp_path / "kept").predictions
+    rows = generate.generate(average, PROMPTS[:3], job, "twin", tmp_path / "kept").predictions
     assert all(row.text for row in rows)
 
 

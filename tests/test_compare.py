@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from project import ROOT, Project
 
-from yoyak import scoring
-from yoyak.rouge import COMPETITION
+from yoyak.evaluation import leaderboard
+from yoyak.metrics.rouge import COMPETITION
 
 MODELS = ("alpha", "beta")
 REFERENCES = [
@@ -141,7 +141,7 @@ def test_the_ensemble_is_compared_like_a_model(project: Project) -> None:
     project.commit()
     write_ensemble(project, REFERENCES)
     said = compare(project, "HEAD")
-    (far,) = scoring.score([FAR], [REFERENCES[:1]], COMPETITION).mean(axis=1)
+    (far,) = leaderboard.score([FAR], [REFERENCES[:1]], COMPETITION).mean(axis=1)
     assert 0 < far < 50
     before, gain = (500 + far) / 6, (100 - far) / 6
     assert re.search(rf"ensemble +{before:.2f} +100\.00 +\+{gain:.2f} .* 1 +0 +5\b", said)

@@ -8,9 +8,10 @@ import torch
 from transformers import AutoModelForCausalLM, GenerationConfig
 from twins import Family, gemma3, llama3, llama32, qwen3, qwen25, save_twin
 
-from yoyak import decoding
-from yoyak.decoding import Answers, Choose, Request, Said
-from yoyak.hf_decoding import log_probabilities
+from yoyak.inference import decoding
+from yoyak.inference.decoding import Answers, Choose, Request
+from yoyak.inference.hf_decoding import log_probabilities
+from yoyak.inference.sampling import Said
 
 PROMPTS = [list(range(5, 5 + length)) for length in (90, 7, 30, 75, 1, 30)]
 MOST = 70

@@ -5,7 +5,7 @@ import csv
 import pytest
 from project import ROOT
 
-from yoyak.diagnostics import copied_share, diagnose
+from yoyak.evaluation.faults import copied_share, diagnose
 
 DIALOGUE = """#Person1#: 내일 아침 아홉 시에 강남역 앞에서 만나기로 한 것 잊지 않았지?
 #Person2#: 물론이지. Jimmy도 온대. 전화는 #PhoneNumber#로 해.

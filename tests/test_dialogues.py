@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoyak.dialogues import quality_report, speakers, turns
-from yoyak.records import Dialogue
+from yoyak.core.records import Dialogue
+from yoyak.core.text import speakers
+from yoyak.data.dialogues import quality_report, turns
 
 TAG = re.compile(r"#Person\d+#:")
 

@@ -12,8 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yoyak import mbr, rouge
-from yoyak.ensemble import (
+from yoyak.core.errors import UserError
+from yoyak.core.params import read_yaml, write_yaml
+from yoyak.core.records import Candidate, Prediction, Prompt, Reference, read_json, read_records, write_records
+from yoyak.ensembling import mbr
+from yoyak.ensembling.weighting import (
     EnsembleParams,
     Plan,
     _sharpened,
@@ -24,9 +27,7 @@ from yoyak.ensemble import (
     read_plan,
     study,
 )
-from yoyak.errors import UserError
-from yoyak.parameters import read_yaml, write_yaml
-from yoyak.records import Candidate, Prediction, Prompt, Reference, read_json, read_records, write_records
+from yoyak.metrics import rouge
 
 DEFAULTS = Path(__file__).parent.parent / "params.yaml"
 STAGE = Path(__file__).parent.parent / "stages/ensemble.py"

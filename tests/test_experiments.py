@@ -16,9 +16,9 @@ from project import ROOT
 from ruamel.yaml import YAML
 from twins import qwen25, save_twin
 
-from yoyak.dialogues import turns
-from yoyak.errors import UserError
-from yoyak.preflight import read_params
+from yoyak.core.errors import UserError
+from yoyak.data.dialogues import turns
+from yoyak.preflight.check import read_params
 
 # First: MkDocs brings a package `markdown`, too.
 sys.path.insert(0, str(ROOT / "experiments"))

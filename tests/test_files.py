@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from yoyak.errors import UserError
-from yoyak.files import write_whole
+from yoyak.core.errors import UserError
+from yoyak.core.files import write_whole
 
 
 def test_what_was_there_is_replaced(tmp_path: Path) -> None:

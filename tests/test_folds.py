@@ -11,13 +11,15 @@ from project import ROOT, Project
 from typer.testing import CliRunner
 
 from yoyak import cli
-from yoyak.ensemble import Dev, EnsembleParams, out_of_fold, plan_by_folds
-from yoyak.errors import UserError
-from yoyak.folds import Fold, add_entries, held_out, seen
-from yoyak.mbr import Pool
-from yoyak.parameters import read_yaml
-from yoyak.preflight import read_params, resolve
-from yoyak.records import Candidate, Prediction, Prompt, read_json, read_records
+from yoyak.core.errors import UserError
+from yoyak.core.folds import Fold, held_out, seen
+from yoyak.core.params import read_yaml
+from yoyak.core.records import Candidate, Prediction, Prompt, read_json, read_records
+from yoyak.ensembling.mbr import Pool
+from yoyak.ensembling.weighting import Dev, EnsembleParams, out_of_fold, plan_by_folds
+from yoyak.preflight.add_folds import add_entries
+from yoyak.preflight.check import read_params
+from yoyak.preflight.resolve import resolve
 
 
 def prompt(fname: str, *turns: str) -> Prompt:

@@ -10,14 +10,14 @@ from trainers import DEFAULTS, PROMPTS, gradients
 from transformers import set_seed
 from twins import Family, bart, save_twin, t5
 
-from yoyak import weights
-from yoyak.errors import UserError
-from yoyak.models import load_for_training
-from yoyak.parameters import read_yaml
-from yoyak.spec import ModelSpec
+from yoyak.core.errors import UserError
+from yoyak.core.params import read_yaml
+from yoyak.modeling import weights
+from yoyak.modeling.spec import ModelSpec
 from yoyak.training import seq2seq
+from yoyak.training.base_model import load_for_training
+from yoyak.training.params import TrainingJob
 from yoyak.training.rows import Rows, seq2seq_rows
-from yoyak.training.settings import TrainingJob
 
 
 @pytest.fixture(params=[bart, t5], scope="module")

@@ -24,11 +24,13 @@ from transformers import (
 )
 from twins import bart, llama32, save_twin
 
-from yoyak import decoding, generation, hf_decoding, weights
-from yoyak.jobs import GenerationJob
-from yoyak.models import Loaded, load_for_inference
-from yoyak.records import Prediction, read_json, read_records
-from yoyak.search import GenerationParams, drawn, likeliest, penalised
+from yoyak.core.records import Prediction, read_json, read_records
+from yoyak.inference import decoding, generate, hf_decoding
+from yoyak.inference.loading import load_for_inference
+from yoyak.inference.params import GenerationJob, GenerationParams
+from yoyak.inference.sampling import drawn, likeliest, penalised
+from yoyak.modeling import weights
+from yoyak.modeling.loading import Loaded
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +65,7 @@ def test_the_same_parameters_give_the_same_candidates(folder: Path, tmp_path: Pa
     runs = []
     for number, changes in enumerate(({}, {}, {"seed": 1})):
         job = job_of(folder, **changes)
-        runs.append(generation.generate(load(job), PROMPTS, job, "twin", tmp_path / str(number)).predictions)
+        runs.append(generate.generate(load(job), PROMPTS, job, "twin", tmp_path / str(number)).predictions)
     assert runs[0] == runs[1]
     assert texts(runs[0]) != texts(runs[2])
     for prediction in runs[0]:
@@ -77,9 +79,9 @@ def test_other_models_go_through_transformers_to_the_same_greedy_summaries(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
     job = job_of(folder, search=search, candidates=1 if search == "greedy" else 3)
-    ours = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "ours").predictions
-    monkeypatch.setattr(generation, "has_plain_attention", lambda model: False)
-    theirs = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "theirs").predictions
+    ours = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "ours").predictions
+    monkeypatch.setattr(generate, "has_plain_attention", lambda model: False)
+    theirs = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "theirs").predictions
     if search == "greedy":
         assert texts(ours) == texts(theirs)
         for one, other in zip(ours, theirs, strict=True):
@@ -168,7 +170,7 @@ def test_a_step_can_be_recorded(
             return step(recorded)
 
     monkeypatch.setattr(decoding.Recorded, "__call__", checked)
-    generation.generate(load(job), PROMPTS[:3], job, "twin", tmp_path)
+    generate.generate(load(job), PROMPTS[:3], job, "twin", tmp_path)
     assert len(steps) > 4
 
 
@@ -197,15 +199,15 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(seed: int) -> None:
 
 def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: Path, tmp_path: Path) -> None:
     job = job_of(folder)
-    whole = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole")
+    whole = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole")
     *lines, cut = (tmp_path / "whole/first.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(PROMPTS) - 1
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed/first.jsonl").write_text("".join(lines[:5]) + cut[: len(cut) // 2])
-    resumed = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
+    resumed = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
     assert (whole.done_before, resumed.done_before) == (0, 5)
     assert_same(resumed.predictions, whole.predictions)
-    again = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
+    again = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
     assert again.done_before == len(PROMPTS)
     assert again.predictions == resumed.predictions
 
@@ -215,7 +217,7 @@ def test_how_many_stand_together_changes_no_text(folder: Path, tmp_path: Path) -
     runs = []
     for together in (1, 5, 100):
         job = job_of(folder, batch_size=together)
-        runs.append(texts(generation.generate(load(job), PROMPTS, job, "twin", tmp_path / str(together)).predictions))
+        runs.append(texts(generate.generate(load(job), PROMPTS, job, "twin", tmp_path / str(together)).predictions))
     assert runs[0] == runs[1] == runs[2]
 
 
@@ -224,8 +226,8 @@ def test_half_as_many_where_memory_runs_out(
 ) -> None:
     """As if a GPU's were full once the third dialogue is done."""
     job = job_of(folder)
-    expected = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole").predictions
-    decode, sizes = generation.decoding.decode, []
+    expected = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole").predictions
+    decode, sizes = generate.decoding.decode, []
 
     def scarce(model: Any, prompts: Any, together: int, request: Any) -> Any:
         sizes.append(together)
@@ -234,8 +236,8 @@ def test_half_as_many_where_memory_runs_out(
                 raise torch.cuda.OutOfMemoryError("out of memory")
             yield answers
 
-    monkeypatch.setattr(generation.decoding, "decode", scarce)
-    found = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "scarce").predictions
+    monkeypatch.setattr(generate.decoding, "decode", scarce)
+    found = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "scarce").predictions
     assert sizes == [5, 2, *sizes[2:]]
     assert_same(found, expected)
     assert "2 dialogues together from here" in capsys.readouterr().out
@@ -268,12 +270,12 @@ def test_a_killed_inference_goes_on(project: Project) -> None:
 
 def test_more_likely_tokens_than_the_vocabulary_has_are_all(folder: Path, tmp_path: Path) -> None:
     job = job_of(folder, top_k=1_000_000)
-    assert generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept").predictions
+    assert generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept").predictions
 
 
 def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
     job = job_of(save_twin(bart, tmp_path / "twin"), method="full")
-    runs = [generation.generate(load(job), PROMPTS, job, "twin", tmp_path / name).predictions for name in "ab"]
+    runs = [generate.generate(load(job), PROMPTS, job, "twin", tmp_path / name).predictions for name in "ab"]
     assert runs[0] == runs[1]
     assert [len(row.candidates) for row in runs[0]] == [3] * len(PROMPTS)
 
@@ -316,7 +318,7 @@ def test_each_group_of_beams_is_a_beam_search(folder: Path, tmp_path: Path) -> N
     """With next to no penalty."""
     diverse = {"num_beams": 4, "num_beam_groups": 2, "candidates": 4, "diversity_penalty": 1e-9}
     runs = [
-        generation.generate(load(job), PROMPTS, job, "twin", tmp_path / job.generation.search).predictions
+        generate.generate(load(job), PROMPTS, job, "twin", tmp_path / job.generation.search).predictions
         for job in (
             job_of(folder, search="diverse_beam", **diverse),
             job_of(folder, search="beam", num_beams=2, candidates=2),
@@ -330,7 +332,7 @@ def test_as_many_diverse_candidates_as_are_asked_for(folder: Path, tmp_path: Pat
     """The best of each group before the second of any."""
     params = {"search": "diverse_beam", "num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 5.0}
     job = job_of(folder, candidates=3, **params)
-    for row in generation.generate(load(job), PROMPTS, job, "twin", tmp_path).predictions:
+    for row in generate.generate(load(job), PROMPTS, job, "twin", tmp_path).predictions:
         assert len({candidate.text for candidate in row.candidates}) == 3
 
 
@@ -343,7 +345,7 @@ def test_a_summary_with_a_fault_is_searched_for_again(folder: Path, tmp_path: Pa
     # Its favourite token again and again; of the others the end comes next.
     liked[other], liked[end] = 1000.0, 990.0
     loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * 0 + liked)
-    generated = generation.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
+    generated = generate.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
     assert generated.generated_again == len(PROMPTS)
     assert not generated.faults
     for row in generated.predictions:
@@ -358,8 +360,8 @@ def test_one_sound_candidate_is_enough(folder: Path, tmp_path: Path) -> None:
     liked = torch.zeros(loaded.model.config.vocab_size)
     liked[loaded.encoder.end_id] = 7.0
     loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * 0 + liked)
-    generated = generation.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
-    sound = [[not generation.faults_of(one, "") for one in row.candidates] for row in generated.predictions]
+    generated = generate.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
+    sound = [[not generate.faults_of(one, "") for one in row.candidates] for row in generated.predictions]
     assert any(True in row and False in row for row in sound)
     assert all(row == sorted(row, reverse=True) for row in sound)
     assert generated.generated_again < len(PROMPTS)
@@ -367,16 +369,16 @@ def test_one_sound_candidate_is_enough(folder: Path, tmp_path: Path) -> None:
 
 def test_a_second_search_is_never_freer_than_the_first(folder: Path) -> None:
     strict = job_of(folder, max_new_tokens=32, min_new_tokens=20, repetition_penalty=1.5, script_guard=False).generation
-    assert generation._less_freely(strict) == strict
+    assert generate._less_freely(strict) == strict
     short = job_of(folder, max_new_tokens=3).generation
-    again = generation._less_freely(short)
-    assert (again.min_new_tokens, again.repetition_penalty) == (3, generation.REPETITION_PENALTY)
+    again = generate._less_freely(short)
+    assert (again.min_new_tokens, again.repetition_penalty) == (3, generate.REPETITION_PENALTY)
     assert GenerationParams.model_validate(again.model_dump()) == again
 
 
 def test_a_fault_that_stays_is_told(folder: Path, tmp_path: Path) -> None:
     job = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
-    generated = generation.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept")
+    generated = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept")
     assert generated.faults["unfinished"] == generated.generated_again == len(PROMPTS)
     assert all(row.faults and "unfinished" in row.faults for row in generated.predictions)
     assert all(row.text == row.candidates[0].text for row in generated.predictions)

@@ -11,14 +11,18 @@ from trainers import losses, our_gradients, plain_gradients, trainer_of, warmed_
 from transformers import AutoModelForCausalLM
 from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
-from yoyak import decoding, gpu, precision, weights
-from yoyak.attention import bears_flash
-from yoyak.decoding import Answers, Choose, Request, Said
-from yoyak.hf_decoding import log_probabilities
-from yoyak.models import load_for_inference, load_for_training, unpack
-from yoyak.search import Chooser, GenerationParams
-from yoyak.spec import ModelSpec, QuantizationParams
+from yoyak.core import gpu
+from yoyak.inference import decoding
+from yoyak.inference.decoding import Answers, Choose, Request
+from yoyak.inference.hf_decoding import log_probabilities
+from yoyak.inference.loading import load_for_inference
+from yoyak.inference.params import GenerationParams
+from yoyak.inference.sampling import Chooser, Said
+from yoyak.modeling import precision, weights
+from yoyak.modeling.attention import bears_flash
+from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import attention, qlora
+from yoyak.training.base_model import load_for_training, unpack
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 

@@ -15,8 +15,8 @@ from project import Project
 from safetensors.torch import load_file
 from twins import save_twin
 
-from yoyak.parameters import read_yaml
-from yoyak.records import read_json
+from yoyak.core.params import read_yaml
+from yoyak.core.records import read_json
 
 TOO_LARGE = 10**13
 """Bytes that no disk of a test has; the file that says so is sparse."""

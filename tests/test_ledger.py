@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 from project import new_project
 
-from yoyak import cli, ledger, plots
-from yoyak.errors import UserError
-from yoyak.ledger import Sent, correlation
+from yoyak import cli
+from yoyak.core.errors import UserError
+from yoyak.submission import history, plots
+from yoyak.submission.history import Sent, correlation
 
 FILE = "submission/submission.csv"
 
@@ -30,7 +31,7 @@ def make(dev: float, experiment: str | None = None, text: str = "비가 온다."
     Path("submission").mkdir(exist_ok=True)
     Path(FILE).write_text(f",fname,summary\n0,test_0,{text} {dev}\n", encoding="utf-8")
     made_by = {"commit": "c" * 40, "experiment": experiment, "dev": {"rouge_mean": dev}}
-    content = {"sha256": ledger.sha256(Path(FILE)), "made_by": made_by}
+    content = {"sha256": history.sha256(Path(FILE)), "made_by": made_by}
     Path("submission/checklist.json").write_text(json.dumps(content))
 
 
@@ -47,7 +48,7 @@ def rows() -> list[dict[str, str]]:
 
 
 def add(**given: Any) -> Sent:
-    return ledger.add(Path(), Path(FILE), **({"public": None, "private": None, "note": None} | given))
+    return history.add(Path(), Path(FILE), **({"public": None, "private": None, "note": None} | given))
 
 
 def test_a_row_says_what_made_the_submission(workplace: Path) -> None:
@@ -55,7 +56,7 @@ def test_a_row_says_what_made_the_submission(workplace: Path) -> None:
     add(public=47.1, note='first,\n "try"')
     (row,) = rows()
     assert list(row) == ["time", "sha256", "commit", "experiment", "dev", "public", "private", "note"]
-    assert row["sha256"] == ledger.sha256(Path(FILE))
+    assert row["sha256"] == history.sha256(Path(FILE))
     assert row["commit"] == "c" * 40
     assert (row["experiment"], row["dev"], row["public"], row["private"]) == ("lucky-day", "41.25", "47.1", "")
     assert row["note"] == 'first, "try"'
@@ -80,7 +81,7 @@ def test_a_later_score_goes_into_the_same_row(workplace: Path) -> None:
 def test_a_copy_elsewhere_is_the_same_submission(workplace: Path, tmp_path: Path) -> None:
     copy = tmp_path / "sent.csv"
     copy.write_bytes(Path(FILE).read_bytes())
-    assert ledger.add(Path(), copy, 47.1, None, None).dev == 40
+    assert history.add(Path(), copy, 47.1, None, None).dev == 40
     assert add(private=45.0).public == 47.1
 
 
@@ -206,7 +207,7 @@ def test_what_cannot_be_written_leaves_the_ledger_as_it_was(workplace: Path) -> 
 )
 def test_a_spoilt_checklist_is_named(workplace: Path, name: str, content: str, told: str) -> None:
     Path("submission/checklist.json").unlink()
-    Path(f"submission/{name}.json").write_text(content.replace("DIGEST", ledger.sha256(Path(FILE))))
+    Path(f"submission/{name}.json").write_text(content.replace("DIGEST", history.sha256(Path(FILE))))
     with pytest.raises(UserError) as error:
         add(public=47.1)
     assert str(error.value) == f"submission/{name}.json: {told}; run `dvc repro`"

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from mecab import MeCab
 from project import ROOT
 
-from yoyak.errors import UserError
-from yoyak.morphemes import PACKAGES, Packages, Tokenizer, describe, morphemes, require
+from yoyak.core.errors import UserError
+from yoyak.metrics.morphemes import PACKAGES, Packages, Tokenizer, describe, morphemes, require
 
 EXAMPLE = "호킨스 의사는 매년 건강검진을 받는 것을 권장합니다."
 """The organisers' own, with its morphemes: the baseline's page shows them."""
@@ -124,8 +124,8 @@ def test_a_missing_java_is_one_line(tmp_path: Path) -> None:
         "import jpype\n"
         "def none(*_): raise jpype.JVMNotFoundException('none')\n"
         "jpype.getDefaultJVMPath = none\n"
-        "from yoyak.morphemes import require\n"
-        "from yoyak.errors import exits_with_one_line\n"
+        "from yoyak.metrics.morphemes import require\n"
+        "from yoyak.core.errors import exits_with_one_line\n"
         "exits_with_one_line(lambda: require('okt'))()\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -12,7 +12,7 @@ from project import ROOT
 from typer.testing import CliRunner
 
 from yoyak import cli
-from yoyak.errors import UserError
+from yoyak.core.errors import UserError
 
 SAMPLE = ROOT / "data/sample"
 TEST_REFERENCES = SAMPLE / "test_references.csv"
@@ -40,7 +40,7 @@ def test_lead_2_of_the_sample_is_what_the_pipeline_says(tmp_path: Path) -> None:
     """The same figures, to the last digit, as `metrics/scores.json` of the repository has them."""
     dev = pd.read_csv(SAMPLE / "dev.csv")
     committed = json.loads((ROOT / "metrics/scores.json").read_text())
-    from yoyak.dialogues import turns
+    from yoyak.data.dialogues import turns
 
     rows = [{"fname": row.fname, "summary": "\n".join(turns(row.dialogue)[:2])} for row in dev.itertuples()]
     result = as_json(write(tmp_path / "lead.csv", rows), SAMPLE / "dev.csv")

@@ -14,7 +14,9 @@ from dependencies import imported_files
 from project import ROOT, Project
 from ruamel.yaml import YAML
 
-BEFORE_THE_SCORES = {f"{stage}@{model}" for stage in ("train", "infer") for model in ("llama32_3b", "bart_mini")}
+TRAININGS = {f"train@{model}" for model in ("llama32_3b", "bart_mini")}
+INFERENCES = {f"infer@{model}" for model in ("llama32_3b", "bart_mini")}
+BEFORE_THE_SCORES = TRAININGS | INFERENCES
 EXTRACTS = {f"baseline/{name}" for name in ("lead_1", "lead_2", "longest_turn")}
 AFTER_THEM = {"score", "ensemble", "submit"}
 NAMES_AND_SCORES = ("--drop", ".*", "--keep", r"Experiment|lora\.r$|run\.models|ensemble\.(rouge_mean|ci95)")
@@ -281,17 +283,51 @@ def test_a_parameter_reruns_its_own_stages(
 
 def test_editing_the_scorer_retrains_nothing(reproduced: Project, tmp_path: Path) -> None:
     project = reproduced.copy(tmp_path / "project")
-    with (project.root / "src/yoyak/scoring.py").open("a") as file:
+    with (project.root / "src/yoyak/evaluation/leaderboard.py").open("a") as file:
         file.write("\n# edited\n")
-    assert after_preflight(project) == {"score", "ensemble"}
+    assert after_preflight(project) == AFTER_THEM
+
+
+@pytest.fixture(scope="module")
+def edited(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """To edit a file of, and to take the edit back."""
+    return reproduced.copy(tmp_path_factory.mktemp("edited") / "project")
+
+
+@pytest.mark.parametrize(
+    ("file", "expected"),
+    [
+        ("inference/loading.py", {"prepare_prompts", *INFERENCES}),
+        ("inference/decoding.py", {"prepare_prompts", *INFERENCES}),
+        ("inference/averaging.py", {"prepare_prompts", *INFERENCES}),
+        ("data/tables.py", {"prepare_prompts", "submit"}),
+        ("data/prompts.py", {"prepare_prompts", "submit"}),
+        ("preflight/add_folds.py", {"prepare_prompts"}),
+        ("evaluation/leaderboard.py", {"prepare_prompts", *AFTER_THEM}),
+        ("ensembling/weighting.py", {"prepare_prompts", "ensemble"}),
+        ("submission/checklist.py", {"prepare_prompts", "submit"}),
+        ("reporting/html.py", set()),
+        ("training/qlora.py", {"prepare_prompts", *TRAININGS}),
+    ],
+)
+def test_an_edit_is_of_the_stages_that_import_its_package(edited: Project, file: str, expected: set[str]) -> None:
+    """`prepare_prompts` sees all parameters, and so their packages. What it writes stays the same."""
+    path = edited.root / "src/yoyak" / file
+    before = path.read_text()
+    path.write_text(f"{before}\n# edited\n")
+    changed = json.loads(edited.run("dvc", "status", "--json").stdout)
+    path.write_text(before)
+    assert set(changed) == expected
 
 
 @pytest.mark.parametrize("stage", list(YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"]))
 def test_a_stage_declares_what_it_imports(stage: str) -> None:
     declared = YAML(typ="safe").load((ROOT / "dvc.yaml").read_text())["stages"][stage]
     (script,) = re.findall(r"stages/\w+\.py", declared["cmd"])
-    code = {path for path in declared["deps"] if path.startswith(("src/", "stages/"))}
-    assert code == {script, *imported_files(ROOT / script)}
+    code = [path.replace("${src}", "src/yoyak") for path in declared["deps"] if path.startswith(("${src}", "stages/"))]
+    imported = {script, *imported_files(ROOT / script)}
+    assert {file for file in imported if not any(Path(file).is_relative_to(path) for path in code)} == set()
+    assert [path for path in code if not any(Path(file).is_relative_to(path) for file in imported)] == []
 
 
 # The untuned model

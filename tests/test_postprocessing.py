@@ -10,17 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from project import ROOT, Project
 
-from yoyak import postprocessing, rouge
-from yoyak.dialogues import TAG
-from yoyak.postprocessing import (
+from yoyak.core.records import Candidate, Prediction, read_json, read_records, write_records
+from yoyak.core.text import TAG
+from yoyak.ensembling import postprocessing
+from yoyak.ensembling.postprocessing import (
     RULES,
     PostprocessingParams,
     drop_repeated_sentences,
     normalise_spaces,
     trim_unfinished_sentence,
 )
-from yoyak.records import Candidate, Prediction, read_json, read_records, write_records
-from yoyak.scoring import ScoringParams, Split
+from yoyak.evaluation.leaderboard import ScoringParams, Split
+from yoyak.metrics import rouge
 
 PIECES = ["#Person1#", "#Person2#", "#은#", "#", " ", "  ", "\n", "은", "에게", "는", "이유", "간다", "간다."]
 PIECES += ["Mr.", "3.", ".", "!", "…", ",", "'", "”", "(", "OK", "\u3000", "\x1c", "Person1#"]

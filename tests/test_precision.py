@@ -10,13 +10,16 @@ from trainers import PROMPTS
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from twins import llama32, save_twin
 
-from yoyak import generation, machine, precision, weights
-from yoyak.errors import UserError
-from yoyak.jobs import GenerationJob
-from yoyak.models import Loaded, load_for_inference
-from yoyak.precision import TORCH_DTYPES
-from yoyak.records import write_json
-from yoyak.spec import DType, ModelSpec, QuantizationParams
+from yoyak.core import environment
+from yoyak.core.errors import UserError
+from yoyak.core.records import write_json
+from yoyak.inference import generate
+from yoyak.inference.loading import load_for_inference
+from yoyak.inference.params import GenerationJob
+from yoyak.modeling import precision, weights
+from yoyak.modeling.loading import Loaded
+from yoyak.modeling.precision import TORCH_DTYPES
+from yoyak.modeling.spec import DType, ModelSpec, QuantizationParams
 
 NF4 = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
 SEARCHES = {
@@ -105,7 +108,7 @@ def test_each_search_runs_in_each(
     twin: Path, adapter: Path, tmp_path: Path, dtype: DType, quantization: QuantizationParams | None, search: str
 ) -> None:
     job = job_of(twin, dtype, quantization, search)
-    found = generation.generate(load(job, adapter), PROMPTS[:3], job, "twin", tmp_path).predictions
+    found = generate.generate(load(job, adapter), PROMPTS[:3], job, "twin", tmp_path).predictions
     for row in found:
         assert len(row.candidates) == job.generation.candidates
         assert all(-30 < candidate.log_probability < 0 for candidate in row.candidates)
@@ -137,23 +140,23 @@ def test_a_cpu_with_bf16_computes_in_it(monkeypatch: pytest.MonkeyPatch) -> None
     assert chosen == {"bf16": "bf16", "fp16": "fp32", "fp32": "fp32"}
 
 
-@pytest.mark.parametrize("feature", machine.BF16_INSTRUCTIONS)
+@pytest.mark.parametrize("feature", environment.BF16_INSTRUCTIONS)
 @pytest.mark.parametrize("reached", [True, False])
 def test_instructions_count_where_onednn_uses_them(
     feature: str, reached: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, feature: True})
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: reached)
-    assert machine.cpu_has_bf16() == reached
+    assert environment.cpu_has_bf16() == reached
     with torch.backends.mkldnn.flags(enabled=False):
-        assert not machine.cpu_has_bf16()
+        assert not environment.cpu_has_bf16()
 
 
 def test_wide_registers_alone_are_no_bf16(monkeypatch: pytest.MonkeyPatch) -> None:
     """oneDNN takes bf16 on each CPU with AVX-512, and converts it where that has no instructions for it."""
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_f": True, "avx512_bf16": False})
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: True)
-    assert not machine.cpu_has_bf16()
+    assert not environment.cpu_has_bf16()
 
 
 @pytest.mark.parametrize(

@@ -16,11 +16,12 @@ from project import ROOT, Project
 from ruamel.yaml import YAML
 from safetensors.numpy import save
 
-from yoyak import hub, leftovers, packages
-from yoyak.errors import UserError
-from yoyak.folds import add_entries
-from yoyak.parameters import read_yaml, write_yaml
-from yoyak.records import Prompt, read_json, read_records
+from yoyak.core import stale_outputs
+from yoyak.core.errors import UserError
+from yoyak.core.params import read_yaml, write_yaml
+from yoyak.core.records import Prompt, read_json, read_records
+from yoyak.modeling import gguf, hub
+from yoyak.preflight.add_folds import add_entries
 
 STAGE = ROOT / "stages/prepare_prompts.py"
 DATA = Path("data/own")
@@ -712,7 +713,7 @@ def test_what_no_stage_has_written_is_never_deleted(workplace: Path, capsys: pyt
         Path(name, "config.json").write_text(name)
     Path("models/link").symlink_to(Path("elsewhere").resolve())
     write_yaml(Path("dvc.lock"), {"stages": {"train@gone": {"cmd": "", "outs": [{"path": "models/gone"}]}}})
-    leftovers.put_away(Path("models"), ["bart_mini"])
+    stale_outputs.put_away(Path("models"), ["bart_mini"])
     assert sorted(path.name for path in Path("models").iterdir()) == ["bart_mini"]
     assert Path(".cache/put_away/models/mine/config.json").read_text() == "models/mine"
     assert Path(".cache/put_away/models/link/config.json").read_text() == "elsewhere"
@@ -721,7 +722,7 @@ def test_what_no_stage_has_written_is_never_deleted(workplace: Path, capsys: pyt
     assert "models/mine is of no model of the run" in told
     assert "gone" not in told
     Path("models/mine").mkdir()
-    leftovers.put_away(Path("models"), ["bart_mini"])
+    stale_outputs.put_away(Path("models"), ["bart_mini"])
     assert Path(".cache/put_away/models/mine_").is_dir()
 
 
@@ -732,7 +733,7 @@ def test_a_lock_that_is_none_deletes_nothing(workplace: Path, lock: str) -> None
     Path("models/gone").mkdir(parents=True)
     Path("dvc.lock").write_text(lock)
     with pytest.raises(UserError, match="not as DVC writes it; `git checkout"):
-        leftovers.put_away(Path("models"), ["bart_mini"])
+        stale_outputs.put_away(Path("models"), ["bart_mini"])
     assert Path("models/gone").is_dir()
 
 
@@ -889,7 +890,7 @@ def test_package_that_cannot_be_converted(workplace: Path) -> None:
     wheel({"some_model/model.gguf": b"GGUF\3\0\0\0" + b"\0" * 16})
     Path("target").mkdir()
     with pytest.raises(UserError, match=f"{PACKAGE}: transformers cannot read its GGUF file .* delete "):
-        packages.convert(PACKAGE, Path("target"))
+        gguf.convert(PACKAGE, Path("target"))
 
 
 @pytest.mark.parametrize("spoil", [lambda whole: whole[:-30], lambda whole: whole.replace(b"GGUF" * 9, b"GGUX" * 9)])

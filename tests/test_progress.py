@@ -14,18 +14,20 @@ from trainers import PROMPTS, trainer_of
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback
 from twins import llama32, save_twin
 
-from yoyak import generation, progress, weights
-from yoyak.jobs import GenerationJob
-from yoyak.models import load_for_inference
-from yoyak.parameters import read_yaml
-from yoyak.progress import INTERVAL, span
+from yoyak.core import progress
+from yoyak.core.params import read_yaml
+from yoyak.core.progress import INTERVAL, span
+from yoyak.inference import generate
+from yoyak.inference.loading import load_for_inference
+from yoyak.inference.params import GenerationJob
+from yoyak.modeling import weights
 from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.run import _go_on
 
 SLOW = """
 import itertools, runpy, sys
-from yoyak import progress
+from yoyak.core import progress
 progress.clock = itertools.count(0, 20).__next__
 sys.argv = sys.argv[1:]
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -202,7 +204,7 @@ def summaries(twin: Path, kept: Path, search: str) -> None:
             "quantization": None,
         }
     )
-    generation.generate(load_for_inference(job.model, None), PROMPTS, job, "twin dev", kept)
+    generate.generate(load_for_inference(job.model, None), PROMPTS, job, "twin dev", kept)
 
 
 @pytest.mark.parametrize("search", ["greedy", "beam"])

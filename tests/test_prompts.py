@@ -6,8 +6,8 @@ import pytest
 from transformers import AutoTokenizer
 from twins import llama32, save_twin
 
-from yoyak.prompts import Encoder
-from yoyak.records import Prompt
+from yoyak.core.records import Prompt
+from yoyak.modeling.tokenization import Encoder
 from yoyak.training.rows import IGNORED, causal_rows
 
 PROMPT = Prompt(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from yoyak.errors import UserError
-from yoyak.records import Reference, read_json, read_object, read_records, write_json, write_records
+from yoyak.core.errors import UserError
+from yoyak.core.records import Reference, read_json, read_object, read_records, write_json, write_records
 
 
 def reference(text: str) -> Reference:

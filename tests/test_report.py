@@ -14,10 +14,10 @@ from playwright.sync_api import Browser, Page, expect
 from project import Project
 from written_run import large_run, write_run
 
-from yoyak.errors import UserError
-from yoyak.records import Reference
-from yoyak.report import embedded
-from yoyak.terminal import print_run
+from yoyak.core.errors import UserError
+from yoyak.core.records import Reference
+from yoyak.reporting.console import print_run
+from yoyak.reporting.html import embedded
 
 HOSTILE = (
     "</script><script>window.harmed = 1</script><!--<script>",

@@ -13,13 +13,13 @@ from trainers import trainer_of
 from transformers import EarlyStoppingCallback, TrainerCallback
 from twins import llama32, save_twin
 
-from yoyak import scratch
-from yoyak.errors import UserError
-from yoyak.machine import LimitsParams
-from yoyak.records import read_json
+from yoyak.core import resume
+from yoyak.core.errors import UserError
+from yoyak.core.limits import LimitsParams
+from yoyak.core.records import read_json
 from yoyak.training.checkpoints import last_checkpoint
+from yoyak.training.params import TrainingJob
 from yoyak.training.run import KeepBudget, RoomToSave, _go_on, mean_loss
-from yoyak.training.settings import TrainingJob
 
 
 @pytest.fixture
@@ -120,18 +120,18 @@ def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: 
     """But not one that runs, nor another model's."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
     job = TrainingJob.model_construct()
-    with scratch.scratch_folder("checkpoints", "kobart", job, []) as folder:
+    with resume.scratch_folder("checkpoints", "kobart", job, []) as folder:
         (folder / "checkpoint-1").mkdir()
         (tmp_path / "data").write_text("other rows")
-        with scratch.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
+        with resume.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
             assert folder.exists(), "it runs"
-        with scratch.scratch_folder("checkpoints", "kobart_f0", job, []):
+        with resume.scratch_folder("checkpoints", "kobart_f0", job, []):
             pass
         stale = folder.with_name(folder.name[:-1] + "x")
         stale.mkdir()
         another = folder.with_name("kobart_f0-" + "0" * 16)
         another.mkdir()
-        with scratch.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
+        with resume.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
             assert not list(stale.parent.glob(f"{stale.name}*/"))
             assert another.exists()
 
@@ -151,15 +151,15 @@ def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monke
         raise Killed
 
     def trained() -> None:
-        with scratch.scratch_folder("checkpoints", "kobart", job, []) as folder:
+        with resume.scratch_folder("checkpoints", "kobart", job, []) as folder:
             (folder / "checkpoint-1").mkdir()
             (folder / "checkpoint-1/trainer_state.json").write_text("{}")
 
     with monkeypatch.context() as deleting:
-        deleting.setattr(scratch.shutil, "rmtree", killed)
+        deleting.setattr(resume.shutil, "rmtree", killed)
         with pytest.raises(Killed):
             trained()
-    with scratch.scratch_folder("checkpoints", "kobart", job, []) as folder:
+    with resume.scratch_folder("checkpoints", "kobart", job, []) as folder:
         assert last_checkpoint(folder) is None
     assert not list(folder.parent.glob("*/"))
 

@@ -11,10 +11,10 @@ from rouge import Rouge
 from rouge_score.rouge_scorer import RougeScorer
 from test_morphemes import sample_texts
 
-from yoyak import rouge
-from yoyak.errors import UserError
-from yoyak.morphemes import morphemes
-from yoyak.rouge import COMPETITION, Library, Metric, ReferenceRule, RowScore
+from yoyak.core.errors import UserError
+from yoyak.metrics import rouge
+from yoyak.metrics.morphemes import morphemes
+from yoyak.metrics.rouge import COMPETITION, Library, Metric, ReferenceRule, RowScore
 
 LIBRARIES = ("rouge", "rouge_score")
 WORDS = st.sampled_from(["가", "나", "비가", "온다", "우산", ".", "..", "…", "?", "#Person1#", "a.b", "3.5", "ㅋㅋ"])

@@ -9,8 +9,9 @@ from itertools import chain
 import pytest
 from project import ROOT
 
-from yoyak.dialogues import speakers, turns
-from yoyak.rouge import morphemes
+from yoyak.core.text import speakers
+from yoyak.data.dialogues import turns
+from yoyak.metrics.morphemes import morphemes
 
 SAMPLE = ROOT / "data/sample"
 SPLITS = ("train", "dev", "test")

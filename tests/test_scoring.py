@@ -7,10 +7,20 @@ import numpy as np
 import pytest
 from project import ROOT
 
-from yoyak import baselines, breakdowns, scoring
-from yoyak.errors import UserError
-from yoyak.records import Prediction
-from yoyak.scoring import Leaderboard, ScoringParams, Split, align, leaderboard, report
+from yoyak.core.errors import UserError
+from yoyak.core.records import Prediction
+from yoyak.evaluation import baselines, breakdowns
+from yoyak.evaluation.leaderboard import (
+    Leaderboard,
+    ScoringParams,
+    Split,
+    align,
+    cross_validated_choice,
+    differences,
+    leaderboard,
+    report,
+    score,
+)
 
 PARAMS = ScoringParams(tokenizer="mecab", library="rouge", references="mean", bootstrap_samples=300, seed=0)
 EXTRACTS = {"baseline/lead_1", "baseline/lead_2", "baseline/longest_turn"}
@@ -114,7 +124,7 @@ def test_what_looks_like_a_difference_alone_may_be_noise_among_many() -> None:
     scores = {"best": np.zeros((40, 3))} | {
         f"m{model}": np.repeat(draw.normal(-0.2 - 0.25 * model, 2, (40, 1)), 3, axis=1) for model in range(7)
     }
-    gaps = scoring.differences(scores, "best", 7, PARAMS).values()
+    gaps = differences(scores, "best", 7, PARAMS).values()
     assert any(gap["p"] < 0.05 < gap["p_holm"] and gap["noise"] for gap in gaps)
     assert any(gap["p_holm"] < 0.05 and not gap["noise"] for gap in gaps)
 
@@ -130,7 +140,7 @@ def test_one_reference_has_no_ceiling_and_several_have(dev: Leaderboard, test_bo
     ceiling = test_board.scores[baselines.HUMAN]
     references = test_board.split.references
     by_hand = [
-        np.mean([scoring.score([row[place]], [row[:place] + row[place + 1 :]], PARAMS.metric) for place in range(3)])
+        np.mean([score([row[place]], [row[:place] + row[place + 1 :]], PARAMS.metric) for place in range(3)])
         for row in references
     ]
     assert ceiling.mean(axis=1) == pytest.approx(by_hand)
@@ -153,7 +163,7 @@ def test_choosing_by_luck_is_seen_through_by_cross_validation() -> None:
         draw = np.random.default_rng(seed)
         scores = {f"m{model}": np.repeat(draw.normal(40, 10, (60, 1)), 3, axis=1) for model in range(20)}
         board = Leaderboard(rows, {}, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
-        honest = scoring.cross_validated_choice(board, PARAMS)
+        honest = cross_validated_choice(board, PARAMS)
         assert honest is not None
         assert honest["folds"] == 5
         flattery.append(board.scores[board.best].mean() - 40)
@@ -164,7 +174,7 @@ def test_choosing_by_luck_is_seen_through_by_cross_validation() -> None:
 
 def test_choosing_the_only_model_costs_nothing(dev: Leaderboard) -> None:
     alone = Leaderboard(dev.split, {}, {"good": dev.scores["good"], "baseline/lead_2": dev.scores["baseline/lead_2"]})
-    honest = scoring.cross_validated_choice(alone, PARAMS)
+    honest = cross_validated_choice(alone, PARAMS)
     assert honest is not None
     assert honest["rouge_mean"] == pytest.approx(dev.scores["good"].mean(), abs=0.005)
 
@@ -173,8 +183,8 @@ def test_order_of_rows_does_not_matter() -> None:
     summaries = sample_summaries()[:40]
     texts, references = summaries[:20], [(reference,) for reference in summaries[20:]]
     order = np.random.default_rng(1).permutation(20)
-    scores = scoring.score(texts, references, PARAMS.metric)
-    shuffled = scoring.score([texts[row] for row in order], [references[row] for row in order], PARAMS.metric)
+    scores = score(texts, references, PARAMS.metric)
+    shuffled = score([texts[row] for row in order], [references[row] for row in order], PARAMS.metric)
     assert np.array_equal(scores[order], shuffled)
 
 

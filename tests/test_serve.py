@@ -10,10 +10,10 @@ from playwright.sync_api import Browser, Page, expect
 from project import Project
 from test_summarize import DIALOGUE, summarize
 
-from yoyak import page
-from yoyak.errors import UserError
-from yoyak.records import Candidate, Prediction
-from yoyak.trained import Answer
+from yoyak.core.errors import UserError
+from yoyak.core.records import Candidate, Prediction
+from yoyak.serving import web
+from yoyak.serving.summarizer import Answer
 
 NAMES = ["llama32_3b", "bart_mini", "ensemble"]
 A_MINUTE = 60_000
@@ -100,7 +100,7 @@ def test_the_models_that_were_chosen_answer(opened: Page) -> None:
     opened.locator("#models").get_by_label("llama32_3b").uncheck()
     opened.locator("#models").get_by_label("앙상블").uncheck()
     opened.locator("#example").click()
-    expect(opened.locator("#dialogue textarea")).to_have_value(page.EXAMPLE)
+    expect(opened.locator("#dialogue textarea")).to_have_value(web.EXAMPLE)
     opened.locator("#summarize").click()
     assert summary(opened, "bart_mini")
     expect(opened.locator(".card")).to_have_count(1)
@@ -120,7 +120,7 @@ def test_errors_are_a_line_in_the_page(opened: Page) -> None:
 def test_what_a_model_says_is_no_html() -> None:
     said = Candidate(text="#Person1#은 <b>1 & 2</b>를 산다.", log_probability=-0.5, finished=False)
     row = Prediction(fname="a", text=said.text, candidates=(said,), faults=("unfinished",))
-    made = page.card(Answer("bart_mini", [row], shortened=1))
+    made = web.card(Answer("bart_mini", [row], shortened=1))
     assert "&lt;b&gt;1 &amp; 2&lt;/b&gt;" in made
     for shown in ("끝맺지 못함", "덜어 냄", "−0.50", 'class="tag person1"'):
         assert shown in made
@@ -138,6 +138,6 @@ def test_a_port_that_is_taken(reproduced: Project) -> None:
 
 
 def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(page, "find_spec", lambda name: None)
+    monkeypatch.setattr(web, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"^the package gradio is missing: `make setup`, or `pip install gradio`, "):
-        page.serve(7860)
+        web.serve(7860)

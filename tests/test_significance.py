@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yoyak import significance
-from yoyak.significance import SWAPS, holm, interval, paired_p_values, parts, resampled_means
+from yoyak.evaluation import significance
+from yoyak.evaluation.significance import SWAPS, holm, interval, paired_p_values, parts, resampled_means
 
 
 def values(rows: int, *columns: float, seed: int = 3) -> np.ndarray:

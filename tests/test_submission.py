@@ -13,19 +13,10 @@ from hypothesis import strategies as st
 from project import ROOT, Project, new_project
 from twins import FAMILIES
 
-from yoyak.errors import UserError
-from yoyak.records import Prediction, Prompt, read_json, write_json, write_records
-from yoyak.submission import (
-    Check,
-    Known,
-    SubmissionParams,
-    checklist,
-    fill,
-    read_sample,
-    require,
-    special_tokens,
-    write,
-)
+from yoyak.core.errors import UserError
+from yoyak.core.records import Prediction, Prompt, read_json, write_json, write_records
+from yoyak.submission.checklist import Check, Known, checklist, require, special_tokens
+from yoyak.submission.file import SubmissionParams, fill, read_sample, write
 
 SAMPLE = ",fname,summary\n0,test_0,요약문\n1,test_2,요약문\n2,test_10,요약문\n"
 FNAMES = ("test_0", "test_2", "test_10")

@@ -11,11 +11,13 @@ import pytest
 from project import Project
 from typer.testing import CliRunner
 
-from yoyak import cli, inputs, trained, weights
-from yoyak.ensemble import PLAN, combine, read_plan
-from yoyak.errors import UserError
-from yoyak.models import Loaded
-from yoyak.records import Prediction, read_records, write_json
+from yoyak import cli
+from yoyak.core.errors import UserError
+from yoyak.core.records import Prediction, read_records, write_json
+from yoyak.ensembling.weighting import PLAN, combine, read_plan
+from yoyak.modeling import weights
+from yoyak.modeling.loading import Loaded
+from yoyak.serving import inputs, summarizer
 
 DIALOGUE = "#Person1#: 내일 같이 등산 갈래?\n#Person2#: 좋아, 아침 일곱 시에 역에서 보자.\n"
 
@@ -197,7 +199,7 @@ def test_half_a_model(
     assert told.startswith(f"{folder}: {says}")
     assert told.endswith(f"; `dvc checkout --force {folder}` brings it back")
     project.run("dvc", "checkout", "--force", folder)
-    trained.check_name(trained.open_project(), path.parent.name)
+    summarizer.check_name(summarizer.open_project(), path.parent.name)
 
 
 def test_a_models_files_are_read_through_once(
@@ -208,7 +210,7 @@ def test_a_models_files_are_read_through_once(
     monkeypatch.chdir(project.root)
     monkeypatch.setattr(weights, "fault_of", lambda *asked: (read.append(asked), fault_of(*asked))[1])
     for _ in range(2):
-        trained.check_name(trained.open_project(), "bart_mini")
+        summarizer.check_name(summarizer.open_project(), "bart_mini")
     assert len(read) == 1
 
 
@@ -234,12 +236,12 @@ def test_memory_holds_one_model_at_a_time(joined: Project, monkeypatch: pytest.M
 
     def load(name: str) -> Loaded:
         assert [model for model in loaded if model() is not None] == []
-        result = trained.load(name)
+        result = summarizer.load(name)
         loaded.append(weakref.ref(result.model))
         return result
 
-    params = trained.open_project()
-    (answer,) = trained.answers(params, ["ensemble"], [inputs.of_text(DIALOGUE, "dialogue")], load)
+    params = summarizer.open_project()
+    (answer,) = summarizer.answers(params, ["ensemble"], [inputs.of_text(DIALOGUE, "dialogue")], load)
     assert len(loaded) == 2
     assert answer.predictions[0].text
 

@@ -15,11 +15,11 @@ from trainers import PROMPTS, gradients, losses, our_gradients, plain_gradients,
 from transformers import TrainerState
 from twins import llama32, save_twin
 
-from yoyak import weights
-from yoyak.errors import UserError
-from yoyak.models import load_for_training, unpack
-from yoyak.spec import ModelSpec, QuantizationParams
+from yoyak.core.errors import UserError
+from yoyak.modeling import weights
+from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import memory, qlora
+from yoyak.training.base_model import load_for_training, unpack
 from yoyak.training.memory import TokenBudget
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows

@@ -18,19 +18,22 @@ from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlattening
 from twins import FAMILIES, Family, save_twin
 
-from yoyak import hub, precision, weights
-from yoyak.errors import UserError
-from yoyak.hf_decoding import log_probabilities
-from yoyak.machine import LimitsParams, check_shortened, describe
-from yoyak.models import Loaded, load_for_inference, load_for_training, unpack
-from yoyak.parameters import read_yaml
-from yoyak.prompts import Encoder
-from yoyak.records import Prediction, Prompt, read_json, read_records
-from yoyak.spec import ModelSpec, QuantizationParams
+from yoyak.core.environment import describe
+from yoyak.core.errors import UserError
+from yoyak.core.limits import LimitsParams, check_shortened
+from yoyak.core.params import read_yaml
+from yoyak.core.records import Prediction, Prompt, read_json, read_records
+from yoyak.inference.hf_decoding import log_probabilities
+from yoyak.inference.loading import load_for_inference
+from yoyak.modeling import hub, precision, weights
+from yoyak.modeling.loading import Loaded
+from yoyak.modeling.spec import ModelSpec, QuantizationParams
+from yoyak.modeling.tokenization import Encoder
+from yoyak.training.base_model import load_for_training, unpack
 from yoyak.training.memory import CPU_TOKENS
+from yoyak.training.params import TrainingJob
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import IGNORED, Rows, causal_rows
-from yoyak.training.settings import TrainingJob
 
 ENTRIES = read_yaml(ROOT / "params.yaml")["models"]
 IN_PROCESSES_OF_THEIR_OWN = ("kot5", "qwen3_4b")

@@ -8,15 +8,15 @@ import torch
 from torch.nn.functional import cross_entropy
 from transformers import TrainerCallback, set_seed
 
-from yoyak import weights
-from yoyak.models import load_for_training
-from yoyak.parameters import read_yaml
-from yoyak.records import Prompt
-from yoyak.spec import LoraParams, QuantizationParams
+from yoyak.core.params import read_yaml
+from yoyak.core.records import Prompt
+from yoyak.modeling import weights
+from yoyak.modeling.spec import LoraParams, QuantizationParams
 from yoyak.training import qlora
+from yoyak.training.base_model import load_for_training
+from yoyak.training.params import TrainingJob
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows, causal_rows
-from yoyak.training.settings import TrainingJob
 
 DEFAULTS = Path(__file__).parent.parent / "params.yaml"
 PROMPTS = [

@@ -24,7 +24,7 @@ from transformers import (
     T5Config,
 )
 
-from yoyak.dialogues import read_dialogues
+from yoyak.data.dialogues import read_dialogues
 
 SAMPLE = Path(__file__).parent.parent / "data/sample"
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from project import Project, new_project
 
-from yoyak.records import Candidate, Prediction, Prompt, Record, Reference, write_records
+from yoyak.core.records import Candidate, Prediction, Prompt, Record, Reference, write_records
 
 NO_ROWS = {"train": 1, "dev": 1, "test": 1}
 ENDINGS = ("을 제안한다.", "을 거절한다.", "을 함께 하기로 한다.", "에 대해 이야기한다.")

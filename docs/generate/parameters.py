@@ -13,11 +13,11 @@ from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from yoyak.files import write_whole
-from yoyak.folds import Fold
-from yoyak.models import ModelSpec
-from yoyak.parameters import Section, read_yaml
-from yoyak.preflight import INHERITED, Average, Params
+from yoyak.core.files import write_whole
+from yoyak.core.folds import Fold
+from yoyak.core.params import Section, read_yaml
+from yoyak.modeling.spec import ModelSpec
+from yoyak.preflight.params import INHERITED, Average, Params
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = ROOT / "docs/parameters.md"

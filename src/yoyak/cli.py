@@ -10,11 +10,15 @@ import pandas as pd
 import typer
 from rich.console import Console
 
-from yoyak import compare, folds, inputs, ledger, outsiders, terminal
-from yoyak.errors import UserError, exits_with_one_line
-from yoyak.morphemes import Tokenizer
-from yoyak.rouge import Library, ReferenceRule
-from yoyak.scoring import ScoringParams
+from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.evaluation import external
+from yoyak.evaluation.leaderboard import ScoringParams
+from yoyak.metrics.morphemes import Tokenizer
+from yoyak.metrics.rouge import Library, ReferenceRule
+from yoyak.preflight.add_folds import add_entries
+from yoyak.reporting import compare, console
+from yoyak.serving import inputs
+from yoyak.submission import history
 
 SUBMISSIONS_PICTURE = Path("plots/submissions.png")
 
@@ -31,15 +35,15 @@ Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the compet
 @app.command()
 def leaderboard() -> None:
     """Print the leaderboard of the last run, and where submission and plots lie."""
-    terminal.print_run(Path.cwd())
+    console.print_run(Path.cwd())
 
 
 @app.command("report")
 def write_report() -> None:
     """Write report.html: the last run, and every dev dialogue with all summaries; it opens without a server."""
-    from yoyak import report  # It loads Matplotlib, which the other commands do without.
+    from yoyak.reporting import html  # It loads Matplotlib, which the other commands do without.
 
-    report.write(Path("report.html"))
+    html.write(Path("report.html"))
     print("report.html")
 
 
@@ -67,11 +71,11 @@ def score(
 ) -> None:
     """Score any file of summaries, of this project or another, with the pipeline's own code."""
     params = ScoringParams(tokenizer=tokenizer, library=library, references=rule, bootstrap_samples=2000, seed=0)
-    result = outsiders.score_files(predictions, references, params)
+    result = external.score_files(predictions, references, params)
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
     else:
-        Console().print(*terminal.outsider_tables(predictions.name, result), sep="\n")
+        Console().print(*console.outsider_tables(predictions.name, result), sep="\n")
 
 
 @app.command()
@@ -85,11 +89,11 @@ def summarize(
     asked = inputs.read(file)
     # Whatever a library prints on the way is no summary: standard output is for these alone.
     with contextlib.redirect_stdout(sys.stderr):
-        from yoyak import trained  # It loads PyTorch, which the other commands do without.
+        from yoyak.serving import summarizer  # It loads PyTorch, which the other commands do without.
 
-        params = trained.open_project()
-        name = model or trained.default(params)
-        (answer,) = trained.answers(params, [name], asked.dialogues, trained.load)
+        params = summarizer.open_project()
+        name = model or summarizer.default(params)
+        (answer,) = summarizer.answers(params, [name], asked.dialogues, summarizer.load)
         for note in [*inputs.notes(asked.dialogues), *answer.notes]:
             print(f"note: {note}")
     for row in answer.predictions:
@@ -102,7 +106,7 @@ def add_folds(
     parts: Annotated[int, typer.Argument(help="How many.")] = 5,
 ) -> None:
     """Write an entry for each fold of a model into params.yaml: each is trained without a part of train."""
-    names = folds.add_entries(Path("params.yaml"), model, parts)
+    names = add_entries(Path("params.yaml"), model, parts)
     print(f"params.yaml has {', '.join(names)} now; put them into run.models")
 
 
@@ -111,9 +115,9 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine alone: 127.0.0.1.")] = 7860,
 ) -> None:
     """Open a page in which dialogues are pasted and the models' summaries stand side by side."""
-    from yoyak import page  # As above.
+    from yoyak.serving import web  # As above.
 
-    page.serve(port)
+    web.serve(port)
 
 
 @submissions.callback(invoke_without_command=True)
@@ -121,17 +125,17 @@ def list_submissions(context: typer.Context) -> None:
     """Print what was sent; a picture of it goes to plots/submissions.png."""
     if context.invoked_subcommand is not None:
         return
-    sent = ledger.read(Path.cwd())
+    sent = history.read(Path.cwd())
     if not sent:
         print("nothing was sent yet; note it: yoyak submissions add submission/submission.csv --public 47.1")
         return
-    from yoyak import plots  # Drawing takes a second to load, which the other commands do without.
+    from yoyak.submission import plots  # Drawing takes a second to load, which the other commands do without.
 
     try:
         plots.draw_submissions(pd.DataFrame([row.model_dump() for row in sent]), SUBMISSIONS_PICTURE)
     except OSError as error:
         raise UserError(f"{SUBMISSIONS_PICTURE}: cannot be written: {error.strerror}") from None
-    Console().print(*terminal.submissions_tables(sent), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
+    Console().print(*console.submissions_tables(sent), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
 
 
 @submissions.command("add")
@@ -142,10 +146,10 @@ def add_submission(
     note: Annotated[str | None, typer.Option(help="Anything; a new one replaces the old.")] = None,
 ) -> None:
     """Note a submission in submissions.csv, or a further score of one that stands there."""
-    row = ledger.add(Path.cwd(), file, public, private, note)
+    row = history.add(Path.cwd(), file, public, private, note)
     if row.dev is None:
         print(f"note: {file} is not what the last run made: its commit and dev score are not known", file=sys.stderr)
-    Console().print(*terminal.submissions_tables([row])[:1])
+    Console().print(*console.submissions_tables([row])[:1])
 
 
 @exits_with_one_line

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from yoyak.attention import LONGEST_HEAD, bears_flash, each_row_alone, packed_rows
-from yoyak.models import has_plain_attention
+from yoyak.modeling.attention import LONGEST_HEAD, bears_flash, each_row_alone, has_plain_attention, packed_rows
 
 # Not "flash…": transformers would look for a kernel of that name on the hub.
 KERNEL = "packed_rows"

@@ -5,9 +5,12 @@ from contextlib import contextmanager
 from itertools import accumulate
 from typing import Any, TypeVar
 
-from yoyak import gpu
-from yoyak.errors import UserError
-from yoyak.machine import GIB, device
+import torch
+
+from yoyak.core import gpu
+from yoyak.core.environment import device
+from yoyak.core.errors import UserError
+from yoyak.core.gpu import GIB
 
 # Attention over packed rows without a kernel for them grows with the square of their joint length: on two cores
 # sixteen rows trained at six tenths of the rate of four (gemma3_270m, NF4; one probe).
@@ -45,8 +48,6 @@ class TokenBudget:
         if self._measured:
             yield
             return
-        import torch
-
         gpu.reset_peak_memory()
         yield
         # What the pass leaves, gradients above all, stays for all passes of a step.

@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from yoyak import progress
-from yoyak.progress import Reporter, span
+from yoyak.core import progress
+from yoyak.core.progress import Reporter, span
 
 FORWARD_SHARE = 0.5
 """Time of a dev token, as a share of a training token's: about, and only until a look at dev has been timed."""

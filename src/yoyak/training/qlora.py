@@ -20,15 +20,17 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from yoyak import rouge
-from yoyak.errors import UserError
-from yoyak.models import Loaded, unpack
-from yoyak.prompts import Encoder
-from yoyak.spec import LoraParams
+from yoyak.core.errors import UserError
+from yoyak.metrics import rouge
+from yoyak.modeling.loading import Loaded
+from yoyak.modeling.spec import LoraParams
+from yoyak.modeling.tokenization import Encoder
 from yoyak.training import attention, memory
+from yoyak.training.arguments import trainer_arguments
+from yoyak.training.base_model import unpack
 from yoyak.training.memory import TokenBudget
+from yoyak.training.params import TrainingJob
 from yoyak.training.rows import IGNORED, Row, Rows
-from yoyak.training.settings import TrainingJob, trainer_arguments
 from yoyak.training.steps import MicroBatching
 
 BEST = {

@@ -2,10 +2,10 @@
 
 from dataclasses import dataclass
 
-from yoyak.errors import UserError
-from yoyak.prompts import Encoder
-from yoyak.records import Prompt
-from yoyak.training.settings import LossOn
+from yoyak.core.errors import UserError
+from yoyak.core.records import Prompt
+from yoyak.modeling.tokenization import Encoder
+from yoyak.training.params import LossOn
 
 IGNORED = -100
 """The label that PyTorch's cross-entropy leaves out."""

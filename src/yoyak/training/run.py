@@ -13,36 +13,44 @@ from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
 
-from yoyak import folds, gpu, machine, precision, progress, rouge
-from yoyak.errors import UserError
-from yoyak.machine import LimitsParams
-from yoyak.models import Loaded, load_for_training
-from yoyak.records import Prompt, read_json, read_records, write_json
-from yoyak.scratch import scratch_folder
+from yoyak.core import environment, folds, gpu, progress, repository
+from yoyak.core.errors import UserError
+from yoyak.core.limits import LimitsParams, check_disk, check_shortened
+from yoyak.core.records import Prompt, read_json, read_records, write_json
+from yoyak.core.resume import scratch_folder
+from yoyak.metrics import rouge
+from yoyak.modeling import precision
+from yoyak.modeling.loading import Loaded
 from yoyak.training import memory, qlora, seq2seq
+from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
+from yoyak.training.params import TrackingParams, TrainingJob, steps_of
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
-from yoyak.training.settings import TrackingParams, TrainingJob, steps_of
 
 
 @dataclass(frozen=True)
 class Training:
-    """A job, what it reads, where it writes, and what this machine and its user allow and ask for."""
+    """A job, and what this machine and its user allow and ask for."""
 
     name: str
     job: TrainingJob
-    train: Path
-    dev: Path
-    model: Path
-    curves: Path
     limits: LimitsParams
     tracking: TrackingParams
+
+    @property
+    def model(self) -> Path:
+        """Where the model is saved."""
+        return Path(f"models/{self.name}")
+
+    @property
+    def curves(self) -> Path:
+        return Path(f"plots/training/{self.name}")
 
 
 def train(training: Training) -> dict[str, Any]:
     """Train on prompts, save the best epoch, and return what ran and how it went."""
-    data = [training.train, training.dev]
+    data = [Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")]
     prompts = tuple(read_records(path, Prompt) for path in data)
     gpu.use_one()
     gpu.limit(training.limits)
@@ -55,7 +63,7 @@ def train(training: Training) -> dict[str, Any]:
     return {
         **result,
         "seed": training.job.seed,
-        "commit": machine.commit(),
+        "commit": repository.commit(),
     }
 
 
@@ -70,7 +78,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     method = qlora if job.model.method == "lora" else seq2seq
     train, dev = _rows(job, loaded, seen, prompts[1])
     for split in (train, dev):
-        machine.check_shortened(split.shortened, len(split.rows), training.limits, name)
+        check_shortened(split.shortened, len(split.rows), training.limits, name)
     # Of each checkpoint's writing: there is one bar.
     disable_progress_bar()
     shown = TrainingProgress(name, train.tokens, dev.tokens)
@@ -81,7 +89,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         trainer = method.trainer(job, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
         checkpoint_gb = _checkpoint_gb(trainer.model)
         # The best, the last, the next; and the model itself is no larger.
-        machine.check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
+        check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
         for callback in (
             RoomToSave(training.limits, checkpoint_gb),
             KeepBudget(trainer.budget),
@@ -94,14 +102,14 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         if training.tracking.wandb:
             trainer.args.run_name = name
             trainer.add_callback(WandbCallback)
-        print(_announcement(name, job, train, trainer), flush=True)
+        print(_announcement(name, job, loaded, train, trainer), flush=True)
         outcome = _go_on(trainer, last_checkpoint(scratch))
     _save(job, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
     return {
         **_figures(trainer, train),
         **outcome,
-        "ran": {**machine.describe(), **precision.describe([loaded.precision])},
+        "ran": {**environment.describe(), **precision.describe([loaded.precision])},
     }
 
 
@@ -156,11 +164,12 @@ def _figures(trainer: Any, train: Rows) -> dict[str, Any]:
     }
 
 
-def _announcement(name: str, job: TrainingJob, train: Rows, trainer: Any) -> str:
-    facts = "".join(f"; {key}: {value}" for key, value in trainer.ran_with.items())
+def _announcement(name: str, job: TrainingJob, loaded: Loaded, train: Rows, trainer: Any) -> str:
+    ran_with = {**precision.describe([loaded.precision]), **trainer.ran_with}
+    facts = "".join(f"; {key.replace('_', ' ')}: {value}" for key, value in ran_with.items())
     return (
         f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps_of(job.training, len(train.rows))} steps of "
-        f"{job.training.effective_batch_size} rows, on {machine.describe()['device']}{facts}"
+        f"{job.training.effective_batch_size} rows, on {environment.describe()['device']}{facts}"
     )
 
 
@@ -221,7 +230,7 @@ class RoomToSave(TrainerCallback):
         self.limits, self.checkpoint_gb = limits, checkpoint_gb
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        machine.check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
+        check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
 
 
 class KeepBudget(TrainerCallback):

@@ -10,12 +10,13 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 
-from yoyak import rouge
-from yoyak.models import Loaded
-from yoyak.prompts import Encoder
+from yoyak.metrics import rouge
+from yoyak.modeling.loading import Loaded
+from yoyak.modeling.tokenization import Encoder
+from yoyak.training.arguments import trainer_arguments
 from yoyak.training.memory import TokenBudget
+from yoyak.training.params import TrainingJob
 from yoyak.training.rows import IGNORED, Rows
-from yoyak.training.settings import TrainingJob, trainer_arguments
 from yoyak.training.steps import MicroBatching
 
 BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import Trainer
 
-from yoyak import gpu
+from yoyak.core import gpu
 from yoyak.training import memory
 from yoyak.training.memory import Batch, Result, TokenBudget
 from yoyak.training.rows import IGNORED

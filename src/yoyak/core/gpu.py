@@ -1,0 +1,76 @@
+"""The GPU: which one, how much of its memory, and what happens where that runs out."""
+
+import gc
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from yoyak.core.errors import UserError
+from yoyak.core.limits import LimitsParams
+
+GIB = 2**30
+
+
+def use_one() -> None:
+    """Hide all GPUs but the first: trainers would share a batch among them, and multiply it."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0] if visible is not None else "0"
+
+
+def limit(limits: LimitsParams) -> None:
+    """Let this process take no more of the GPU's memory than the user allows."""
+    if limits.gpu_gib is not None and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limits.gpu_gib * GIB / total))
+
+
+def free_memory() -> int:
+    """Bytes that this process can still allocate, `limits.gpu_gib` and what PyTorch holds in reserve considered."""
+    free, total = torch.cuda.mem_get_info()
+    reserved = torch.cuda.memory_reserved()
+    allowed = int(torch.cuda.get_per_process_memory_fraction() * total)
+    return min(free, allowed - reserved) + reserved - torch.cuda.memory_allocated()
+
+
+_peak_before_reset = 0
+"""In bytes."""
+
+
+def reset_peak_memory() -> None:
+    """Let PyTorch count the GPU's peak anew; `peak_memory_gib` does not forget."""
+    global _peak_before_reset
+    _peak_before_reset = max(_peak_before_reset, torch.cuda.max_memory_allocated())
+    torch.cuda.reset_peak_memory_stats()
+
+
+def peak_memory_gib() -> float:
+    """Most memory in use so far, in GiB: of the GPU where there is one, else of this process."""
+    import resource
+
+    if torch.cuda.is_available():
+        return max(_peak_before_reset, torch.cuda.max_memory_allocated()) / GIB
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
+
+
+def ran_out(error: RuntimeError) -> bool:
+    """Whether it is the GPU's memory that ran out: cuBLAS, which takes some of its own, says so in its own way."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
+
+
+def give_back() -> None:
+    """Return to the GPU what a failed attempt held."""
+    gc.collect()
+    torch.cuda.empty_cache()
+
+
+@contextmanager
+def running_out_is_told(who: str, advice: str) -> Iterator[None]:
+    """In one line, where nothing smaller can be tried."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        raise UserError(f"{who}: out of GPU memory; see with `nvidia-smi` who else uses it, or {advice}") from None

@@ -1,0 +1,60 @@
+"""Bounds of disk and patience past which a stage stops."""
+
+import shutil
+from pathlib import Path
+
+from pydantic import Field
+
+from yoyak.core.errors import UserError
+from yoyak.core.params import Section
+from yoyak.core.repository import repository_root
+
+HOW_TO_FREE = "`dvc gc -w` drops old outputs, .cache/checkpoints holds trainings that never ended"
+
+
+class LimitsParams(Section):
+    """Bounds past which a stage stops instead of going on."""
+
+    disk_gb: float | None = Field(default=None, gt=0)
+    """Most that may be in use on the disk, in GB (10^9 bytes); none where the key is empty."""
+    free_gb: float = Field(default=5, ge=0)
+    """Least that must stay free on the disk, in GB."""
+    gpu_gib: float | None = Field(default=None, gt=0)
+    """Most GPU memory that a stage may take, in GiB; all that is free where the key is empty."""
+    shortened_percent: float = Field(default=5, ge=0, le=100)
+    """Most prompts, in percent, that may lose turns to fit a model's token budget."""
+    empty_percent: float = Field(default=0, ge=0, le=100)
+    """Most summaries, in percent, that a model may leave empty."""
+
+
+def on_one_disk(*folders: Path) -> bool:
+    """Also of folders that are not there yet."""
+    lines = ((folder.resolve(), *folder.resolve().parents) for folder in folders)
+    return len({next(path for path in line if path.exists()).stat().st_dev for line in lines}) == 1
+
+
+def check_disk(limits: LimitsParams, writes_gb: float, purpose: str) -> None:
+    """Stop before `purpose` writes `writes_gb` GB that the disk has no room for."""
+    disk = shutil.disk_usage(repository_root())
+    free = disk.free / 1e9 - writes_gb
+    used = disk.used / 1e9 + writes_gb
+    if free < limits.free_gb:
+        raise UserError(
+            f"{purpose} needs {writes_gb:.1f} GB and would leave {free:.1f} GB free on {repository_root()}; "
+            f"limits.free_gb is {limits.free_gb:g}: {HOW_TO_FREE}, or lower it"
+        )
+    if limits.disk_gb is not None and used > limits.disk_gb:
+        raise UserError(
+            f"{purpose} needs {writes_gb:.1f} GB and would bring the disk to {used:.1f} GB in use; "
+            f"limits.disk_gb is {limits.disk_gb:g}: {HOW_TO_FREE}, or raise it"
+        )
+
+
+def check_shortened(shortened: int, rows: int, limits: LimitsParams, model: str) -> None:
+    """Stop where more dialogues lose turns than the user allows."""
+    percent = 100 * shortened / rows
+    if percent > limits.shortened_percent:
+        raise UserError(
+            f"{model}: {shortened} of {rows} dialogues ({percent:.1f} %) lose turns to fit its max_prompt_tokens; "
+            f"raise models.{model}.max_prompt_tokens, or limits.shortened_percent ({limits.shortened_percent:g})"
+        )

@@ -1,0 +1,137 @@
+"""Reading YAML, and checking a section of it against the room that owns it."""
+
+import difflib
+import io
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
+from pydantic_core import ErrorDetails
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from yoyak.core.errors import UserError
+from yoyak.core.files import write_whole
+
+UNKNOWN = ("extra_forbidden", "invalid_key")
+"""Pydantic's types of fault for keys that a section has not."""
+
+
+class Section(BaseModel):
+    """A frozen section of `params.yaml`; the docstring under a field says what it is and its unit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _true_is_no_number(cls, value: object, field: ValidationInfo) -> object:
+        """Python and pydantic take `true` for 1, so that `r: true` would be rank 1."""
+        if isinstance(value, bool) and cls.model_fields[str(field.field_name)].annotation is not bool:
+            raise ValueError("neither true nor false has a meaning here")
+        return value
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _text_can_be_written(cls, value: object) -> object:
+        """JSON and YAML have escapes for half a letter, and for a NUL, which no file's name has."""
+        if isinstance(value, str) and ("\0" in value or any("\ud800" <= letter <= "\udfff" for letter in value)):
+            raise ValueError("holds a NUL, or half of a letter; write it anew")
+        return value
+
+
+AnySection = TypeVar("AnySection", bound=Section)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in `path`, read as YAML 1.2, in which `1e-4` is a number (to PyYAML it is text); empty: no keys."""
+    try:
+        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; is this the project's folder?") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+    except MarkedYAMLError as error:
+        raise UserError(f"{path}{_line_of(error)}: not valid YAML: {error.problem}") from None
+    # Beside its own errors ruamel lets through those of Python's types, of the date 2024-99-99 for one.
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not valid YAML: {error}") from None
+    if content is None:
+        return {}
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: keys with values are expected, such as `run:`; this is {_shown(content)}")
+    return content
+
+
+def _line_of(error: MarkedYAMLError) -> str:
+    return f", line {error.problem_mark.line + 1}" if error.problem_mark else ""
+
+
+def write_yaml(path: Path, content: Mapping[str, Any]) -> None:
+    """Write `content` in block style, keys in the order given."""
+    yaml = YAML()
+    yaml.default_flow_style = False
+    yaml.width = 2**16
+    text = io.StringIO()
+    yaml.dump(dict(content), text)
+    write_whole(path, text.getvalue())
+
+
+def check(section: type[AnySection], values: object, where: str) -> AnySection:
+    """`values` as a `section`; `where` is its place in the file (`params.yaml: lora`), for the error message."""
+    try:
+        return section.model_validate(values)
+    except ValidationError as error:
+        # A misspelt key is missing under its right name too: the one that can say so comes first.
+        faults = sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN)
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        raise UserError(_one_line(section, faults[0], where) + more) from None
+
+
+def refuse_unknown(keys: Iterable[object], known: Iterable[str], where: str) -> None:
+    """Stop at the first of `keys` that is not `known`."""
+    names = list(known)
+    for key in keys:
+        if key not in names:
+            raise UserError(f"{_place(where, [key])}: {_unknown(str(key), names)}")
+
+
+def _one_line(section: type[Section], fault: ErrorDetails, where: str) -> str:
+    *parents, last = fault["loc"] or ("",)
+    place = _place(where, fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        return f"{place}: {_unknown(str(last), _fields_at(section, parents))}"
+    if fault["type"] == "missing":
+        return f"{place}: this key is missing; add it"
+    message = fault["msg"].removeprefix("Value error, ")
+    # The value of a whole section is too much for a line, and its keys are named in the message.
+    return f"{place}: {message}" + ("" if isinstance(fault["input"], dict) else f" (got {_shown(fault['input'])})")
+
+
+def _place(where: str, keys: Iterable[object]) -> str:
+    """`params.yaml:` and `lora`, `r` → `params.yaml: lora.r`."""
+    path = ".".join(map(str, keys))
+    return where + (" " if where.endswith(":") else ".") + path if path else where.removesuffix(":")
+
+
+def _unknown(key: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1)
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known[:20])}"
+    return f"unknown key; {hint}" + (", …" if not close and len(known) > 20 else "")
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}…"
+
+
+def _fields_at(section: type[Section], parents: list[int | str]) -> list[str]:
+    fields = section.model_fields
+    for parent in parents:
+        annotation = fields[str(parent)].annotation if str(parent) in fields else None
+        for kind in get_args(annotation) or [annotation]:
+            if isinstance(kind, type) and issubclass(kind, Section):
+                fields = kind.model_fields
+    return list(fields)

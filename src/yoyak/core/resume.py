@@ -1,0 +1,79 @@
+"""Where unfinished work waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs."""
+
+import hashlib
+import shutil
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+
+from yoyak.core.environment import describe
+from yoyak.core.errors import UserError
+from yoyak.core.params import Section
+from yoyak.core.repository import cache_folder
+
+Kind = Literal["checkpoints", "predictions"]
+
+
+@contextmanager
+def scratch_folder(kind: Kind, name: str, job: Section, files: Sequence[Path]) -> Iterator[Path]:
+    """A folder for this very job, found again after a kill, deleted when the block ends well.
+
+    Its name hashes parameters, input files, base weights (through their pin), the imported code of this library and
+    versions: after a change of any of them nothing goes on from what was made before. Locked against a second run of
+    the same job.
+    """
+    folder = cache_folder() / kind / f"{name}-{_key(job, files)}"
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_suffix(".lock"), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise UserError(f"another process works on {name} already (lock: {lock.lock_file})") from None
+    try:
+        _forget_others(name, folder)
+        yield folder
+        _delete(folder)
+    finally:
+        lock.release()
+
+
+def _forget_others(name: str, folder: Path) -> None:
+    """Delete what was left of this name with other parameters, data or code: disks are small."""
+    for other in folder.parent.glob(f"{name}-*/"):
+        lock = FileLock(other.with_suffix(".lock"), timeout=0)
+        if other == folder:
+            continue
+        try:
+            with lock:
+                _delete(other)
+        except Timeout:
+            # Somebody works there, in an experiment of another workspace.
+            continue
+        print(f"deleted the unfinished {other.name}: parameters, data or code have changed since", flush=True)
+
+
+def _delete(folder: Path) -> None:
+    """Under another name first: what is left of it after a kill must not pass for a whole one."""
+    doomed = folder.with_suffix(".deleted")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    if folder != doomed:
+        shutil.rmtree(folder.rename(doomed))
+
+
+def _key(job: Section, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(job.model_dump_json().encode())
+    digest.update(repr(sorted(describe().items())).encode())
+    for path in [*files, *_imported_code()]:
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def _imported_code() -> list[Path]:
+    modules = [module for name, module in sys.modules.items() if name.split(".")[0] == "yoyak"]
+    return sorted(Path(module.__file__) for module in modules if module.__file__)

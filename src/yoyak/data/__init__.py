@@ -1,0 +1,1 @@
+"""From CSV or JSONL to cleaned dialogues, and from these to prompts."""

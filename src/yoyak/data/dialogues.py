@@ -1,0 +1,137 @@
+"""Reading the competition's files, cleaning dialogues, and reporting what was found."""
+
+import re
+import statistics
+import unicodedata
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from yoyak.core.errors import UserError
+from yoyak.core.params import Section
+from yoyak.core.records import Dialogue
+from yoyak.core.text import SPEAKER, speakers
+from yoyak.data.tables import read_table
+
+SUMMARY_COLUMN = re.compile(r"(summary|summaries)(_\d+)?")
+BREAK = re.compile(r"(?:<br\s*)+/?>", re.IGNORECASE)
+
+
+class DataParams(Section):
+    """Where the CSV files are."""
+
+    dir: Path
+    """Folder of the files below; put your own CSVs in one, `dvc add` it and name it here."""
+    train: str = "train.csv"
+    """Columns `fname,dialogue,summary,topic`; `topic` may be missing."""
+    dev: str = "dev.csv"
+    """The same columns as `train`."""
+    test: str = "test.csv"
+    """Columns `fname,dialogue`."""
+    sample_submission: str = "sample_submission.csv"
+    """Gives `submission.csv` its rows, order and columns."""
+    test_references: str | None = None
+    """CSV of `fname` and any number of columns `summary_…`, where the test rows' references are known: then test is
+    scored, too."""
+
+
+def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
+    """The rows of a CSV file in its order, as they stand; train and dev files have summaries, test files none."""
+    columns = ["fname", "dialogue", "summary"] if with_summary else ["fname", "dialogue"]
+    table = read_table(path, columns)
+    for column in columns[1:]:
+        for row, text in enumerate(table[column], start=1):
+            if not (turns(text) if column == "dialogue" else text.strip()):
+                fname = table["fname"].iloc[row - 1]
+                raise UserError(f"{path}, row {row} ({fname}), column '{column}': empty; fill it in or drop the row")
+    return [
+        Dialogue(
+            fname=row["fname"],
+            dialogue=row["dialogue"],
+            summaries=(row["summary"],) if with_summary else (),
+            topic=row.get("topic") or None,
+        )
+        for row in table.to_dict("records")
+    ]
+
+
+def read_references(path: Path) -> dict[str, tuple[str, ...]]:
+    """The references of each row, by `fname`, from the columns `summary`, `summary_1`, `summaries_1`, …."""
+    return references_in(path, read_table(path, ["fname"]))
+
+
+def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
+    """The same of a table that was read from `path`."""
+    columns = [column for column in table.columns if SUMMARY_COLUMN.fullmatch(column)]
+    if not columns:
+        raise UserError(f"{path}: no column 'summary' or 'summary_1'; it has {', '.join(map(repr, table.columns))}")
+    references = {
+        row["fname"]: tuple(row[column] for column in columns if row[column].strip())
+        for row in table.to_dict("records")
+    }
+    for row, (fname, summaries) in enumerate(references.items(), start=1):
+        if not summaries:
+            raise UserError(f"{path}, row {row} ({fname}), column '{columns[0]}': empty; fill it in or drop the row")
+    return references
+
+
+def turns(dialogue: str) -> list[str]:
+    """The cleaned turns of a dialogue, each beginning with its speaker's tag.
+
+    Repairs what the competition's rows carry: line ends written out as `\\n` or `<br>`, a speaker's tag in the middle
+    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay. Where
+    nobody says anything there is no turn: a model would summarise the tags alone.
+    """
+    text = unicodedata.normalize("NFC", dialogue).replace("\\n", "\n")
+    text = SPEAKER.sub(r"\n\1:", BREAK.sub("\n", text))
+    lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in re.split(r"[\r\n]+", text)]
+    return _joined([line for line in lines if line]) if any(map(_says_something, lines)) else []
+
+
+def _says_something(line: str) -> bool:
+    """Whether there is more in it than speakers' tags, blanks and characters of no width."""
+    said = SPEAKER.sub("", line)
+    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in said)
+
+
+def _joined(lines: list[str]) -> list[str]:
+    """A line without a speaker's tag goes on the turn before it."""
+    result: list[str] = []
+    for line in lines:
+        if result and not SPEAKER.match(line):
+            result[-1] += f" {line}"
+        else:
+            result.append(line)
+    return result
+
+
+def quality_report(splits: dict[str, list[Dialogue]]) -> dict[str, Any]:
+    """Sizes, repairs and leakage of each split, for `metrics/data.json`."""
+    texts = {name: ["\n".join(turns(row.dialogue)) for row in rows] for name, rows in splits.items()}
+    seen = set(texts["train"])
+    return {
+        name: {
+            "rows": len(rows),
+            "dialogue_characters": _spread([len(text) for text in texts[name]]),
+            "summary_characters": _spread([len(summary) for row in rows for summary in row.summaries]),
+            "turns": _spread([text.count("\n") + 1 for text in texts[name]]),
+            "speakers": dict(sorted(Counter(str(len(speakers(text))) for text in texts[name]).items())),
+            "repaired_rows": sum(text != row.dialogue for text, row in zip(texts[name], rows, strict=True)),
+            "rows_in_train_too": 0 if name == "train" else sum(text in seen for text in texts[name]),
+            "duplicate_dialogues": len(rows) - len(set(texts[name])),
+        }
+        for name, rows in splits.items()
+    }
+
+
+def _spread(values: list[int]) -> dict[str, float] | None:
+    if not values:
+        return None
+    ordered = sorted(values)
+    return {
+        "median": statistics.median(ordered),
+        "p95": ordered[int(0.95 * (len(ordered) - 1))],
+        "max": ordered[-1],
+    }

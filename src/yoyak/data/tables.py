@@ -1,0 +1,133 @@
+"""Files of rows by `fname`, CSV or JSONL, read strictly: a fault is named with file, row and column."""
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from yoyak.core.errors import UserError
+
+
+def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """A CSV or JSONL file as text, with at least `columns`; `fname` unique and filled in each row."""
+    if path.suffix.lower() == ".json":
+        raise UserError(f"{path}: CSV or JSONL is expected, an object a line, and the name .jsonl says so")
+    text = _text(path)
+    header, *rows = (_json_rows(path, text) if path.suffix.lower() == ".jsonl" else _rows(path, text)) or [[]]
+    for column in columns:
+        if column not in header:
+            raise UserError(f"{path}: column '{column}' is missing; {_what_it_has(header)}")
+    for column, count in Counter(header).items():
+        if count > 1:
+            raise UserError(f"{path}: column '{column}' stands {count} times in the header; keep one")
+    for number, row in enumerate(rows, start=1):
+        if len(row) != len(header):
+            raise UserError(
+                f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}; put double quotes round a "
+                "field that holds commas or line breaks"
+            )
+    table = pd.DataFrame(rows, columns=header, dtype=object)
+    _check_names(path, table)
+    return table
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(
+            f"{path}: no such file; is the path right? The pipeline's own are in data.dir of params.yaml"
+        ) from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a CSV file; name the file inside it") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise UserError(f"{path}: UTF-16, not UTF-8; convert it: `iconv -f utf-16 -t utf-8`")
+    if b"\0" in content:
+        raise UserError(f"{path}: not a CSV file (byte {content.index(0)} is NUL); export the table as CSV in UTF-8")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(
+            f"{path}, line {line}: not UTF-8 (byte {error.start}); a CSV saved by Excel is cp949: "
+            "`iconv -f cp949 -t utf-8`"
+        ) from None
+
+
+def _rows(path: Path, text: str) -> list[list[str]]:
+    """Header and rows. Not by pandas: it fills a short row up, cuts a long one, and lets a lone quote swallow rows."""
+    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[list[str]] = []
+    try:
+        rows.extend(row for row in reader if row)
+    except csv.Error as error:
+        raise UserError(
+            f"{path}, row {len(rows)}, up to line {reader.line_num}: {error}; close each double quote, and double "
+            "those inside a field"
+        ) from None
+    return rows
+
+
+def _json_rows(path: Path, text: str) -> list[list[str]]:
+    """Header and rows of a file of one JSON object a line; a list of texts, `summaries`, makes `summaries_1`, ….
+
+    A key that a line has not, or whose value is null, is an empty field, as in CSV; other keys than the project's own
+    may hold anything, and are left out.
+    """
+    objects = [_object(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    header = list(dict.fromkeys(key for row in objects for key in row))
+    return [header, *([row.get(key, "") for key in header] for row in objects)] if header else []
+
+
+def _object(path: Path, number: int, line: str) -> dict[str, str]:
+    try:
+        content = json.loads(line, object_pairs_hook=_without_repeated_keys)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}, line {number}: not valid JSON: {error}") from None
+    if not isinstance(content, dict):
+        raise UserError(f'{path}, line {number}: a JSON object is expected, such as {{"fname": "dev_0", …}}')
+    fields: dict[str, str] = {}
+    for key, value in content.items():
+        if isinstance(value, str) or value is None:
+            fields[key] = value or ""
+        elif key.startswith("summar") and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            fields |= {f"{key}_{place}": item for place, item in enumerate(value, start=1)}
+        elif key in ("fname", "dialogue", "text", "topic") or key.startswith("summar"):
+            raise UserError(f"{path}, line {number}, column {key!r}: text is expected, not {str(value)[:40]}")
+    for key, text in fields.items():
+        if any("\ud800" <= letter <= "\udfff" for letter in text):
+            raise UserError(f"{path}, line {number}, column {key!r}: an escape is half of a letter; write it anew")
+    return fields
+
+
+def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    for key, count in Counter(key for key, _ in pairs).items():
+        if count > 1:
+            raise ValueError(f"the key {key!r} stands {count} times")
+    return dict(pairs)
+
+
+def _what_it_has(header: Sequence[str]) -> str:
+    if not header:
+        return "the file is empty"
+    names = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in header[:8]]
+    return f"it has {', '.join(names)}" + (", …" if len(header) > 8 else "")
+
+
+def _check_names(path: Path, table: pd.DataFrame) -> None:
+    if table.empty:
+        raise UserError(f"{path}: no rows under the header; fill them in")
+    rows: dict[str, int] = {}
+    for row, fname in enumerate(table["fname"], start=1):
+        if not fname.strip():
+            raise UserError(f"{path}, row {row}, column 'fname': empty; name the row")
+        if fname in rows:
+            raise UserError(f"{path}, row {row}, column 'fname': {fname} stands in row {rows[fname]} too; drop one")
+        rows[fname] = row

@@ -1,0 +1,83 @@
+"""Minimum Bayes risk (Kumar & Byrne 2004): of several candidates the one with the highest expected score.
+
+The expectation is over all members' candidates, as if each might be the reference; a member's weight is shared evenly
+among its own, so that many candidates are no more votes. A candidate is compared with itself, too: else, of two members
+with one candidate each, the lighter one's would win.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from yoyak.core.errors import UserError
+from yoyak.core.records import Candidate, Floats, Prediction
+from yoyak.metrics import rouge
+
+PARALLEL_FROM = 3000
+"""Pairs of texts from which on starting further processes takes less time than they save."""
+CHUNK = 25
+"""Rows that a process compares at a time."""
+TIE_DIGITS = 12
+"""Expected scores that differ behind these differ by rounding alone."""
+
+
+class Pool(NamedTuple):
+    """All members' candidates for one row, but empty ones."""
+
+    fname: str
+    candidates: tuple[Candidate, ...]
+    members: NDArray[np.int64]
+    """Whose candidate each is: shape (candidates,)."""
+    utilities: Floats
+    """Of each candidate the mean score, in [0, 1], against each member's candidates: shape (candidates, members)."""
+
+
+def pools(predictions: Mapping[str, Sequence[Prediction]]) -> list[Pool]:
+    """One a row of the members, which hold the same rows in the same order. Many rows are shared among all cores."""
+    rows = list(zip(*predictions.values(), strict=True))
+    if sum(sum(len(member.candidates) for member in row) ** 2 for row in rows) < PARALLEL_FROM:
+        return _pools(rows)
+    from joblib import Parallel, delayed
+
+    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
+    return [pool for chunk in Parallel(n_jobs=-1)(delayed(_pools)(chunk) for chunk in chunks) for pool in chunk]
+
+
+def _pools(rows: Sequence[Sequence[Prediction]]) -> list[Pool]:
+    return [_pool(row) for row in rows]
+
+
+def _pool(row: Sequence[Prediction]) -> Pool:
+    if len(names := {member.fname for member in row}) > 1:
+        raise UserError(f"the members' predictions are of different rows ({', '.join(sorted(names))}); run `dvc repro`")
+    said = [(place, candidate) for place, member in enumerate(row) for candidate in member.candidates if candidate.text]
+    candidates = tuple(candidate for _, candidate in said)
+    utilities = np.zeros((len(candidates), len(row)))
+    for column, member in enumerate(row):
+        others = [other.text for other in member.candidates]
+        for line, candidate in enumerate(candidates):
+            scores = rouge.score([candidate.text] * len(others), [(other,) for other in others])
+            utilities[line, column] = sum(score.mean for score in scores) / max(1, len(others))
+    return Pool(row[0].fname, candidates, np.array([place for place, _ in said], dtype=np.int64), utilities)
+
+
+def choose(pool: Pool, weights: Floats) -> int | None:
+    """The place of the best candidate under the members' `weights`, shape (members,); of equal ones the first.
+
+    A member without weight neither votes nor speaks. None where the others say nothing.
+    """
+    heard = weights[pool.members] > 0
+    if not heard.any():
+        return None
+    return int(np.where(heard, np.round(pool.utilities @ weights, TIE_DIGITS), -1).argmax())
+
+
+def prediction(pool: Pool, weights: Floats) -> Prediction:
+    """The best candidate, and all others behind it; an empty text where there is none."""
+    if (best := choose(pool, weights)) is None:
+        return Prediction(fname=pool.fname, text="")
+    heard = np.flatnonzero(weights[pool.members] > 0).tolist()
+    others = [pool.candidates[place] for place in heard if place != best]
+    return Prediction(fname=pool.fname, text=pool.candidates[best].text, candidates=(pool.candidates[best], *others))

@@ -1,0 +1,109 @@
+"""Small repairs of finished summaries, each off until switched on, and what each is worth on dev."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from yoyak.core import repository
+from yoyak.core.params import Section
+from yoyak.core.records import Prediction
+from yoyak.core.text import TAG
+from yoyak.evaluation import leaderboard
+from yoyak.evaluation.faults import ends_as_a_sentence
+from yoyak.evaluation.leaderboard import ScoringParams, Split
+
+SENTENCE = re.compile(r"\S.*?(?:(?<=[가-힣])[\"'”’)\]]*[.!?…]+[\"'”’)\]]*(?=\s|\Z)|\Z)", re.DOTALL)
+"""Up to a mark after Hangul: the full stop of `Mr.` or of `3.` ends none."""
+WHOLE_TAG = re.compile(f"({TAG.pattern})")
+PARTICLE = re.compile(
+    r"\A\s+((?:은|는|이|가|을|를|의|과|와|도|만|로|에게|에게서|로부터|으로부터)(?:은|는|도|만|의|을)?)(?=\W|\Z)"
+)
+"""After a blank: what no reference of the competition or of the sample parts from the tag before it."""
+BLANK_BEFORE_MARK = re.compile(r"\s+(?=[.,!?])")
+
+
+class PostprocessingParams(Section):
+    """What is repaired in the ensemble's summaries; the rules apply in this order."""
+
+    normalise_spaces: bool = False
+    """One blank between words, none between a tag and its particle (`#Person1# 은`) or before `.`, `,`, `!`, `?`; one
+    before a tag that follows a letter."""
+    trim_unfinished_sentence: bool = False
+    """Drop a last sentence that does not end as one, unless it is the only one."""
+    drop_repeated_sentences: bool = False
+    """Keep the first of equal sentences."""
+
+
+def normalise_spaces(text: str) -> str:
+    parts = WHOLE_TAG.split(" ".join(text.split()))
+    # Even places hold what stands between tags, odd ones the tags themselves, which are not touched.
+    for place in range(0, len(parts), 2):
+        part = parts[place]
+        if place:
+            part = PARTICLE.sub(r"\1", part)
+        part = BLANK_BEFORE_MARK.sub("", part)
+        follows_a_letter = part[-1:].isalnum()
+        parts[place] = f"{part} " if follows_a_letter and place + 1 < len(parts) else part
+    return "".join(parts)
+
+
+def trim_unfinished_sentence(text: str) -> str:
+    *finished, last = SENTENCE.findall(text) or [text]
+    return " ".join(finished) if finished and not ends_as_a_sentence(last) else text
+
+
+def drop_repeated_sentences(text: str) -> str:
+    sentences = SENTENCE.findall(text)
+    kept = list(dict.fromkeys(sentences))
+    return " ".join(kept) if len(kept) < len(sentences) else text
+
+
+RULES: dict[str, Callable[[str], str]] = {
+    rule.__name__: rule for rule in (normalise_spaces, trim_unfinished_sentence, drop_repeated_sentences)
+}
+
+
+def apply(params: PostprocessingParams, rows: Sequence[Prediction]) -> list[Prediction]:
+    """The predictions with their texts repaired by the rules that are switched on; with none on, unchanged."""
+    return [_repaired(row, [rule for name, rule in RULES.items() if getattr(params, name)]) for row in rows]
+
+
+def _repaired(row: Prediction, rules: Sequence[Callable[[str], str]]) -> Prediction:
+    text = row.text
+    for rule in rules:
+        text = rule(text)
+    if text == row.text:
+        return row
+    # `text` stays the first candidate's.
+    first = [candidate.model_copy(update={"text": text}) for candidate in row.candidates[:1]]
+    return row.model_copy(update={"text": text, "candidates": (*first, *row.candidates[1:])})
+
+
+def report(
+    rows: Sequence[Prediction], split: Split, params: PostprocessingParams, judging: ScoringParams
+) -> dict[str, Any]:
+    """`metrics/postprocessing.json`: what each rule alone, on or off, would gain on the split's summaries as they were.
+
+    Paired by row, in percent; p-values are corrected for the number of rules.
+    """
+    before = leaderboard.align(rows, split.fnames, "ensemble")
+    after = {name: [rule(text) for text in before] for name, rule in RULES.items()}
+    # `differences` says how far each lies behind: of losses, that is the gain.
+    lost = {
+        name: -leaderboard.score(texts, split.references, judging.metric)
+        for name, texts in {"before": before, **after}.items()
+    }
+    gains = leaderboard.differences(lost, "before", len(RULES), judging)
+    return {
+        "scoring": {**leaderboard.made_by(judging), "commit": repository.commit()},
+        "split": split.name,
+        "rows": len(before),
+        "rules": {
+            name: {
+                "on": getattr(params, name),
+                "rows_changed": sum(old != new for old, new in zip(before, texts, strict=True)),
+                "gain": gains[name],
+            }
+            for name, texts in after.items()
+        },
+    }

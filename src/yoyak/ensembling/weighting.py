@@ -1,0 +1,223 @@
+"""One summary a row from several models: which take part, how much each counts, and whether it is worth it."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, TextIO
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import Field
+
+from yoyak.core.errors import UserError
+from yoyak.core.params import Section, check
+from yoyak.core.records import Floats, Prediction, read_json
+from yoyak.ensembling import mbr
+from yoyak.ensembling.mbr import Pool
+from yoyak.metrics import rouge
+
+Strategy = Literal["mbr", "best"]
+SHARPNESS = (0.0, 0.25, 0.5, 1.0, 2.0)
+"""Among these one is learned: 0 lets all members count alike; at 2 a member whose dev score is one point lower counts
+for a seventh."""
+ENSEMBLE = "ensemble"
+"""Where else a model's name stands."""
+PLAN = Path("ensemble/plan.json")
+FOLD = re.compile(r"_f\d+$")
+
+
+class EnsembleParams(Section):
+    """How models join."""
+
+    strategy: Strategy
+    """`mbr`: the candidate most like all members' candidates, in the competition's own metric, unless what it gains on
+    dev may be chance; `best`: what the best member says."""
+    members: Annotated[int, Field(ge=1)] | list[str] | None = None
+    """Who may take part: a number (so many of `run.models` and `run.averaged`, the best on dev) or a list of names; all
+    where the key is empty."""
+
+
+class Plan(Section):
+    """What was decided on dev: the content of `ensemble/plan.json`."""
+
+    strategy: Strategy
+    weights: dict[str, float]
+    """Of the members, 1 in all; under `best` there is one."""
+
+
+class Dev(NamedTuple):
+    """What dev tells of the models that may take part."""
+
+    scores: dict[str, Floats]
+    """Of each model's summaries, in percent, shape (rows,)."""
+    pools: list[Pool]
+    """Whose utilities have a column for each model, in the order of `scores`."""
+    candidate_scores: list[Floats]
+    """Of each pool's candidates, in percent."""
+
+
+def check_members(params: EnsembleParams, models: Sequence[str]) -> None:
+    """Stop where a named member is not in the run."""
+    for name in params.members if isinstance(params.members, list) else []:
+        if name not in models:
+            raise UserError(f"params.yaml: ensemble.members: {name} is not in the run ({', '.join(models)})")
+
+
+def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> list[str]:
+    """Models that may take part."""
+    check_members(params, models)
+    return list(params.members) if isinstance(params.members, list) else list(models)
+
+
+def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict[str, Floats]:
+    """Each model's scores of the dev rows `fnames` from `scores/rows.csv`, in percent, shape (rows,)."""
+    try:
+        table = dev_table(path, str(path))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
+    for name in models:
+        if name not in table.columns:
+            raise UserError(f"{path}: no dev scores of {name}; run `dvc repro`")
+    return {name: table[name].loc[list(fnames)].to_numpy() for name in models}
+
+
+def dev_table(rows: Path | TextIO, where: str) -> pd.DataFrame:
+    """Of `scores/rows.csv` the mean ROUGE of dev, in percent: a line a row, by fname, and a column a model, best first;
+    baselines are among them. `where` names the file."""
+    columns = {"split": str, "model": str, "fname": str, "rouge_mean": float}
+    try:
+        table = pd.read_csv(rows, keep_default_na=False, usecols=list(columns), dtype=columns)
+        dev = table[table["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
+    # An empty file, other columns, a field that is no number, a row twice, other text than UTF-8.
+    except ValueError as error:
+        raise UserError(f"{where}: not the scores of a run: {error}; run `dvc repro`") from None
+    return dev[[name for name in table["model"].unique() if name in dev.columns]]
+
+
+def study(
+    predictions: Mapping[str, Sequence[Prediction]],
+    scores: dict[str, Floats],
+    references: Sequence[Sequence[str]],
+    metric: rouge.Metric,
+) -> Dev:
+    """Compare and score all candidates of the dev rows, whose `references` these are."""
+    pools = mbr.pools(predictions)
+    texts = [candidate.text for pool in pools for candidate in pool.candidates]
+    repeated = [row for pool, row in zip(pools, references, strict=True) for _ in pool.candidates]
+    values = np.array([100 * score.mean for score in rouge.score(texts, repeated, metric)])
+    ends = np.cumsum([len(pool.candidates) for pool in pools])
+    return Dev(scores, pools, np.split(values, ends[:-1]))
+
+
+def out_of_fold(said: Mapping[str, Sequence[Prediction]], fnames: Sequence[str]) -> dict[str, list[Prediction]] | None:
+    """What `kobart` says of train, where `kobart_f0` … have each said what they had not seen, in the order of `fnames`.
+
+    None unless all models are such folds, and each row of train has been said by one of each.
+    """
+    families: dict[str, list[Prediction]] = {}
+    for name, rows in said.items():
+        families.setdefault(family_of(name), []).extend(rows)
+    complete = all(sorted(row.fname for row in rows) == sorted(fnames) for rows in families.values())
+    if not complete:
+        return None
+    by_name = {family: {row.fname: row for row in rows} for family, rows in families.items()}
+    return {family: [rows[fname] for fname in fnames] for family, rows in by_name.items()}
+
+
+def family_of(name: str) -> str:
+    """`kobart_f3` is of `kobart`."""
+    return FOLD.sub("", name)
+
+
+def plan_by_folds(params: EnsembleParams, train: Dev, models: Sequence[str]) -> Plan:
+    """MBR with weights learned on out-of-fold rows of train, a family's weight shared evenly among its folds."""
+    families = learn(params, train, _everywhere(train.scores))
+    sizes = Counter(map(family_of, models))
+    weights = {
+        name: families[family_of(name)] / sizes[family_of(name)] for name in models if family_of(name) in families
+    }
+    return Plan(strategy="mbr", weights=weights)
+
+
+def learn(params: EnsembleParams, dev: Dev, rows: NDArray[np.bool_]) -> dict[str, float]:
+    """The members' weights that do best on these `rows` of dev, shape (rows,)."""
+    means = {name: float(scores[rows].mean()) for name, scores in dev.scores.items()}
+    ranked = sorted(means, key=means.__getitem__, reverse=True)
+    members = ranked[: params.members] if isinstance(params.members, int) else ranked
+    options = [_sharpened({name: means[name] for name in members}, sharpness) for sharpness in SHARPNESS]
+    gained = [_mean_score(dev, _vector(dev, weights), np.flatnonzero(rows)) for weights in options]
+    return options[int(np.argmax(gained))]
+
+
+def _sharpened(means: dict[str, float], sharpness: float) -> dict[str, float]:
+    """Weights that fall with the distance to the best mean, in percent points."""
+    best = max(means.values())
+    raw = {name: float(np.exp(sharpness * (mean - best))) for name, mean in means.items()}
+    return {name: weight / sum(raw.values()) for name, weight in raw.items()}
+
+
+def _vector(dev: Dev, weights: Mapping[str, float]) -> Floats:
+    return np.array([weights.get(name, 0.0) for name in dev.scores])
+
+
+def _mean_score(dev: Dev, weights: Floats, rows: NDArray[np.int64]) -> float:
+    return float(np.mean([_score_of(dev, weights, int(row)) for row in rows]))
+
+
+def _score_of(dev: Dev, weights: Floats, row: int) -> float:
+    best = mbr.choose(dev.pools[row], weights)
+    return 0.0 if best is None else float(dev.candidate_scores[row][best])
+
+
+def best_member(scores: Mapping[str, Floats], rows: NDArray[np.bool_]) -> str:
+    """The model with the best mean on these rows."""
+    return max(scores, key=lambda name: float(scores[name][rows].mean()))
+
+
+def cross_validated(
+    params: EnsembleParams,
+    dev: Dev,
+    predictions: Mapping[str, Sequence[Prediction]],
+    fold: NDArray[np.int64],
+) -> tuple[list[Prediction], list[Prediction]]:
+    """The dev rows by the ensemble and by its best member, each chosen without them.
+
+    `fold` is the part each row belongs to, shape (rows,).
+    """
+    combined, best = {}, {}
+    for part in range(fold.max() + 1):
+        # A single row has no others to learn from.
+        outside = fold != part if len(fold) > 1 else fold == part
+        weights, name = _vector(dev, learn(params, dev, outside)), best_member(dev.scores, outside)
+        for row in np.flatnonzero(fold == part).tolist():
+            combined[row] = mbr.prediction(dev.pools[row], weights)
+            best[row] = predictions[name][row]
+    return [combined[row] for row in range(len(fold))], [best[row] for row in range(len(fold))]
+
+
+def plan_of_best(dev_scores: Mapping[str, Floats]) -> Plan:
+    return Plan(strategy="best", weights={best_member(dev_scores, _everywhere(dev_scores)): 1.0})
+
+
+def plan_of_mbr(params: EnsembleParams, dev: Dev) -> Plan:
+    return Plan(strategy="mbr", weights=learn(params, dev, _everywhere(dev.scores)))
+
+
+def _everywhere(scores: Mapping[str, Floats]) -> NDArray[np.bool_]:
+    return np.ones(len(next(iter(scores.values()))), dtype=bool)
+
+
+def combine(predictions: Mapping[str, Sequence[Prediction]], plan: Plan) -> list[Prediction]:
+    """A prediction for each row of the members, which hold the same rows in the same order."""
+    members = {name: predictions[name] for name in plan.weights}
+    if plan.strategy == "best":
+        (only,) = members.values()
+        return list(only)
+    weights = np.array(list(plan.weights.values()))
+    return [mbr.prediction(pool, weights) for pool in mbr.pools(members)]
+
+
+def read_plan(path: Path = PLAN) -> Plan:
+    return check(Plan, read_json(path), f"{path}:")

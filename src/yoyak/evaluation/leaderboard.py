@@ -1,0 +1,295 @@
+"""The leaderboard: scores with intervals, baselines, and which differences are more than noise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+from pydantic import Field
+
+from yoyak.core import repository
+from yoyak.core.errors import UserError
+from yoyak.core.params import Section
+from yoyak.core.records import Floats, Prediction, Prompt, Reference, read_records
+from yoyak.core.stale_outputs import is_baseline
+from yoyak.evaluation import baselines, significance
+from yoyak.evaluation.faults import Diagnosis, diagnose
+from yoyak.metrics import rouge
+from yoyak.metrics.morphemes import Tokenizer
+from yoyak.metrics.rouge import Library, Metric, ReferenceRule
+
+NOISE = 0.05
+"""Differences whose corrected p-value is above it may be chance."""
+
+
+class ScoringParams(Section):
+    """How summaries are judged. Training does not depend on it."""
+
+    tokenizer: Tokenizer
+    """Morpheme analyser; `mecab` is the competition's. `kiwi` needs the extra `kiwi`; `okt`, `komoran` and `kkma` the
+    extra `konlpy` and Java."""
+    library: Library
+    """`rouge`: n-grams as sets, the competition's; `rouge_score`: Google's, which counts each occurrence."""
+    references: ReferenceRule
+    """Whether a row's score is the mean or the best over its references."""
+    bootstrap_samples: int = Field(ge=100)
+    """Resamples of the rows, for the 95 % intervals."""
+    seed: int = Field(ge=0)
+    """Seed of the resampling."""
+
+    @property
+    def metric(self) -> Metric:
+        return Metric(self.tokenizer, self.library, self.references)
+
+
+@dataclass(frozen=True)
+class Split:
+    """What was asked and what was expected."""
+
+    name: str
+    fnames: list[str]
+    dialogues: list[tuple[str, ...]]
+    """Turns."""
+    references: list[tuple[str, ...]]
+    topics: list[str | None]
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """A split's rows scored."""
+
+    split: Split
+    texts: dict[str, list[str]]
+    """Summaries of each model and baseline, in the order of the split's rows."""
+    scores: dict[str, Floats]
+    """ROUGE-1, -2 and -L F1 in percent, shape (rows, 3), of each, best first; of `baseline/human` too."""
+
+    @property
+    def best(self) -> str:
+        """The best of the models; baselines do not count."""
+        return next(name for name in self.scores if not is_baseline(name))
+
+
+def known_splits() -> list[str]:
+    """The splits whose references are known: dev, and test where `data.test_references` names a file."""
+    return [split for split in ("dev", "test") if Path(f"data/references/{split}.jsonl").exists()]
+
+
+def read_split(name: str) -> Split:
+    """A split as the stage `prepare_prompts` wrote it."""
+    prompts = read_records(Path(f"data/prompts/{name}.jsonl"), Prompt)
+    references = read_records(Path(f"data/references/{name}.jsonl"), Reference)
+    if (fnames := [row.fname for row in prompts]) != [row.fname for row in references]:
+        raise UserError(f"data/prompts and data/references of {name} are of different rows; run `dvc repro`")
+    return Split(
+        name,
+        fnames,
+        [row.turns for row in prompts],
+        [row.summaries for row in references],
+        [row.topic for row in references],
+    )
+
+
+def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[str]:
+    """The texts of `rows` in the order of `fnames`, all of them."""
+    by_name = {row.fname: row.text for row in rows}
+    if missing := [fname for fname in fnames if fname not in by_name]:
+        raise UserError(
+            f"predictions of {name}: {missing[0]} is missing (and {len(missing) - 1} more); run `dvc repro`"
+        )
+    return [by_name[fname] for fname in fnames]
+
+
+def leaderboard(split: Split, predictions: Mapping[str, Sequence[Prediction]], params: ScoringParams) -> Leaderboard:
+    """Every model of `predictions` and every baseline scored, best first."""
+    texts = {name: align(rows, split.fnames, name) for name, rows in predictions.items()}
+    texts |= baselines.extracts(split.dialogues)
+    scores = {name: score(rows, split.references, params.metric) for name, rows in texts.items()}
+    if (ceiling := baselines.human(split.references, params.metric)) is not None:
+        scores[baselines.HUMAN] = 100 * ceiling
+    return Leaderboard(split, texts, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
+
+
+def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Metric) -> Floats:
+    """Percent, shape (rows, 3)."""
+    return 100 * np.array(rouge.score(texts, references, metric), dtype=np.float64).reshape(-1, 3)
+
+
+def report(dev: Leaderboard, test: Leaderboard | None, params: ScoringParams) -> dict[str, Any]:
+    """`metrics/scores.json`. The model that test is compared with is the one chosen on dev."""
+    boards = [dev] if test is None else [dev, test]
+    texts = [text for board in boards for rows in board.texts.values() for text in rows]
+    references = [row for board in boards for _ in board.texts for row in board.split.references]
+    content = {
+        "scoring": {
+            **made_by(params),
+            "pairs_that_the_library_scored_too": rouge.audit(texts, references, params.metric),
+            "commit": repository.commit(),
+        },
+        # The best was chosen on these very rows, from all pairs of models.
+        **_of_split(dev, dev.best, len(dev.scores) * (len(dev.scores) - 1) // 2, params),
+    }
+    content["best"] |= {"chosen_on": "dev", "cross_validated": cross_validated_choice(dev, params)}
+    if test is not None:
+        content["test"] = _of_split(test, dev.best, len(test.scores) - 1, params)
+    return content
+
+
+def made_by(params: ScoringParams) -> dict[str, Any]:
+    """What must stand beside every score."""
+    return {
+        **params.metric.describe(),
+        "bootstrap_samples": params.bootstrap_samples,
+        "seed": params.seed,
+    }
+
+
+def metric_of(made_by: Mapping[str, str]) -> Metric:
+    """Of what `made_by` says: that of a run whose parameters are no longer known."""
+    return Metric(
+        cast(Tokenizer, made_by["tokenizer"]),
+        cast(Library, made_by["library"].split()[0]),
+        cast(ReferenceRule, made_by["references"]),
+    )
+
+
+def what_was_counted(scoring: Mapping[str, str]) -> str:
+    """`rouge 1.0.1, mecab (python-mecab-ko 1.3.7), mean over references`."""
+    analyser = scoring["tokenizer"] + (f" ({scoring['tokenizer_version']})" if scoring["tokenizer_version"] else "")
+    return f"{scoring['library']}, {analyser}, {scoring['references']} over references"
+
+
+def _of_split(board: Leaderboard, best: str, family: int, params: ScoringParams) -> dict[str, Any]:
+    return {
+        "models": dict(zip(board.scores, entries_of(list(board.scores.values()), params), strict=True)),
+        "best": {"model": best, "minus": differences(board.scores, best, family, params)},
+        "diagnostics": {
+            name: diagnosis_of(rows, board.split.references, board.split.dialogues)
+            for name, rows in board.texts.items()
+        },
+    }
+
+
+def gain(combined: Sequence[Prediction], best: Sequence[Prediction], params: ScoringParams) -> dict[str, Any]:
+    """What the ensemble's dev summaries are better than its best member's, and whether that may be chance."""
+    split = read_split("dev")
+    scores = {
+        name: score(align(rows, split.fnames, name), split.references, params.metric)
+        for name, rows in (("ensemble", combined), ("best", best))
+    }
+    return differences(scores, "ensemble", 1, params)["best"]
+
+
+def ensemble_report(summaries: Mapping[str, Sequence[Prediction]], params: ScoringParams) -> dict[str, Any]:
+    """Of `metrics/ensemble.json` what is scored: `dev` under `ensemble`; `cross_validated`, which is of dev, too; and
+    `test`, where its references are known."""
+    splits = {name: read_split(name) for name in known_splits()}
+    entries = {}
+    for name, rows in summaries.items():
+        if split := splits.get("test" if name == "test" else "dev"):
+            scores = score(align(rows, split.fnames, "ensemble"), split.references, params.metric)
+            (entries[name],) = entries_of([scores], params)
+    return {
+        "scoring": {**made_by(params), "commit": repository.commit()},
+        "ensemble": entries.pop("dev"),
+        **entries,
+    }
+
+
+def entries_of(scores: Sequence[Floats], params: ScoringParams) -> list[dict[str, Any]]:
+    """Each model's entry in `metrics/scores.json`, in percent; the interval is of `rouge_mean`."""
+    means = significance.resampled_means(np.column_stack([rows.mean(axis=1) for rows in scores]), *_draws(params))
+    return [
+        {
+            **dict(zip(("rouge1", "rouge2", "rougeL"), map(_rounded, rows.mean(axis=0)), strict=True)),
+            "rouge_mean": _rounded(rows.mean()),
+            "rouge_sum": _rounded(rows.mean(axis=0).sum()),
+            **_interval(bounds),
+            "rows": len(rows),
+        }
+        for rows, bounds in zip(scores, significance.interval(means), strict=True)
+    ]
+
+
+def differences(
+    scores: Mapping[str, Floats], best: str, family: int, params: ScoringParams
+) -> dict[str, dict[str, Any]]:
+    """How far each other model lies behind `best` on the same rows, and whether that may be chance.
+
+    Paired: hard rows, which are hard for both, do not widen the interval. P-values are corrected for the `family` of
+    comparisons that these come from.
+    """
+    names = [name for name in scores if name != best]
+    behind = np.column_stack([(scores[best] - scores[name]).mean(axis=1) for name in names])
+    intervals = significance.interval(significance.resampled_means(behind, *_draws(params)))
+    p_values = significance.paired_p_values(behind, params.seed)
+    return {
+        name: {
+            "rouge_mean": _rounded(behind[:, column].mean()),
+            **_interval(intervals[column]),
+            "p": round(float(p_values[column]), 4),
+            "p_holm": round(float(corrected), 4),
+            "noise": bool(corrected > NOISE),
+        }
+        for column, (name, corrected) in enumerate(zip(names, significance.holm(p_values, family), strict=True))
+    }
+
+
+def cross_validated_choice(board: Leaderboard, params: ScoringParams) -> dict[str, Any] | None:
+    """What choosing the best model on dev is worth on rows that did not choose; none where dev has one row.
+
+    The best of several models on some rows is partly the luckiest on them. Here each fold of the rows is judged with
+    the model that is best on the others.
+    """
+    means = np.column_stack([rows.mean(axis=1) for name, rows in board.scores.items() if not is_baseline(name)])
+    if len(means) < 2:
+        return None
+    fold = significance.parts(len(means), params.seed)
+    chosen = [int(means[fold != part].mean(axis=0).argmax()) for part in fold]
+    judged = means[np.arange(len(means)), chosen]
+    bounds = significance.interval(significance.resampled_means(judged[:, None], *_draws(params)))[0]
+    return {"rouge_mean": _rounded(judged.mean()), **_interval(bounds), "folds": int(fold.max()) + 1}
+
+
+def diagnosis_of(
+    texts: Sequence[str], references: Sequence[Sequence[str]], dialogues: Sequence[Sequence[str]] | None
+) -> dict[str, float]:
+    """Percent of the summaries with each fault, of those whose dialogue is known where the fault takes it to see.
+
+    And percent that differ from each other; and a summary's characters over its references', the rows' mean.
+    """
+    percent = {}
+    diagnoses = diagnose_rows(texts, dialogues)
+    for fault in Diagnosis._fields:
+        if seen := [getattr(row, fault) for row in diagnoses if getattr(row, fault) is not None]:
+            percent[fault] = _rounded(100 * np.mean(seen))
+    return {
+        **percent,
+        "distinct": _rounded(100 * len(set(texts)) / len(texts)),
+        "length_ratio": _rounded(np.mean(length_ratios(texts, references))),
+    }
+
+
+def diagnose_rows(texts: Sequence[str], dialogues: Sequence[Sequence[str]] | None) -> list[Diagnosis]:
+    sources = [None] * len(texts) if dialogues is None else ["\n".join(turns) for turns in dialogues]
+    return [diagnose(text, source) for text, source in zip(texts, sources, strict=True)]
+
+
+def length_ratios(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
+    """Characters of each summary over the mean characters of its references."""
+    return [len(text) * len(row) / sum(map(len, row)) for text, row in zip(texts, references, strict=True)]
+
+
+def _draws(params: ScoringParams) -> tuple[int, int]:
+    return params.bootstrap_samples, params.seed
+
+
+def _interval(bounds: Floats) -> dict[str, Any]:
+    """Twice: DVC shows numbers, and no lists."""
+    low, high = map(_rounded, bounds)
+    return {"ci95": [low, high], "ci95_low": low, "ci95_high": high}
+
+
+def _rounded(value: float | np.floating[Any]) -> float:
+    return round(float(value), 2)

@@ -1,0 +1,37 @@
+"""One scoring, from the run's predictions to the leaderboard, rows, breakdowns and pictures."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from yoyak.core import stale_outputs
+from yoyak.core.records import Prediction, read_records, write_json
+from yoyak.evaluation import breakdowns, leaderboard, plots
+from yoyak.evaluation.leaderboard import ScoringParams
+
+
+def score_run(models: Sequence[str], others: Sequence[str], params: ScoringParams) -> None:
+    """Score the predictions of `models`, which have learning curves, and of `others`, which have none."""
+    names = [*models, *others]
+    stale_outputs.put_away(Path("predictions"), names)
+    stale_outputs.put_away(Path("plots/training"), models)
+
+    boards = []
+    for split in leaderboard.known_splits():
+        predictions = {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in names}
+        boards.append(leaderboard.leaderboard(leaderboard.read_split(split), predictions, params))
+    dev, test = boards[0], boards[1] if len(boards) > 1 else None
+    scores = leaderboard.report(dev, test, params)
+    write_json(Path("metrics/scores.json"), scores)
+
+    rows = pd.concat([breakdowns.by_row(board) for board in boards])
+    groups = breakdowns.breakdowns(rows, params)
+    Path("scores").mkdir(exist_ok=True)
+    rows.round(4).to_csv("scores/rows.csv", index=False)
+    groups.round(2).to_csv("scores/breakdowns.csv", index=False)
+
+    plots.draw_leaderboard(scores, Path("plots/leaderboard.png"))
+    plots.draw_by_length(groups, Path("plots/score_by_length.png"))
+    curves = {name: pd.read_csv(f"plots/training/{name}/epochs.csv") for name in models}
+    plots.draw_learning_curves(curves, Path("plots/learning_curves.png"))

@@ -1,0 +1,1 @@
+"""Summaries with their log-probabilities."""

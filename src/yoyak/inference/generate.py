@@ -1,0 +1,290 @@
+"""Summaries of prompts: candidates with their log-probabilities, kept as they are done."""
+
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from transformers import set_seed
+
+from yoyak.core import gpu, progress
+from yoyak.core.errors import UserError
+from yoyak.core.limits import LimitsParams, check_shortened
+from yoyak.core.progress import Reporter, span
+from yoyak.core.records import Candidate, Prediction, Prompt
+from yoyak.core.text import foreign_words
+from yoyak.inference import decoding, hf_decoding
+from yoyak.inference.averaging import Averaged
+from yoyak.inference.decoding import Answers, Request
+from yoyak.inference.kept import keep, read_kept
+from yoyak.inference.params import GenerationParams, Job
+from yoyak.inference.sampling import Chooser
+from yoyak.inference.script_guard import ScriptGuard
+from yoyak.modeling.attention import has_plain_attention
+from yoyak.modeling.loading import Loaded, vocabulary_of
+
+REPETITION_PENALTY, NEW_TOKENS = 1.2, 4
+"""The least of a second search, against what makes summaries endless, and empty."""
+
+
+@dataclass(frozen=True)
+class Generated:
+    """Predictions in the order of their prompts, and what happened on the way."""
+
+    predictions: list[Prediction]
+    shortened_prompts: int
+    """Prompts that lost turns to fit the token budget, of an average: a member's."""
+    generated_again: int
+    """Dialogues whose first candidates all had faults."""
+    done_before: int
+    """Dialogues that a run which was killed had done."""
+
+    @property
+    def empty(self) -> list[str]:
+        """The rows whose summary is empty."""
+        return [prediction.fname for prediction in self.predictions if not prediction.text]
+
+    @property
+    def faults(self) -> Counter[str]:
+        """Summaries with each fault, after the second search."""
+        return Counter(fault for prediction in self.predictions for fault in prediction.faults or ())
+
+
+class Asked(NamedTuple):
+    """A prompt of a batch."""
+
+    row: int
+    """Its place among all prompts."""
+    ids: list[list[int]]
+    """As each member's tokenizer and template have it."""
+    dialogue: str
+
+
+def generate(
+    loaded: Loaded | Averaged, prompts: Sequence[Prompt], job: Job, title: str, kept: Path, repaired: bool = True
+) -> Generated:
+    """A prediction for each prompt. Where each candidate has a fault, others are searched for, less freely, if
+    `repaired`.
+
+    `kept` is a folder to which each dialogue's are added as they are done, for the next run should this one be killed.
+    """
+    encoded = [[member.encoder.prompt(prompt) for member in loaded.members] for prompt in prompts]
+    asked = [
+        Asked(row, [each.ids for each in of_members], "\n".join(prompts[row].turns))
+        for row, of_members in enumerate(encoded)
+    ]
+    done_before, found = _searched(loaded, asked, job, title, kept / "first.jsonl")
+    faulty = [
+        prompt
+        for prompt in asked
+        if repaired and all(faults_of(candidate, prompt.dialogue) for candidate in found[prompt.row])
+    ]
+    second = job.model_copy(update={"generation": _less_freely(job.generation)})
+    _, again = _searched(loaded, faulty, second, f"{title}, second search", kept / "second.jsonl")
+    predictions = [
+        _prediction(prompts[prompt.row].fname, prompt.dialogue, found[prompt.row], again.get(prompt.row))
+        for prompt in asked
+    ]
+    shortened = sum(any(each.shortened for each in of_members) for of_members in encoded)
+    return Generated(predictions, shortened, len(faulty), done_before)
+
+
+def _less_freely(params: GenerationParams) -> GenerationParams:
+    """What the user has set as strictly or more so stays."""
+    update = {
+        "repetition_penalty": max(params.repetition_penalty, REPETITION_PENALTY),
+        "min_new_tokens": min(max(params.min_new_tokens, NEW_TOKENS), params.max_new_tokens),
+    }
+    return params.model_copy(update=update)
+
+
+def faults_of(candidate: Candidate, dialogue: str) -> tuple[str, ...]:
+    """For which a summary is searched for again."""
+    found = {
+        "empty": not candidate.text,
+        "unfinished": not candidate.finished,
+        "foreign_script": not foreign_words(candidate.text) <= foreign_words(dialogue),
+    }
+    return tuple(fault for fault, there in found.items() if there)
+
+
+def _prediction(fname: str, dialogue: str, first: list[Candidate], second: list[Candidate] | None) -> Prediction:
+    """Of the second search, if it is better; candidates with the fewest faults before others."""
+
+    def fewest_first(candidates: list[Candidate]) -> list[Candidate]:
+        return sorted(candidates, key=lambda candidate: len(faults_of(candidate, dialogue)))
+
+    searches = [fewest_first(candidates) for candidates in (first, second) if candidates]
+    best, *others = min(searches, key=lambda candidates: len(faults_of(candidates[0], dialogue)))
+    faults = faults_of(best, dialogue) or None
+    return Prediction(fname=fname, text=best.text, candidates=(best, *others), faults=faults)
+
+
+def _searched(
+    loaded: Loaded | Averaged, asked: list[Asked], job: Job, title: str, kept: Path
+) -> tuple[int, dict[int, list[Candidate]]]:
+    """How many were done before; and the candidates of each. Those of like length go together: little is padding."""
+    found = read_kept(kept)
+    done_before = len(found)
+    if found:
+        print(f"{title}: {len(found)} of {len(asked)} dialogues were done before; going on", flush=True)
+    missing = [prompt for prompt in asked if prompt.row not in found]
+    missing.sort(key=lambda prompt: sum(map(len, prompt.ids)), reverse=True)
+    if not missing:
+        return done_before, found
+    with Reporter(title, "dialogues") as reporter:
+        pace = Pace(reporter, len(missing), len(asked), job.generation.batch_size if _is_ours(loaded, job) else 0)
+        for group in _within_memory(loaded, missing, job):
+            for prompt, answers in group:
+                found[prompt.row] = _candidates(loaded, answers, job.generation)
+                keep(kept, prompt.row, found[prompt.row])
+            pace.show(len(found) - done_before)
+        pace.end()
+    return done_before, found
+
+
+class Pace:
+    """Dialogues a second of this run, which a `reporter` shows."""
+
+    def __init__(self, reporter: Reporter, missing: int, rows: int, at_work: int) -> None:
+        """`missing` of `rows` are to be done; `at_work` are begun before the first of these is done."""
+        self.reporter, self.missing, self.rows, self.at_work = reporter, missing, rows, at_work
+        self.started = progress.clock()
+        reporter.begin(rows - missing, rows)
+
+    def show(self, done: int) -> None:
+        """`done` by this run; those at work are half done, on average."""
+        worth = done + min(self.at_work, self.missing - done) / 2
+        rate = worth / (progress.clock() - self.started)
+        left = (self.missing - worth) / rate
+        of_all = self.rows - self.missing + done
+        note = f"{_rate(rate)}, {span(left)} left"
+        self.reporter.show(of_all, note, f"{of_all} of {self.rows} dialogues, {note}", left)
+
+    def end(self) -> None:
+        seconds = progress.clock() - self.started
+        of_them = "done" if self.missing == self.rows else f"{self.missing} of them"
+        self.reporter.end(self.rows, f"{of_them} in {span(seconds)}, {_rate(self.missing / seconds)}")
+
+
+def _rate(a_second: float) -> str:
+    return f"{a_second:.1f}/s" if a_second >= 0.1 else f"{60 * a_second:.1f}/min"
+
+
+def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:
+    """Stop where more summaries are empty, or more prompts shortened, than the user allows."""
+    rows = len(generated.predictions)
+    check_shortened(generated.shortened_prompts, rows, limits, model)
+    empty = generated.empty
+    percent = 100 * len(empty) / rows
+    if percent > limits.empty_percent:
+        raise UserError(
+            f"{model}: {len(empty)} of {rows} summaries are empty ({percent:.1f} %), the first {empty[0]}; "
+            f"limits.empty_percent is {limits.empty_percent:g}: train longer, change models.{model}.generation, or "
+            "raise it"
+        )
+
+
+Group = list[tuple[Asked, Answers]]
+"""Prompts that are done at the same time, with their answers."""
+
+
+def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> Iterator[Group]:
+    """Answers to each prompt, half as many at once from where the GPU runs out of memory."""
+    left, together = {prompt.row: prompt for prompt in asked}, job.generation.batch_size
+    while left:
+        try:
+            for group in _decoded(loaded, list(left.values()), job, together):
+                for prompt, _ in group:
+                    del left[prompt.row]
+                yield group
+        except RuntimeError as error:
+            if not gpu.ran_out(error):
+                raise
+        else:
+            return
+        # Outside `except`, where the error no longer holds the tensors of the failed attempt.
+        gpu.give_back()
+        if together == 1:
+            raise UserError(
+                "a single dialogue does not fit into the GPU's memory; lower generation.candidates, "
+                "generation.num_beams, generation.max_new_tokens or the model's max_prompt_tokens"
+            )
+        together = min(together, len(left) + 1) // 2
+        print(
+            f"out of GPU memory: {together} dialogues together from here, which may change their texts; lower "
+            "generation.batch_size to have the same texts on every machine",
+            flush=True,
+        )
+
+
+def _decoded(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
+    """Answers as they are done."""
+    yield from (_by_us if _is_ours(loaded, job) else _by_transformers)(loaded, asked, job, together)
+
+
+def _is_ours(loaded: Loaded | Averaged, job: Job) -> bool:
+    """Whether `decoding` does this search of these models, which begins with one prompt as it ends with another."""
+    known = all(has_plain_attention(member.model) for member in loaded.members)
+    return known and job.generation.search in ("greedy", "sample")
+
+
+def _of_members(asked: list[Asked]) -> list[list[list[int]]]:
+    """Each member's prompts."""
+    return [list(prompts) for prompts in zip(*(prompt.ids for prompt in asked), strict=True)]
+
+
+def _by_us(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
+    params, device = job.generation, loaded.members[0].model.device
+    # Its own draws for each dialogue: which ones a killed run had done, or stand beside it, changes nothing.
+    seeds = [zlib.crc32(repr((params.seed, prompt.row)).encode()) for prompt in asked]
+    chooser = Chooser(params, loaded.end_ids, device, seeds, _forbidden(loaded, asked, params))
+    request = Request(params.candidates, params.max_new_tokens, loaded.end_ids, chooser.choose, chooser.facts)
+    models = [member.model for member in loaded.members]
+    for number, answers in decoding.decode(models, _of_members(asked), together, request):
+        yield [(asked[number], answers)]
+
+
+def _by_transformers(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
+    forbidden = _forbidden(loaded, asked, job.generation)
+    for start in range(0, len(asked), together):
+        batch = asked[start : start + together]
+        set_seed(job.generation.seed + batch[0].row)
+        tokens = forbidden([*range(start, start + len(batch))]) if forbidden else None
+        answers = hf_decoding.decode(loaded.members, _of_members(batch), job.generation, tokens)
+        yield list(zip(batch, answers, strict=True))
+
+
+def _forbidden(
+    loaded: Loaded | Averaged, asked: list[Asked], params: GenerationParams
+) -> Callable[[list[int]], Any] | None:
+    """From numbers of prompts to tokens that must not stand in their summaries, shape (prompts, vocabulary)."""
+    guard = _guard(loaded) if params.script_guard else None
+    return (lambda numbers: guard.forbidden([asked[number].dialogue for number in numbers])) if guard else None
+
+
+def _candidates(loaded: Loaded | Averaged, answers: Answers, params: GenerationParams) -> list[Candidate]:
+    """Best first: as beams rank, else by log-probability."""
+    texts = loaded.encoder.texts(answers.ids)
+    candidates = [
+        Candidate(text=text.strip(), log_probability=value, finished=ids[-1] in loaded.end_ids)
+        for text, ids, value in zip(texts, answers.ids, answers.log_probabilities, strict=True)
+    ]
+    if params.search == "beam":
+        return candidates
+    return sorted(candidates, key=lambda candidate: -candidate.log_probability)
+
+
+_guards: WeakKeyDictionary[Any, ScriptGuard] = WeakKeyDictionary()
+"""By model, and no longer there than it: a guard must not keep its model in memory."""
+
+
+def _guard(loaded: Loaded | Averaged) -> ScriptGuard:
+    """Made once a model: a large vocabulary takes seconds. An average has the logits of its smallest one."""
+    model = min((member.model for member in loaded.members), key=vocabulary_of)
+    if model not in _guards:
+        _guards[model] = ScriptGuard(loaded.tokenizer, loaded.end_ids, vocabulary_of(model), model.device)
+    return _guards[model]

@@ -1,0 +1,86 @@
+"""One inference, from its job to the predictions and the record of what ran."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yoyak.core import environment, folds, gpu, progress, repository
+from yoyak.core.limits import LimitsParams
+from yoyak.core.records import Prompt, read_records, write_json, write_records
+from yoyak.core.resume import scratch_folder
+from yoyak.core.stale_outputs import PREFIX
+from yoyak.inference.averaging import together
+from yoyak.inference.generate import Generated, check_generated, generate
+from yoyak.inference.loading import load_for_inference
+from yoyak.inference.params import Job, Member
+from yoyak.modeling import precision
+from yoyak.modeling.loading import Loaded
+
+
+def infer(name: str, job: Job, limits: LimitsParams, untuned: bool) -> None:
+    """Summarise dev, test and what a fold holds out of train; `untuned`: dev and test, by the base weights."""
+    folders = {member: None if untuned else Path(f"models/{member}") for member in job.members_of(name)}
+    title = f"untuned_{name}" if untuned else name
+    paths = _prompts(job, untuned)
+    files = [*paths.values(), *(path for folder in folders.values() if folder for path in sorted(folder.iterdir()))]
+    gpu.use_one()
+    gpu.limit(limits)
+    metrics = {}
+    with scratch_folder("predictions", title, job, files) as scratch:
+        loaded = together(name, _members(title, job.members_of(name), folders))
+        computed_in = precision.describe(member.precision for member in loaded.members)
+        print(f"{title}: dtype: {computed_in['dtype']}, {computed_in['dtype_why']}", flush=True)
+        for split, path in paths.items():
+            prompts = read_records(path, Prompt)
+            if split == "train":
+                prompts = folds.held_out(prompts, job.fold)
+            started = time.perf_counter()
+            # A baseline is what the base weights say by themselves.
+            generated = generate(loaded, prompts, job, f"{title} {split}", scratch / split, repaired=not untuned)
+            seconds = time.perf_counter() - started
+            folder = Path(f"predictions/{PREFIX if untuned else ''}{title}")
+            write_records(folder / f"{split}.jsonl", generated.predictions)
+            metrics[split] = _figures(generated, len(prompts), seconds)
+            if not untuned:
+                check_generated(generated, limits, name)
+    ran = {
+        "seed": job.generation.seed,
+        "commit": repository.commit(),
+        "ran": {**environment.describe(), **computed_in},
+    }
+    write_json(
+        Path(f"metrics/infer/{title}.json"),
+        {**metrics, "peak_memory_gib": round(gpu.peak_memory_gib(), 2), **ran},
+    )
+
+
+def _prompts(job: Job, untuned: bool) -> dict[str, Path]:
+    """Files of the splits that are summarised."""
+    splits = ("dev", "test", "train") if job.fold and not untuned else ("dev", "test")
+    return {split: Path(f"data/prompts/{split}.jsonl") for split in splits}
+
+
+def _members(title: str, members: Mapping[str, Member], folders: Mapping[str, Path | None]) -> dict[str, Loaded]:
+    """Each loaded, from its folder or, where that is None, from the base weights alone."""
+    loaded = {}
+    for name, member in members.items():
+        with (
+            gpu.running_out_is_told(title, f"set models.{name}.generation.load_in_4bit: true"),
+            progress.waiting(f"{title}: loading {name}"),
+        ):
+            loaded[name] = load_for_inference(member.model, folders[name], member.quantization)
+    return loaded
+
+
+def _figures(generated: Generated, rows: int, seconds: float) -> dict[str, Any]:
+    """What a split's summaries took, and what they lack."""
+    return {
+        "rows": rows,
+        "generated_again": generated.generated_again,
+        **{fault: generated.faults[fault] for fault in ("empty", "unfinished", "foreign_script")},
+        "shortened_prompts": generated.shortened_prompts,
+        "resumed_at_row": generated.done_before,
+        "seconds": round(seconds, 1),
+        "dialogues_per_second": round((rows - generated.done_before) / seconds, 2),
+    }

@@ -1,0 +1,137 @@
+"""Which token comes next: what is searched for, what is forbidden, and how chance decides."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from yoyak.inference.params import GenerationParams
+
+Facts = dict[str, torch.Tensor]
+"""What is to be known of prompts while their answers are chosen, row by row."""
+
+
+@dataclass(frozen=True)
+class Said:
+    """What answers have said so far."""
+
+    tokens: torch.Tensor
+    """Shape (rows, answers, most)."""
+    counts: torch.Tensor
+    """How many of them there are, shape (rows,)."""
+    facts: Facts
+    """Of the rows' prompts."""
+
+
+class Chooser:
+    """The next tokens of answers, for `decoding.decode`: on the device, for all rows at once."""
+
+    def __init__(
+        self,
+        params: GenerationParams,
+        end_ids: list[int],
+        device: Any,
+        seeds: Sequence[int],
+        forbidden: Callable[[list[int]], Any] | None = None,
+    ) -> None:
+        """`seeds`: a prompt's draws are its own, and do not depend on its company.
+
+        `forbidden`: from numbers of prompts to tokens that must not stand in any answer to them, shape (prompts,
+        vocabulary).
+        """
+        self.params, self.device = params, device
+        self.ends = torch.tensor(end_ids, device=device)
+        self.seeds, self.forbidden = seeds, forbidden
+
+    def facts(self, prompts: list[int]) -> Facts:
+        facts: Facts = {}
+        if self.forbidden is not None:
+            facts["forbidden"] = self.forbidden(prompts)
+        if self.params.search == "sample":
+            facts["draws"] = self._draws(prompts)
+        return facts
+
+    def _draws(self, prompts: list[int]) -> Any:
+        """From [0, 1), shape (prompts, candidates, max_new_tokens)."""
+        shape = self.params.candidates, self.params.max_new_tokens
+        generators = [torch.Generator().manual_seed(self.seeds[number]) for number in prompts]
+        draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
+        return draws.to(self.device)
+
+    def choose(self, logits: Any, said: Said) -> Any:
+        """Shape (rows, answers), from logits (rows, answers, vocabulary).
+
+        It is recorded as a CUDA graph: nothing comes from the host, and nothing waits for the GPU.
+        """
+        if (forbidden := said.facts.get("forbidden")) is not None:
+            # In one kernel; `masked_fill` copies first.
+            logits = logits.where(~forbidden[:, None], -float("inf"))
+        scores, answers = logits.flatten(0, 1), logits.shape[1]
+        counts = said.counts.repeat_interleave(answers)
+        scores = penalised(scores, said.tokens.flatten(0, 1), counts, self.params, self.ends)
+        if self.params.search == "greedy":
+            return scores.argmax(-1).view(-1, answers)
+        at = said.counts[:, None, None].expand(-1, answers, 1)
+        draws = said.facts["draws"].gather(2, at).flatten()
+        return drawn(scores, draws, self.params).view(-1, answers)
+
+
+def drawn(scores: Any, draws: Any, params: GenerationParams) -> Any:
+    """For each line of `scores` (lines, vocabulary) the token at which shares add up to the draw, shape (lines,)."""
+    shares, tokens = likeliest(scores, params)
+    cumulated = shares.cumsum(-1)
+    place = (cumulated <= draws[:, None] * cumulated[:, -1:]).sum(-1)
+    # A draw next to 1 may be rounded to the whole.
+    place = place.minimum((shares > 0).sum(-1) - 1)
+    return tokens.gather(-1, place[:, None])[:, 0]
+
+
+def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
+    """Probabilities of the tokens that are drawn from, the likeliest first, and the tokens: shapes (lines, `top_k`).
+
+    As temperature, top-k and top-p of transformers, which sorts the whole vocabulary: here `top_k` tokens alone.
+    """
+    values, tokens = scores.topk(min(params.top_k or scores.shape[-1], scores.shape[-1]))
+    shares = (values / params.temperature).softmax(-1)
+    # What is likelier than a token already has `top_p` together: it is not needed.
+    shares = shares.where(shares.cumsum(-1) - shares < params.top_p, 0.0)
+    return shares, tokens
+
+
+def penalised(scores: Any, tokens: Any, counts: Any, params: GenerationParams, ends: Any) -> Any:
+    """What is done to scores (lines, vocabulary) whatever the search; `ends` are the end tokens, shape (n,).
+
+    `tokens` (lines, most) have been said, so many of them as `counts` (lines,) tells. As transformers' processors,
+    whose lines have all said as much.
+    """
+    size = params.no_repeat_ngram_size
+    if params.repetition_penalty != 1.0:
+        said = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]
+        penalty = params.repetition_penalty
+        less_likely = torch.where(scores > 0, scores / penalty, scores * penalty)
+        scores = less_likely.where(_marked(scores, tokens, said), scores)
+    if 0 < size <= tokens.shape[1]:
+        scores = scores.masked_fill(_marked(scores, *_continuations(tokens, counts, size)), -float("inf"))
+    if params.min_new_tokens:
+        ends = ends.expand(len(tokens), -1)
+        early = (counts < params.min_new_tokens)[:, None].expand_as(ends)
+        scores = scores.masked_fill(_marked(scores, ends, early), -float("inf"))
+    return scores
+
+
+def _continuations(tokens: Any, counts: Any, size: int) -> tuple[Any, Any]:
+    """Tokens that once followed what has been said last, and whether they did: shapes (lines, windows)."""
+    windows = tokens.unfold(1, size, 1)
+    last = counts[:, None] - (size - 1) + torch.arange(size - 1, device=tokens.device)
+    prefix = tokens.gather(1, last.clamp(min=0))
+    same = (windows[..., :-1] == prefix[:, None]).all(-1)
+    inside = torch.arange(windows.shape[1], device=tokens.device) + size <= counts[:, None]
+    return windows[..., -1], same & inside
+
+
+def _marked(scores: Any, tokens: Any, which: Any) -> Any:
+    """True at those of `tokens` (lines, n) that `which` (lines, n) is true for, shape as `scores`."""
+    vocabulary = scores.shape[1]
+    marks = torch.zeros((len(scores), vocabulary + 1), dtype=torch.bool, device=scores.device)
+    return marks.scatter_(1, tokens.where(which, vocabulary), True)[:, :-1]

@@ -1,0 +1,1 @@
+"""What makes a number a score: analysers of morphemes, and ROUGE."""

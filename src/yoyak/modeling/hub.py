@@ -1,0 +1,154 @@
+"""Weights on the Hugging Face Hub: what a name stands for, and its files, downloaded once into the hub's own cache."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from yoyak.core import progress
+from yoyak.core.errors import UserError
+from yoyak.core.limits import on_one_disk
+from yoyak.core.repository import cache_folder
+
+FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+"""Of a model that is loaded; no code."""
+FILES_AND_BIN = [*FILES, "*.bin"]
+
+
+def revision_of(repository: str, recorded: str | None, key: str) -> str:
+    """The commit that a name stands for, `recorded` or today's; `key` is its place in `params.yaml`."""
+    from huggingface_hub import HfApi
+
+    if recorded and _in_cache(repository, recorded):
+        return recorded
+    try:
+        return str(HfApi().model_info(repository, revision=recorded, timeout=20).sha)
+    except _errors() as error:
+        raise UserError(
+            f"{key}: cannot reach {repository} on the Hugging Face Hub ({_reason(error)}); check the name and the "
+            f"network, `hf auth login` if the model is gated, or set {key} to a local folder"
+        ) from None
+
+
+def _in_cache(repository: str, revision: str) -> bool:
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(repository, "config.json", revision=revision), str)
+
+
+def snapshot(repository: str, revision: str) -> Path:
+    """The downloaded repository: its safetensors, or its `.bin` files where it has no others."""
+    from huggingface_hub import snapshot_download
+
+    if cached := _cached_snapshot(repository, revision):
+        return cached
+    gb = sum(_to_download(repository, revision).values()) / 1e9
+    before = _cached_gb(repository)
+    with (
+        _told(repository),
+        progress.timed(f"downloading {repository}, {gb:.2f} GB", lambda: f"{_cached_gb(repository) - before:.2f} GB"),
+    ):
+        patterns = _patterns(repository, revision)
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+
+
+def _cached_gb(repository: str) -> float:
+    """On this disk, of any revision; what has not come whole, too."""
+    from huggingface_hub import constants
+
+    blobs = Path(constants.HF_HUB_CACHE, f"models--{repository.replace('/', '--')}", "blobs")
+    return sum(path.stat().st_size for path in blobs.glob("*")) / 1e9
+
+
+def bytes_to_write(repository: str, revision: str) -> int:
+    """What is not downloaded yet, and of `.bin` files their conversion, too.
+
+    A cache on another disk is not this repository's matter.
+    """
+    from huggingface_hub import constants
+
+    if cached := _cached_snapshot(repository, revision):
+        weights = [] if any(cached.glob("*.safetensors")) else list(cached.glob("*.bin"))
+        return sum(path.stat().st_size for path in weights)
+    files = _to_download(repository, revision)
+    converted = sum(size for name, size in files.items() if name.endswith(".bin"))
+    return sum(files.values()) * on_one_disk(Path(constants.HF_HUB_CACHE), cache_folder()) + converted
+
+
+def _to_download(repository: str, revision: str) -> dict[str, int]:
+    """Sizes in bytes by name of what is not in the cache yet."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    with _told(repository):
+        patterns = _patterns(repository, revision)
+        disable_progress_bars()  # They would say that it fetches.
+        files = snapshot_download(repository, revision=revision, allow_patterns=patterns, dry_run=True)
+        enable_progress_bars()
+    return {file.filename: file.file_size or 0 for file in files if file.will_download}
+
+
+def _cached_snapshot(repository: str, revision: str) -> Path | None:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    # Where a repository has both, only the first were downloaded, and the hub's client misses the others.
+    for patterns, kind in ((FILES, "*.safetensors"), (FILES_AND_BIN, "*.bin")):
+        try:
+            cached = snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
+        except LocalEntryNotFoundError:
+            continue  # Not all of it is here.
+        if any(Path(cached).glob(kind)):
+            return Path(cached)
+    return None
+
+
+def _patterns(repository: str, revision: str) -> list[str]:
+    from huggingface_hub import HfApi
+
+    files = HfApi().list_repo_files(repository, revision=revision)
+    return FILES if any(name.endswith(".safetensors") for name in files) else FILES_AND_BIN
+
+
+@contextmanager
+def _told(repository: str) -> Iterator[None]:
+    """One line of what the hub's client raises."""
+    try:
+        yield
+    except _errors() as error:
+        raise UserError(
+            f"{repository} cannot be downloaded ({_reason(error)}); `hf auth login` if the model is gated, or try again"
+        ) from None
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where the name, the network or the disk is at fault."""
+    # `HTTPError`: of whichever HTTP library the client is built on; raised where there is no network.
+    from huggingface_hub.errors import (  # type: ignore[attr-defined]
+        HfHubHTTPError,
+        HFValidationError,
+        HTTPError,
+        OfflineModeIsEnabled,
+    )
+
+    return HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled, OSError
+
+
+def _reason(error: Exception) -> str:
+    said = str(error).strip().splitlines()[:1]
+    return ": ".join([type(error).__name__, *said])
+
+
+def convert(snapshot: Path, target: Path) -> None:
+    """The weights as safetensors; all else, the tokenizer above all, as it is."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    for path in (path for pattern in FILES for path in snapshot.glob(pattern)):
+        shutil.copyfile(path, target / path.name)
+    config = AutoConfig.from_pretrained(snapshot)
+    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    kind.from_pretrained(snapshot, dtype="auto").save_pretrained(target)

@@ -1,0 +1,117 @@
+"""From a model's name to its weights, tokenizer, quantisation and dtype: the same code for training and inference."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from yoyak.core import gpu
+from yoyak.core.environment import device
+from yoyak.core.errors import UserError
+from yoyak.modeling import precision
+from yoyak.modeling.precision import Precision
+from yoyak.modeling.spec import ModelSpec, QuantizationParams
+from yoyak.modeling.tokenization import Encoder
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model in memory with all that is needed to talk to it."""
+
+    model: Any
+    tokenizer: Any
+    encoder: Encoder
+    precision: Precision
+
+    @property
+    def members(self) -> tuple["Loaded", ...]:
+        """Itself alone: it is asked as `Averaged` is."""
+        return (self,)
+
+    @property
+    def end_ids(self) -> list[int]:
+        """A chat model's end of turn is often not its tokenizer's end token: either ends a summary."""
+        return sorted({self.encoder.end_id, self.tokenizer.eos_token_id})
+
+
+def in_fast_dtype(spec: ModelSpec, load: Callable[[Precision], Any], tokenizer: Any) -> tuple[Any, Precision]:
+    """The model as `load` gives it in `spec.dtype`, or in what is fast here in its place and holds its numbers."""
+    chosen = precision.choose(spec.dtype)
+    model = load(chosen)
+    if chosen.why != precision.FP16_FOR_BF16 or not precision.overflows(model.to(device()), tokenizer, chosen):
+        return model, chosen
+    del model
+    gpu.give_back()
+    chosen = Precision("fp32", precision.OVERFLOWS)
+    return load(chosen), chosen
+
+
+def vocabulary_of(model: Any) -> int:
+    """Tokens that it has logits of: of some models more than their tokenizer has."""
+    return int(model.get_output_embeddings().weight.shape[0])
+
+
+def assembled(spec: ModelSpec, model: Any, chosen: Precision, tokenizer: Any) -> Loaded:
+    _use_safe_attention()
+    encoder = Encoder(tokenizer, spec.prompt, spec.max_prompt_tokens, spec.persons)
+    return Loaded(model, tokenizer, encoder, chosen)
+
+
+def _use_safe_attention() -> None:
+    """cuDNN's attention gives NaN gradients for Qwen2 in bf16 on padded batches (torch 2.11): never choose it."""
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def model_class(folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.from_pretrained(folder)
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def read_tokenizer(folder: Path, base: Path) -> Any:
+    """The model's own tokenizer, its vocabulary never resized; the end token pads where there is no pad token.
+
+    `base` is where the model's configuration is: a folder with an adapter has none.
+
+    Padding with the end token is harmless here: labels and attention masks are built by position, not from token ids.
+    """
+    from transformers import AutoConfig, AutoTokenizer, PreTrainedTokenizerFast
+
+    # `tokenizer.json` is whole; the class that a configuration names would build its own kind from its vocabulary.
+    # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
+    tokenizer = kind.from_pretrained(folder)
+    _name_missing_tokens(tokenizer, AutoConfig.from_pretrained(base), folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def _name_missing_tokens(tokenizer: Any, config: Any, folder: Path) -> None:
+    """`tokenizer.json` alone names no end and no pad token; the model's configuration knows their ids."""
+    for role in ("eos_token", "pad_token"):
+        token_id = getattr(config, f"{role}_id", None)
+        if getattr(tokenizer, role) is None and isinstance(token_id, int):
+            setattr(tokenizer, role, tokenizer.convert_ids_to_tokens(token_id))
+    if tokenizer.eos_token is None:
+        raise UserError(f"{folder}: neither its tokenizer nor its config.json names an end token (eos_token)")
+
+
+def quantised(chosen: Precision, quantization: QuantizationParams, folder: Path) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    config = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantization.type,
+        bnb_4bit_use_double_quant=quantization.double,
+        bnb_4bit_compute_dtype=chosen.torch_dtype,
+    )
+    return model_class(folder).from_pretrained(
+        folder,
+        dtype=chosen.torch_dtype,
+        quantization_config=config if quantization.load_in_4bit else None,
+        device_map={"": 0} if device() == "cuda" else None,
+    )

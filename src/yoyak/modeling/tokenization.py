@@ -1,0 +1,116 @@
+"""A prompt in tokens: the chat template, and fitting a dialogue into a model's token budget."""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from yoyak.core.errors import UserError
+from yoyak.core.records import Prompt
+from yoyak.modeling.spec import Persons, PromptForm
+
+PERSON_TAG, SPEAKER = re.compile(r"#Person(\d+)#"), re.compile(r"화자(\d+)")
+
+# Llama-3.2's chat template writes today's date into each prompt unless one is given: outputs would change daily.
+TEMPLATE_OPTIONS: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A prompt in tokens."""
+
+    ids: list[int]
+    dropped_turns: int
+    """Turns left out of the dialogue's middle to fit the budget."""
+    cut_inside: bool
+    """Whether even single turns had to be cut."""
+
+    @property
+    def shortened(self) -> bool:
+        return self.dropped_turns > 0 or self.cut_inside
+
+
+class Encoder:
+    """Turns prompts and summaries into token ids, for training and inference alike.
+
+    Prompt and summary are tokenised apart and joined as ids: what training sees before the first token of the summary
+    is, to the token, what inference starts from.
+    """
+
+    def __init__(self, tokenizer: Any, form: PromptForm, max_prompt_tokens: int, persons: Persons = "tags") -> None:
+        self.tokenizer = tokenizer
+        self.form = form
+        self.persons = persons
+        self.max_prompt_tokens = max_prompt_tokens
+        self.end_id: int = self._end_of_answer()
+
+    def prompt(self, prompt: Prompt) -> Encoded:
+        """The prompt's tokens, at most `max_prompt_tokens`: turns go from the middle, question and header stay."""
+        kept = [self._written(turn) for turn in prompt.turns]
+        ids = self._ids(prompt, kept)
+        while len(ids) > self.max_prompt_tokens and len(kept) > 2:
+            del kept[len(kept) // 2]
+            ids = self._ids(prompt, kept)
+        cut_inside = len(ids) > self.max_prompt_tokens
+        while len(ids) > self.max_prompt_tokens:
+            longest = max(range(len(kept)), key=lambda turn: len(kept[turn]))
+            if len(kept[longest]) < 2:
+                raise UserError(
+                    f"{prompt.fname}: nothing of it fits into {self.max_prompt_tokens} tokens; raise max_prompt_tokens"
+                )
+            kept[longest] = kept[longest][: len(kept[longest]) * 9 // 10]
+            ids = self._ids(prompt, kept)
+        return Encoded(ids, len(prompt.turns) - len(kept), cut_inside)
+
+    def answer(self, summary: str) -> list[int]:
+        """The summary's tokens and the token that ends it."""
+        summary = self._written(summary)
+        if self.form == "dialogue":
+            ids = self.tokenizer(text_target=summary).input_ids
+            return list(ids) if ids and ids[-1] == self.end_id else [*ids, self.end_id]
+        return [*self.tokenizer(summary, add_special_tokens=False).input_ids, self.end_id]
+
+    def texts(self, answers: Any) -> list[str]:
+        """Summaries from token ids, persons as tags again."""
+        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        return [SPEAKER.sub(r"#Person\1#", text) for text in texts] if self.persons == "speakers" else list(texts)
+
+    def _written(self, text: str) -> str:
+        return PERSON_TAG.sub(r"화자\1", text) if self.persons == "speakers" else text
+
+    def _ids(self, prompt: Prompt, kept: list[str]) -> list[int]:
+        if self.form == "dialogue":
+            return list(self.tokenizer("\n".join(kept)).input_ids)
+        if self.tokenizer.chat_template:
+            # The template writes the begin token itself.
+            return list(self.tokenizer(self._chat(prompt, kept), add_special_tokens=False).input_ids)
+        # No system message either: a model without a chat template was never taught what one is.
+        return list(self.tokenizer(f"{_request(prompt, kept)}\n\n[Answer]\n").input_ids)
+
+    def _chat(self, prompt: Prompt, kept: list[str]) -> str:
+        messages = [
+            {"role": "system", "content": prompt.system},
+            {"role": "user", "content": _request(prompt, kept)},
+        ]
+        text = self.tokenizer.apply_chat_template(
+            messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
+        )
+        return str(text)
+
+    def _end_of_answer(self) -> int:
+        """The end token of the chat template's assistant turn, which is not every tokenizer's `eos_token`."""
+        if self.form == "dialogue" or not self.tokenizer.chat_template:
+            return int(self.tokenizer.eos_token_id)
+        answer = "요약"
+        messages = [{"role": "user", "content": "질문"}, {"role": "assistant", "content": answer}]
+        text = self.tokenizer.apply_chat_template(messages, tokenize=False, **TEMPLATE_OPTIONS)
+        after = text[text.rindex(answer) + len(answer) :]
+        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
+        for token in self.tokenizer(after, add_special_tokens=False).input_ids:
+            if token in special:
+                return int(token)
+        raise UserError(f"the chat template ends an answer with {after!r}, in which no special token stands; mend it")
+
+
+def _request(prompt: Prompt, kept: list[str]) -> str:
+    conversation = "\n".join(kept)
+    return f"[Conversation]\n{conversation}\n\n[Question]\n{prompt.question}"

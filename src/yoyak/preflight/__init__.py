@@ -1,0 +1,1 @@
+"""The first stage's look at everything, before any work."""

@@ -1,0 +1,108 @@
+"""What is looked at before any work: every section of `params.yaml`, every entry of `models`, files and room."""
+
+import os
+import re
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from yoyak.core.errors import UserError
+from yoyak.core.limits import check_disk
+from yoyak.core.params import check, read_yaml
+from yoyak.core.records import Dialogue
+from yoyak.data.dialogues import DataParams
+from yoyak.ensembling.weighting import check_members
+from yoyak.modeling import weights
+from yoyak.preflight.params import Params, has_members
+from yoyak.preflight.resolve import resolve, resolve_average
+from yoyak.submission.file import read_sample
+from yoyak.training.from_scratch import check_architecture
+
+NAME = re.compile(r"[a-z0-9_]+")
+RESERVED = re.compile(r"baseline|ensemble|untuned_.*")
+"""Names under which a run writes other things than models."""
+
+
+def read_params(path: Path) -> Params:
+    """`params.yaml`, each section checked, and each entry of `models` too, whether the run has it or not."""
+    params = check(Params, read_yaml(path), f"{path}:")
+    for name in params.models:
+        if RESERVED.fullmatch(name):
+            raise UserError(f"{path}: models.{name}: this name is taken by what a run writes; choose another")
+        if not NAME.fullmatch(name):
+            raise UserError(f"{path}: models.{name}: a name has small letters, digits and _ alone (a dot breaks -S)")
+    for key in ("models", "untuned", "averaged"):
+        for name in getattr(params.run, key):
+            if name not in params.models:
+                raise UserError(f"{path}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
+            _check_kind(params, key, name)
+    check_members(params.ensemble, params.run.scored)
+    for name, entry in params.models.items():
+        if has_members(params, name):
+            resolve_average(params, name, pins={})
+            continue
+        resolve(params, name, pin=None)
+        if entry["weights"] == "scratch":
+            _check_scratch(params, name)
+    for name in params.run.averaged:
+        _check_members_run(params, name)
+    return params
+
+
+def _check_kind(params: Params, key: str, name: str) -> None:
+    """Stop where a list of `run` names an entry that it is not for."""
+    if has_members(params, name) == (key == "averaged"):
+        return
+    why = {
+        "models": "has members in place of weights; put it into run.averaged",
+        "untuned": "has members in place of weights, and is nothing untuned; take it out",
+        "averaged": "has weights, not members; put it into run.models",
+    }
+    raise UserError(f"params.yaml: run.{key}: {name} {why[key]}")
+
+
+def _check_members_run(params: Params, name: str) -> None:
+    members = params.models[name]["members"]
+    if missing := [member for member in members if member not in params.run.models]:
+        raise UserError(
+            f"params.yaml: run.averaged: {name} is made of models that must run, too; put {', '.join(missing)} into "
+            "run.models"
+        )
+
+
+def _check_scratch(params: Params, name: str) -> None:
+    check_architecture(params.models[name]["architecture"], f"params.yaml: models.{name}.architecture")
+    if name in params.run.untuned:
+        raise UserError(f"params.yaml: run.untuned: {name} is a model from scratch, nothing untuned; take it out")
+
+
+def check_room(params: Params, pins: Mapping[str, str | None]) -> None:
+    """For the weights, too, that later stages download or convert."""
+    sources = {params.models[name]["weights"]: pin for name, pin in pins.items()}
+    weights_gb = sum(weights.to_write_gb(source, pin) for source, pin in sources.items())
+    check_disk(params.limits, 1 + weights_gb, "this run, with weights that are still to be downloaded or converted,")
+
+
+def check_wandb() -> None:
+    """Whether it is there, and somebody is logged in; a training must not be the first to find out."""
+    where = "params.yaml: tracking.wandb"
+    if find_spec("wandb") is None:
+        raise UserError(f"{where}: the package wandb is missing; `pip install wandb`, or set it false")
+    if os.environ.get("WANDB_MODE", "online") != "online":
+        return
+    import wandb
+
+    try:
+        wandb.Api()
+    except wandb.errors.UsageError:
+        raise UserError(
+            f"{where}: nobody is logged in; `wandb login`, or WANDB_MODE=offline, or set it false"
+        ) from None
+
+
+def check_submission(data: DataParams, test: list[Dialogue]) -> None:
+    path = data.dir / data.sample_submission
+    known = {row.fname for row in test}
+    for row, fname in enumerate(read_sample(path)["fname"], start=1):
+        if fname not in known:
+            raise UserError(f"{path}, row {row}, column 'fname': {fname} is not in {data.dir / data.test}")

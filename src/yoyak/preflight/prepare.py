@@ -1,0 +1,71 @@
+"""The first stage: everything is looked at, then prompts and resolved models are written."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from yoyak.core import stale_outputs
+from yoyak.core.errors import UserError
+from yoyak.core.limits import check_disk
+from yoyak.core.params import write_yaml
+from yoyak.core.records import Dialogue, Reference, write_json, write_records
+from yoyak.data import dialogues
+from yoyak.data.dialogues import DataParams
+from yoyak.data.prompts import build
+from yoyak.metrics import morphemes
+from yoyak.modeling import weights
+from yoyak.preflight.check import check_room, check_submission, check_wandb
+from yoyak.preflight.params import Params
+from yoyak.preflight.resolve import resolve, resolve_average
+
+
+def prepare(params: Params) -> None:
+    """Read the CSV files, pin each model's weights, and only then write prompts, resolved models and the report, and
+    put trained models away that have left the run."""
+    splits = read_splits(params.data)
+    references = known_references(params.data, splits)
+    check_submission(params.data, splits["test"])
+    morphemes.require(params.scoring.tokenizer)
+    if params.tracking.wandb:
+        check_wandb()
+    check_disk(params.limits, 1, "prepare_prompts")
+    names = dict.fromkeys([*params.run.models, *params.run.untuned])
+    pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
+    check_room(params, pins)
+    for name, pin in pins.items():
+        jobs = resolve(params, name, pin)
+        for kind, job in (("training", jobs.training), ("generation", jobs.generation)):
+            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), job.model_dump(mode="json"))
+    for name in params.run.averaged:
+        average = resolve_average(params, name, pins)
+        write_yaml(Path(f"data/resolved/{name}/generation.yaml"), average.model_dump(mode="json"))
+    for split, rows in splits.items():
+        prompts = [build(row, params.prompts, for_training=split == "train") for row in rows]
+        write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
+    for split, expected in references.items():
+        write_records(Path(f"data/references/{split}.jsonl"), expected)
+    write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
+    stale_outputs.put_away(Path("models"), params.run.models)
+
+
+def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:
+    return {
+        "train": dialogues.read_dialogues(data.dir / data.train, with_summary=True),
+        "dev": dialogues.read_dialogues(data.dir / data.dev, with_summary=True),
+        "test": dialogues.read_dialogues(data.dir / data.test, with_summary=False),
+    }
+
+
+def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> dict[str, list[Reference]]:
+    """What dev, and test where a file says so, is scored against. No stage but `score` and `ensemble` reads it."""
+    known = {"dev": [Reference(fname=row.fname, summaries=row.summaries, topic=row.topic) for row in splits["dev"]]}
+    if data.test_references is None:
+        return known
+    path = data.dir / data.test_references
+    references = dialogues.read_references(path)
+    for row in splits["test"]:
+        if row.fname not in references:
+            raise UserError(
+                f"{path}: no reference summary for {row.fname}; add its row, or leave data.test_references empty"
+            )
+    test = [Reference(fname=row.fname, summaries=references[row.fname], topic=row.topic) for row in splits["test"]]
+    return {**known, "test": test}

@@ -1,0 +1,133 @@
+"""An entry of `models` with what it inherits: the parameters that a model really has."""
+
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from yoyak.core.errors import UserError
+from yoyak.core.folds import Fold
+from yoyak.core.params import Section, check, refuse_unknown
+from yoyak.inference.params import AveragedJob, GenerationJob, GenerationParams, Member
+from yoyak.modeling import weights
+from yoyak.modeling.spec import ModelSpec
+from yoyak.preflight.params import INHERITED, Average, Params, has_members
+from yoyak.training.params import TrainingJob
+
+OF_OUR_OWN = ("fold", "members")
+"""Further keys of an entry."""
+OUTPUTS = ("models", "predictions", "plots")
+"""Folders that hold what stages write of each model."""
+
+
+class Jobs(Section):
+    """An entry of `models`, resolved: with what it inherits."""
+
+    training: TrainingJob
+    generation: GenerationJob
+
+
+def resolve(params: Params, name: str, pin: str | None) -> Jobs:
+    """An entry of `models` with the defaults it does not override; `pin` is what its weights are, to the byte."""
+    entry = dict(params.models[name])
+    where = f"params.yaml: models.{name}"
+    refuse_unknown(entry, [key for key in [*ModelSpec.model_fields, *INHERITED, *OF_OUR_OWN] if key != "pin"], where)
+    fold = check(Fold, entry.pop("fold"), f"{where}.fold") if "fold" in entry else None
+    merged: dict[str, Any] = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
+    if entry.get("method") == "full":
+        _refuse_overrides(params.models[name], where)
+        merged["lora"] = merged["quantization"] = None
+    sections = {
+        key: check(kind, merged[key], f"{where}.{key}") if merged[key] is not None else None
+        for key, kind in INHERITED.items()
+    }
+    model = check(ModelSpec, {**entry, "pin": pin}, where)
+    _refuse_outputs(model.weights, where)
+    generation = sections.pop("generation")
+    # Only the summaries' own switch counts here.
+    in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
+    return Jobs(
+        training=check(TrainingJob, {"model": model, **sections, "seed": params.run.seed, "fold": fold}, where),
+        generation=check(
+            GenerationJob,
+            {"model": model, "generation": generation, "quantization": in_4bit, "fold": fold},
+            where,
+        ),
+    )
+
+
+def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AveragedJob:
+    """An entry with members, each as its own entry says; `pins` are theirs."""
+    entry, where = dict(params.models[name]), f"params.yaml: models.{name}"
+    members = check(Average, {"members": entry.pop("members")}, where).members
+    overrides = entry.pop("generation", None)
+    for key in entry:
+        raise UserError(f"{where}.{key}: an entry with members has no key but generation beside them; take it out")
+    for member in members:
+        if member not in params.models:
+            raise UserError(f"{where}.members: no model {member!r}; there are {', '.join(params.models)}")
+        if has_members(params, member):
+            raise UserError(f"{where}.members: {member} has members itself; name those in its place")
+    merged = _merged(params, "generation", overrides, where)
+    if "load_in_4bit" in (overrides or {}):
+        raise UserError(f"{where}.generation.load_in_4bit: members are loaded as their own entries say; set it there")
+    jobs = {member: resolve(params, member, pins.get(member)).generation for member in members}
+    _check_learned_tokenizers(jobs, where)
+    _check_written_alike(jobs, where)
+    return AveragedJob(
+        members={member: Member(model=job.model, quantization=job.quantization) for member, job in jobs.items()},
+        generation=check(GenerationParams, merged, f"{where}.generation"),
+    )
+
+
+def _refuse_outputs(source: str, where: str) -> None:
+    """What stages write there, DVC deletes before it runs them."""
+    if not weights.is_folder(source):
+        return
+    folder = Path(source).expanduser().resolve()
+    for output in (Path(name).resolve() for name in OUTPUTS):
+        if folder.is_relative_to(output):
+            raise UserError(
+                f"{where}.weights: {source} is in {output.name}/, which the pipeline writes; move it elsewhere"
+            )
+
+
+def _check_written_alike(jobs: Mapping[str, GenerationJob], where: str) -> None:
+    """Persons, and how a summary ends."""
+    first, *others = jobs
+    for other, key in itertools.product(others, ("persons", "prompt")):
+        one, another = (getattr(jobs[name].model, key) for name in (first, other))
+        if one != another:
+            raise UserError(f"{where}.members: {first} has {key}: {one}, {other} {another}; members write alike")
+
+
+def _check_learned_tokenizers(jobs: Mapping[str, GenerationJob], where: str) -> None:
+    """What else keeps tokenizers apart shows when they are loaded: nothing large is downloaded here."""
+    first, *others = jobs
+    for other in others:
+        if _learned_tokenizer(jobs[first]) != _learned_tokenizer(jobs[other]):
+            raise UserError(
+                f"{where}.members: {first} and {other} have different tokenizers: a model from scratch learns its own "
+                "from the rows that it sees; average models that share one"
+            )
+
+
+def _learned_tokenizer(job: GenerationJob) -> object:
+    """Of models from scratch what it depends on; the same for all others."""
+    return (job.model.architecture["vocab_size"], job.fold) if job.model.architecture else None
+
+
+def _in_4bit(merged: Mapping[str, Any]) -> bool:
+    return merged["quantization"] is not None and merged["generation"]["load_in_4bit"]
+
+
+def _merged(params: Params, key: str, overrides: object, where: str) -> dict[str, Any]:
+    if overrides is not None and not isinstance(overrides, dict):
+        raise UserError(f"{where}.{key}: a mapping is expected (got {overrides!r})")
+    return {**getattr(params, key).model_dump(), **(overrides or {})}
+
+
+def _refuse_overrides(entry: dict[str, Any], where: str) -> None:
+    for key in ("lora", "quantization"):
+        if key in entry:
+            raise UserError(f"{where}.{key}: method: full trains every weight and takes no {key}")

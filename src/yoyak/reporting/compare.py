@@ -1,0 +1,293 @@
+"""Two revisions of this project: which dev rows each model says better or worse, and whether the mean may be chance."""
+
+import io
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pandas as pd
+from rich.markup import escape
+from rich.table import Table
+
+from yoyak.core.errors import UserError
+from yoyak.core.records import Floats, with_keys
+from yoyak.core.stale_outputs import is_baseline
+from yoyak.ensembling.weighting import ENSEMBLE, dev_table
+from yoyak.evaluation import leaderboard, significance
+from yoyak.evaluation.leaderboard import NOISE
+from yoyak.reporting.console import interval
+
+SHOWN = 3
+"""Rows of each model that got better, and as many that got worse."""
+SAMPLES, SEED = 2000, 0
+"""Of the bootstrap, as `yoyak score` has them."""
+SAME_RULE = ("tokenizer", "tokenizer_version", "dictionary", "library", "references")
+"""Of `metrics/scores.json`: scores that differ in one of them are not comparable."""
+
+NEEDED = ("tokenizer", "library", "references")
+"""Of the same, without which nothing can be scored."""
+MEND = "run `dvc repro`, and commit what it makes"
+
+
+class Run(NamedTuple):
+    """What a revision holds of the dev rows."""
+
+    revision: str
+    rule: dict[str, str]
+    models: list[str]
+    """Best first; before them the ensemble, where it was made."""
+    scores: pd.DataFrame
+    """Mean ROUGE in percent: rows by fname, a column for each of them."""
+    references: dict[str, list[str]]
+    texts: dict[str, dict[str, str]]
+    """Summaries by model and fname."""
+
+
+class Changes(NamedTuple):
+    """What became of each model that both runs have."""
+
+    models: list[str]
+    differences: pd.DataFrame
+    """After less before: rows by fname, a column a model."""
+    intervals: Floats
+    """95 % intervals of the means, shape (models, 2)."""
+    p_values: Floats
+    """Holm-corrected for the number of models."""
+
+
+def tables(before: str, after: str) -> list[Table | str]:
+    """What `yoyak compare` prints."""
+    runs = read(before), read(after)
+    changes = changes_between(*runs)
+    return [
+        _overview(runs, changes),
+        *(table for model in changes.models for table in _of_model(runs, changes.differences[model], model)),
+    ]
+
+
+# Reading a revision
+
+
+def read(revision: str) -> Run:
+    """From git and from DVC's cache; what was pushed, but is not in the cache, DVC fetches."""
+    files = _Files(revision)
+    table = dev_table(io.StringIO(files.text("scores/rows.csv")), files.place("scores/rows.csv"))
+    counted = files.object("metrics/scores.json", "models", *(f"scoring.{name}" for name in NEEDED))
+    models = [name for name in counted["models"] if not is_baseline(name)]
+    paths = {model: f"predictions/{model}/dev.jsonl" for model in models}
+    if files.has("ensemble"):
+        paths = {ENSEMBLE: "ensemble/dev.jsonl", **paths}
+    run = Run(
+        revision,
+        counted["scoring"],
+        list(paths),
+        table.reindex(columns=models),
+        files.by_fname("data/references/dev.jsonl", "summaries"),
+        {model: files.by_fname(path, "text") for model, path in paths.items()},
+    )
+    _check_rows(run, {model: files.place(path) for model, path in paths.items()}, files.place("scores/rows.csv"))
+    return run._replace(scores=run.scores.assign(**{ENSEMBLE: _scored(run)})) if ENSEMBLE in paths else run
+
+
+def _check_rows(run: Run, texts: dict[str, str], scores: str) -> None:
+    """Stop where a file was cut off: each model has a score and a text of every row."""
+    for model, column in run.scores.items():
+        if lost := sorted(run.references.keys() ^ set(column.dropna().index)):
+            raise UserError(f"{scores}: scores of {model} are not of the rows that have references ({lost[0]}); {MEND}")
+    for model, where in texts.items():
+        if lost := sorted(run.references.keys() ^ run.texts[model].keys()):
+            raise UserError(f"{where}: not of the rows that have scores ({lost[0]}); {MEND}")
+
+
+def _scored(run: Run) -> Floats:
+    """The ensemble's scores, which no file has, counted here: in percent, shape (rows,)."""
+    fnames = list(map(str, run.scores.index))
+    texts = [run.texts[ENSEMBLE][fname] for fname in fnames]
+    references = [run.references[fname] for fname in fnames]
+    mean: Floats = leaderboard.score(texts, references, leaderboard.metric_of(run.rule)).mean(axis=1)
+    return mean
+
+
+class _Files:
+    """The files of a revision, whether git has them or DVC."""
+
+    def __init__(self, revision: str) -> None:
+        # It takes a second to load.
+        from dvc.api import DVCFileSystem
+
+        self.revision = revision
+        self.files = DVCFileSystem(rev=None if revision == "workspace" else revision)
+        with self._in_one_line():
+            # Where DVC cannot read its own files, `exists` would say that nothing is there.
+            _ = self.files.repo.index
+
+    def text(self, path: str) -> str:
+        from dvc_data.index import DataIndexDirError
+
+        try:
+            with self._in_one_line():
+                return str(self.files.read_text(path, encoding="utf-8"))
+        except (FileNotFoundError, DataIndexDirError) as error:
+            raise UserError(self._missing(path, error)) from None
+        except UnicodeDecodeError as error:
+            raise UserError(f"{self.place(path)}: not UTF-8 text (byte {error.start}); {MEND}") from None
+        except OSError as error:
+            raise UserError(f"{self.place(path)}: cannot be read: {error.strerror}") from None
+
+    @contextmanager
+    def _in_one_line(self) -> Iterator[None]:
+        """What DVC says."""
+        from dvc.exceptions import DvcException
+        from dvc.scm import RevError
+
+        try:
+            yield
+        except RevError:
+            raise UserError(
+                f"no revision {self.revision!r}; a git revision, a DVC experiment or workspace is expected"
+            ) from None
+        except DvcException as error:
+            raise UserError(f"{self.revision}: {error}") from None
+
+    def has(self, path: str) -> bool:
+        return bool(self.files.exists(path))
+
+    def place(self, path: str) -> str:
+        """As errors name a file."""
+        return f"{self.revision}: {path}"
+
+    def object(self, path: str, *keys: str) -> dict[str, Any]:
+        """Of a JSON file; it has these keys."""
+        text = self.text(path)
+        try:
+            return with_keys(json.loads(text), self.place(path), *keys)
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.place(path)}, line {error.lineno}: not valid JSON: {error.msg}; {MEND}") from None
+
+    def by_fname(self, path: str, key: str) -> dict[str, Any]:
+        """This of each row of a JSONL file. Not as our records: another revision's may have other fields."""
+        found = {}
+        for number, line in enumerate(self.text(path).removesuffix("\n").split("\n"), start=1):
+            try:
+                row = json.loads(line)
+                found[row["fname"]] = row[key]
+            except (ValueError, KeyError, TypeError):
+                raise UserError(
+                    f"{self.place(path)}, line {number}: an object with fname and {key} is expected; {MEND}"
+                ) from None
+        return found
+
+    def _missing(self, path: str, error: Exception) -> str:
+        if isinstance(error, FileNotFoundError) and not self.has(path):
+            return f"{self.revision}: no {path} there; was dvc.lock committed after `dvc repro`?"
+        return (
+            f"{self.revision}: {path} is not in DVC's cache; `dvc fetch --all-commits` brings what was pushed, "
+            "`dvc exp pull` an experiment's; where nothing was pushed, commit a run of your own"
+        )
+
+
+# Comparing
+
+
+def changes_between(before: Run, after: Run) -> Changes:
+    """Of the models that both have, on the rows that both have, with the same references."""
+    _check_rule(before, after)
+    models = [model for model in after.models if model in before.models]
+    if not models:
+        has = [f"{run.revision} has {', '.join(run.models)}" for run in (before, after)]
+        raise UserError(f"no model in common: {has[0]}; {has[1]}")
+    fnames = [
+        fname
+        for fname in after.scores.index
+        if fname in before.scores.index and before.references[fname] == after.references[fname]
+    ]
+    if not fnames:
+        raise UserError(f"{before.revision} and {after.revision} have no dev row in common, with the same references")
+    differences = after.scores.loc[fnames, models] - before.scores.loc[fnames, models]
+    values = differences.to_numpy()
+    return Changes(
+        models,
+        differences,
+        significance.interval(significance.resampled_means(values, SAMPLES, SEED)),
+        significance.holm(significance.paired_p_values(values, SEED), len(models)),
+    )
+
+
+def _check_rule(before: Run, after: Run) -> None:
+    for name in SAME_RULE:
+        if before.rule.get(name) != after.rule.get(name):
+            raise UserError(
+                f"scores are not comparable: {name} is {before.rule.get(name)} at {before.revision}, "
+                f"{after.rule.get(name)} at {after.revision}"
+            )
+
+
+# Printing, in 80 columns
+
+
+def _overview(runs: tuple[Run, Run], changes: Changes) -> Table:
+    before, after = (run.scores.loc[changes.differences.index] for run in runs)
+    table = Table(
+        title=f"Mean ROUGE on dev, percent: {escape(runs[0].revision)} → {escape(runs[1].revision)}",
+        caption=f"{_rows_compared(runs, changes)} Brackets: 95 % bootstrap interval; p: paired, Holm-corrected; noise: "
+        f"p above {NOISE}.",
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    for column in ("before", "after", "change", "", "p", "", "better", "worse", "same"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for place, model in enumerate(changes.models):
+        difference, p = changes.differences[model], changes.p_values[place]
+        table.add_row(
+            model,
+            f"{before[model].mean():.2f}",
+            f"{after[model].mean():.2f}",
+            f"{difference.mean():+.2f}",
+            escape(interval(changes.intervals[place].tolist())),
+            f"{p:.3f}",
+            "noise" * bool(p > NOISE),
+            *(str(int(chosen.sum())) for chosen in (difference > 0, difference < 0, difference == 0)),
+        )
+    return table
+
+
+def _rows_compared(runs: tuple[Run, Run], changes: Changes) -> str:
+    """`48 rows; 2 of HEAD~1 and 0 of HEAD left out.`"""
+    rows = len(changes.differences)
+    lost = [f"{len(run.scores) - rows} of {escape(run.revision)}" for run in runs if len(run.scores) > rows]
+    return f"{rows} rows" + (f"; {' and '.join(lost)} stand in one alone, or have other references." if lost else ".")
+
+
+def _of_model(runs: tuple[Run, Run], difference: "pd.Series[float]", model: str) -> list[Table | str]:
+    """The rows that changed most: the best first, then the worst."""
+    ordered = difference.sort_values(ascending=False, kind="stable")
+    better, worse = ordered[ordered > 0].head(SHOWN), ordered[ordered < 0].tail(SHOWN)[::-1]
+    return [
+        _texts(runs, part, model, f"{model}: {what}")
+        for part, what in ((better, "better"), (worse, "worse"))
+        if len(part)
+    ]
+
+
+def _texts(runs: tuple[Run, Run], part: "pd.Series[float]", model: str, title: str) -> Table:
+    table = Table(title=f"\n{title}", title_justify="left", show_header=False, box=None, padding=(0, 1, 0, 0))
+    table.add_column(no_wrap=True, style="dim")
+    table.add_column(overflow="fold")
+    before, after = runs
+    for fname, change in zip(map(str, part.index), part, strict=True):
+        scores = f"{before.scores[model][fname]:.1f} → {after.scores[model][fname]:.1f}"
+        table.add_row(_printable(fname), f"[bold]{scores}[/bold] ({change:+.1f})")
+        for reference in after.references[fname]:
+            table.add_row("reference", _printable(reference))
+        for name, run in (("before", before), ("after", after)):
+            table.add_row(name, _printable(run.texts[model][fname]))
+        table.add_row()
+    return table
+
+
+def _printable(text: str) -> str:
+    """As it can be printed: rich reads square brackets as markup, and terminals more than letters."""
+    return escape("".join(letter if letter.isprintable() else " " for letter in text))

@@ -1,0 +1,219 @@
+"""Tables of what the pipeline found, for the terminal; each fits into 80 columns."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from yoyak.core.records import read_object, with_keys
+from yoyak.core.stale_outputs import PREFIX, is_baseline
+from yoyak.evaluation.leaderboard import what_was_counted
+from yoyak.submission.history import Sent, correlation
+
+FAULTS = {
+    "empty": "empty",
+    "copied": "copied",
+    "unfinished": "cut off",
+    "unknown_tags": "tags",
+    "foreign_script": "script",
+    "repeated": "repeats",
+    "distinct": "distinct",
+    "length_ratio": "length",
+}
+WHAT_FAULTS_MEAN = (
+    "copied: 80 % stands in the dialogue word for word; tags, script: what the dialogue has not; "
+    "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
+    "references' being 1."
+)
+LONGEST_NAME = 30
+BOARD = ("models", "best.model", "best.minus")
+"""What `metrics/scores.json` has of a split."""
+SCORES = (
+    *(f"scoring.{key}" for key in ("tokenizer", "tokenizer_version", "library", "references")),
+    *BOARD,
+    "best.cross_validated",
+    "diagnostics",
+)
+
+
+def print_run(root: Path) -> None:
+    """What `make repro` ends with: the leaderboards, what ROUGE does not see, and where everything lies."""
+    console = Console()
+    scores, ensemble = scores_of_the_run(root), of_the_ensemble(root)
+    console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
+    console.print(escape(what_dev_decided(scores["best"], ensemble)), "", sep="\n")
+    if "test" in scores:
+        console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
+    console.print(faults_table(scores["diagnostics"]))
+    if measured := of_postprocessing(root):
+        console.print(postprocessing_table(measured))
+    for name, path in (
+        ("submission", "submission/submission.csv"),
+        ("checklist", "submission/checklist.md"),
+        ("every row", "scores/rows.csv"),
+        ("groups of rows", "scores/breakdowns.csv"),
+        ("pictures", "plots/"),
+    ):
+        missing = "" if (root / path).exists() else "  (not made yet)"
+        console.print(f"{name:>16}: {path}{missing}", highlight=False)
+
+
+def scores_of_the_run(root: Path) -> dict[str, Any]:
+    """`metrics/scores.json`, with what every reader needs of it."""
+    path = root / "metrics/scores.json"
+    scores = read_object(path, *SCORES)
+    return with_keys(scores, str(path), *(f"test.{key}" for key in BOARD if "test" in scores))
+
+
+def of_the_ensemble(root: Path) -> dict[str, Any]:
+    """`metrics/ensemble.json`; empty where the ensemble has not been made."""
+    path = root / "metrics/ensemble.json"
+    return read_object(path, "ensemble.rouge_mean", "ensemble.ci95") if path.exists() else {}
+
+
+def of_postprocessing(root: Path) -> dict[str, Any]:
+    """`metrics/postprocessing.json`, as above."""
+    path = root / "metrics/postprocessing.json"
+    return read_object(path, "rules", "rows") if path.exists() else {}
+
+
+def leaderboard_table(
+    board: Mapping[str, Any], scoring: Mapping[str, Any], split: str, ensemble: Mapping[str, Any] | None
+) -> Table:
+    """Models by score, with intervals, and how far each lies behind the best."""
+    best = board["best"]
+    table = Table(
+        title=f"Leaderboard: ROUGE F1 on {split}, percent",
+        caption=f"{what_was_counted(scoring)}. Brackets: 95 % bootstrap interval."
+        + (
+            f" Behind: difference to {best['model']} on the same rows; noise: Holm-corrected p above 0.05."
+            * bool(best["minus"])
+        ),
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    for column in ("R-1", "R-2", "R-L", "mean", "", *(("behind", "", "") if best["minus"] else ())):
+        table.add_column(column, justify="right", no_wrap=True)
+    rows = dict(board["models"]) | ({"ensemble": ensemble} if ensemble else {})
+    for name, row in sorted(rows.items(), key=lambda item: -item[1]["rouge_mean"]):
+        gap = best["minus"].get(name)
+        table.add_row(
+            _name(name),
+            *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
+            f"{row['rouge_mean']:.2f}",
+            escape(interval(row["ci95"])),
+            *((f"{gap['rouge_mean']:.2f}", escape(interval(gap["ci95"])), "noise" * gap["noise"]) if gap else ()),
+            style="dim" if is_baseline(name) else None,
+        )
+    return table
+
+
+def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
+    """What `yoyak score` prints of a file."""
+    board = {"models": {name: result["scores"]}, "best": {"model": name, "minus": {}}}
+    extra = result["rows_without_reference"]
+    note = f"{extra} further rows of {_name(name)} have no reference and were not scored.\n" if extra else ""
+    rows = f"{result['scores']['rows']} rows"
+    return [
+        leaderboard_table(board, result["scoring"], rows, None),
+        note,
+        faults_table({name: result["diagnostics"]}),
+    ]
+
+
+def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
+    """What was chosen on dev is worth less elsewhere."""
+    where = ensemble.get("learned_on", "dev")
+    weights = "the best model and the ensemble's weights were chosen on dev."
+    if where != "dev":
+        weights = f"and the best model were chosen on dev, the ensemble's weights on {where}."
+    lines = [f"Each model's epoch{',' * (where == 'dev')} {weights}"]
+    for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
+        if estimate:
+            lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
+    if gain := ensemble.get("gain"):
+        used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
+        noise = ("may be noise" if gain["noise"] else "is no noise") if gain["rouge_mean"] else "is none"
+        figures = f"{gain['rouge_mean']:.2f} {interval(gain['ci95'])}"
+        chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
+        lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
+    return "\n".join(lines)
+
+
+def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
+    """Percent of each model's summaries with each fault."""
+    table = Table(
+        title="Beside ROUGE: percent of the summaries",
+        caption=WHAT_FAULTS_MEAN,
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    shown = [fault for fault in FAULTS if any(fault in row for row in diagnostics.values())]
+    table.add_column("", no_wrap=True)
+    for fault in shown:
+        table.add_column(FAULTS[fault], justify="right", no_wrap=True)
+    for name, row in diagnostics.items():
+        percents = [f"{row[fault]:.2f}" if fault == "length_ratio" else f"{row[fault]:.0f}" for fault in shown]
+        table.add_row(_name(name), *percents, style="dim" if is_baseline(name) else None)
+    return table
+
+
+def postprocessing_table(measured: Mapping[str, Any]) -> Table:
+    """What each rule of post-processing would gain on the ensemble's summaries, whether it is on or off."""
+    table = Table(
+        title="Post-processing: mean ROUGE gained on dev by each rule alone",
+        caption=f"of {measured['rows']} rows. Brackets: 95 % paired bootstrap interval; noise: Holm-corrected p above "
+        "0.05. params.yaml: postprocessing switches rules on.",
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    for column in ("", "", "rows changed", "gain", "", ""):
+        table.add_column(column, justify="right" if column else "left", no_wrap=True)
+    for name, rule in measured["rules"].items():
+        gain = rule["gain"]
+        table.add_row(
+            name,
+            "on" if rule["on"] else "off",
+            str(rule["rows_changed"]),
+            f"{gain['rouge_mean']:+.2f}",
+            escape("[{:+.2f}, {:+.2f}]".format(*gain["ci95"])),
+            "noise" * gain["noise"],
+            style=None if rule["on"] else "dim",
+        )
+    return table
+
+
+def submissions_tables(sent: Sequence[Sent]) -> list[Table | str]:
+    """What `yoyak submissions` prints, the latest last, and how dev and public scores go together."""
+    table = Table(title="Submissions: mean ROUGE, percent", box=None, padding=(0, 1, 0, 0))
+    for column in ("sent, UTC", "sha256", "made by"):
+        table.add_column(column, no_wrap=True)
+    for column in ("dev", "public", "private"):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("note")
+    for row in sorted(sent, key=lambda row: row.time):
+        scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
+        made_by = row.experiment or (row.commit or "")[:7]
+        table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
+    found = correlation(sent)
+    told = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"
+    return [table, f"correlation of dev and public: {told}"]
+
+
+def _name(name: str) -> str:
+    """As it can be printed: rich reads square brackets as markup, and terminals more than letters."""
+    shown = "".join(letter if letter.isprintable() else "?" for letter in name.removeprefix(PREFIX))
+    return escape(shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 8]}…{shown[-7:]}")
+
+
+def interval(bounds: Sequence[float]) -> str:
+    """`[29.0, 33.5]`; rich reads square brackets as markup, so that it takes them escaped."""
+    low, high = bounds
+    return f"[{low:.1f}, {high:.1f}]"

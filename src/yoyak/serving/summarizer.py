@@ -1,0 +1,176 @@
+"""The trained models of this project, asked for summaries of any dialogues."""
+
+import gc
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from yoyak.core import gpu
+from yoyak.core.errors import UserError
+from yoyak.core.records import Dialogue, Prediction, Prompt
+from yoyak.data.prompts import build
+from yoyak.ensembling import postprocessing, weighting
+from yoyak.ensembling.weighting import ENSEMBLE, PLAN, Plan
+from yoyak.inference.averaging import together
+from yoyak.inference.generate import faults_of, generate
+from yoyak.inference.loading import load_for_inference
+from yoyak.inference.params import Job, read_job
+from yoyak.modeling import weights
+from yoyak.modeling.loading import Loaded
+from yoyak.preflight.check import read_params
+from yoyak.preflight.params import Params
+
+HOW_TO_GET = "`dvc pull` brings what was pushed, `dvc repro` trains"
+
+Load = Callable[[str], Loaded]
+"""From a model's name to the model in memory."""
+
+
+class Answer(NamedTuple):
+    """What a model, or the ensemble, says of the dialogues."""
+
+    model: str
+    predictions: list[Prediction]
+    """In the dialogues' order; `faults` are of the summary that was chosen, in the ensemble's too."""
+    shortened: int
+    """Dialogues that lost turns to fit the model's token budget; of the ensemble, its worst member's."""
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the summaries should know, a line each."""
+        lost = f"{self.model}: {self.shortened} of {len(self.predictions)} dialogues lost turns to max_prompt_tokens"
+        return [lost] * bool(self.shortened) + [
+            f"{row.fname}: the summary is faulty after a second search, too: {', '.join(row.faults)}"
+            for row in self.predictions
+            if row.faults
+        ]
+
+
+def open_project() -> Params:
+    """The parameters of the project in the working folder; from here on this process keeps to its limits."""
+    params = read_params(Path("params.yaml"))
+    gpu.use_one()
+    gpu.limit(params.limits)
+    return params
+
+
+def trained_models(params: Params) -> list[str]:
+    """Those that are here, one at least, the models of the run first."""
+    names = [name for name in dict.fromkeys([*params.run.scored, *params.models]) if _is_here(params, name)]
+    if not names:
+        raise UserError(f"no trained model is here; {HOW_TO_GET}")
+    return names
+
+
+def offered(params: Params) -> list[str]:
+    """All that can be asked: the trained models, and the ensemble where each member is here."""
+    names = trained_models(params)
+    joins = PLAN.exists() and len(names) > 1 and set(weighting.read_plan().weights) <= set(names)
+    return [*names, ENSEMBLE] if joins else names
+
+
+def default(params: Params) -> str:
+    """The ensemble where it was made of several models, else the only model."""
+    names = trained_models(params)
+    of_run = [name for name in names if name in params.run.scored]
+    if len(of_run) > 1 and PLAN.exists():
+        return ENSEMBLE
+    chosen = of_run or names
+    if len(chosen) > 1:
+        raise UserError(f"several models are here, and no ensemble of them; choose with --model: {', '.join(chosen)}")
+    return chosen[0]
+
+
+def check_name(params: Params, name: str) -> None:
+    """Stop before any work where `name` is no trained model of this project, nor its ensemble."""
+    if name != ENSEMBLE and name not in params.models:
+        known = ", ".join([*trained_models(params), ENSEMBLE])
+        raise UserError(f"no model {name!r} in params.yaml; trained and here: {known}")
+    for model in weighting.read_plan().weights if name == ENSEMBLE else [name]:
+        if missing := _missing(params, model):
+            of = f"the ensemble's member {model}" if name == ENSEMBLE else model
+            raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
+        for member, job in _job(model).members_of(model).items():
+            config = "config.json" if job.model.method == "full" else "adapter_config.json"
+            _check_whole(Path(f"models/{member}").absolute(), config)
+
+
+@cache
+def _check_whole(folder: Path, config: str) -> None:
+    """Once in a process, which keeps what it has loaded: to read a tokenizer's file takes most of a second."""
+    if fault := weights.fault_of(folder, config):
+        shown = folder.relative_to(Path.cwd())
+        raise UserError(f"{shown}: {fault}; `dvc checkout --force {shown}` brings it back")
+
+
+def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Answer]:
+    """The answer of each of `names` as it is there, the ensemble's last.
+
+    Models are asked one after another; where `load` keeps none, memory holds one at a time, or an average's members.
+    """
+    for name in names:
+        check_name(params, name)
+    plan = weighting.read_plan() if ENSEMBLE in names else None
+    members = list(plan.weights) if plan else []
+    prompts = [build(row, params.prompts, for_training=False) for row in dialogues]
+    said: dict[str, Answer] = {}
+    for name in dict.fromkeys([*names, *members]):
+        if name == ENSEMBLE:
+            continue
+        said[name] = _answer(name, prompts, load)
+        if name in names:
+            yield said[name]
+    if plan:
+        yield _combined(params, [said[name] for name in members], plan, prompts)
+
+
+def load(name: str) -> Loaded:
+    """The trained model, which has weights of its own, in memory: on the GPU where there is one."""
+    job = _job(name).members_of(name)[name]
+    with gpu.running_out_is_told(name, "ask for fewer models"):
+        return load_for_inference(job.model, Path(f"models/{name}"), job.quantization)
+
+
+def _answer(name: str, prompts: list[Prompt], load: Load) -> Answer:
+    # What is left of the model before this one would stand in memory beside it.
+    gc.collect()
+    job = _job(name)
+    with tempfile.TemporaryDirectory() as kept:
+        loaded = together(name, {member: load(member) for member in job.members_of(name)})
+        generated = generate(loaded, prompts, job, name, Path(kept))
+    return Answer(name, generated.predictions, generated.shortened_prompts)
+
+
+def _combined(params: Params, members: list[Answer], plan: Plan, prompts: list[Prompt]) -> Answer:
+    """The members' candidates, joined and repaired as the stage `ensemble` does it."""
+    rows = weighting.combine({answer.model: answer.predictions for answer in members}, plan)
+    rows = postprocessing.apply(params.postprocessing, rows)
+    judged = [_with_faults(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
+    return Answer(ENSEMBLE, judged, max(answer.shortened for answer in members))
+
+
+def _with_faults(row: Prediction, prompt: Prompt) -> Prediction:
+    """The ensemble's summary judged as a model's is."""
+    faults = faults_of(row.candidates[0], "\n".join(prompt.turns)) if row.candidates else ("empty",)
+    return row.model_copy(update={"faults": faults or None})
+
+
+def _job(name: str) -> Job:
+    return read_job(_resolved(name))
+
+
+def _resolved(name: str) -> Path:
+    return Path(f"data/resolved/{name}/generation.yaml")
+
+
+def _missing(params: Params, name: str) -> Path | None:
+    """The first that is not here of what makes a trained model, or an average of such."""
+    members = params.models.get(name, {}).get("members", [name])
+    needed = [Path(f"models/{member}") for member in members] + [_resolved(each) for each in (*members, name)]
+    return next((path for path in needed if not path.exists()), None)
+
+
+def _is_here(params: Params, name: str) -> bool:
+    return _missing(params, name) is None

@@ -1,0 +1,217 @@
+"""A page in which a dialogue is pasted and the models' summaries stand side by side; for this machine alone."""
+
+import html
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from yoyak.core.errors import UserError
+from yoyak.core.records import Candidate, Prediction
+from yoyak.core.text import TAG
+from yoyak.ensembling.weighting import ENSEMBLE
+from yoyak.preflight.params import Params
+from yoyak.reporting.highlights import TAG_STYLE, colour
+from yoyak.serving import inputs, summarizer
+from yoyak.serving.summarizer import Answer, Load
+
+HOST = "127.0.0.1"
+FONTS = ["Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "sans-serif"]
+"""Of the reader's own machine: nothing is fetched from elsewhere."""
+STYLES = [TAG_STYLE, Path(__file__).with_name("page.css")]
+EXAMPLE = """\
+#Person1#: 여보세요, 한빛치과죠? 내일 오후 세 시에 예약한 사람인데요, 시간을 좀 바꿀 수 있을까요?
+#Person2#: 네, 성함이 어떻게 되세요?
+#Person1#: 김민지예요. 갑자기 회의가 잡혀서 내일은 어려울 것 같아요.
+#Person2#: 확인했습니다. 목요일 오전 열 시나 금요일 오후 다섯 시가 비어 있어요.
+#Person1#: 그럼 금요일 오후 다섯 시로 부탁드려요. 혹시 주차도 되나요?
+#Person2#: 네, 건물 지하에 두 시간까지 무료로 세우실 수 있어요. 금요일에 뵙겠습니다.
+"""
+HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
+FAULTS = {"empty": "빈 요약", "unfinished": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
+WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
+
+
+def serve(port: int) -> None:
+    """Show the page until the user stops it. Each model is loaded when it is first asked, and kept."""
+    if find_spec("gradio") is None:
+        raise UserError("the package gradio is missing: `make setup`, or `pip install gradio`, brings it")
+    # Read by gradio as it is imported.
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    _pass_by_proxies()
+    params = summarizer.open_project()
+    page = build(params, summarizer.offered(params), cache(summarizer.load))
+    try:
+        _launch(page, port)
+    except OSError:
+        raise UserError(f"port {port} of {HOST} is taken; choose another with --port") from None
+    print(f"http://{HOST}:{port} (Ctrl+C ends it)", file=sys.stderr, flush=True)
+    page.block_thread()
+
+
+def _pass_by_proxies() -> None:
+    """Gradio asks its own server whether it is up, which no proxy can reach."""
+    others = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    os.environ["no_proxy"] = f"{others},{HOST}" if others else HOST
+
+
+def _launch(page: Any, port: int) -> None:
+    page.launch(
+        server_name=HOST,
+        server_port=port,
+        prevent_thread_lock=True,
+        share=False,
+        ssr_mode=False,
+        mcp_server=False,
+        enable_monitoring=False,
+        # Else dialogues would stay in the browser's storage.
+        run_history=False,
+        footer_links=[],
+        quiet=True,
+        theme=_theme(),
+        css="\n".join(style.read_text(encoding="utf-8") for style in STYLES),
+    )
+
+
+def _theme() -> Any:
+    """Gradio's own, in colours that people with weak eyes can read, too."""
+    import gradio
+
+    theme = gradio.themes.Soft(
+        primary_hue="teal", neutral_hue="slate", font=FONTS, font_mono=["monospace"], radius_size="lg"
+    )
+    return theme.set(
+        body_background_fill="*neutral_50",
+        body_text_color_subdued="*neutral_600",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_400",
+        input_placeholder_color="*neutral_500",
+        block_title_background_fill="none",
+        block_title_background_fill_dark="none",
+        block_title_text_color="*body_text_color",
+        block_title_text_color_dark="*body_text_color",
+        block_title_padding="0",
+        input_border_width="1px",
+        input_border_color="*neutral_300",
+        input_border_color_dark="*neutral_600",
+        button_secondary_background_fill="*neutral_200",
+        button_secondary_background_fill_hover="*neutral_300",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_800",
+        checkbox_label_background_fill_selected="*primary_700",
+        checkbox_label_background_fill_selected_dark="*primary_700",
+    )
+
+
+def build(params: Params, names: list[str], load: Load) -> Any:
+    """The page, which offers `names` and asks the models that `load` gives."""
+    import gradio
+
+    def summarize(dialogue: str, chosen: list[str]) -> Iterator[str]:
+        try:
+            yield from _cards_as_they_come(params, dialogue, [name for name in names if name in chosen], load)
+        except UserError as error:
+            # Where the cards would stand, not as a toast of Gradio's: that one goes away, and old cards stay.
+            yield f'<p class="error" role="alert" lang="ko">{html.escape(str(error))}</p>'
+
+    with gradio.Blocks(title="요약 · yoyak", analytics_enabled=False) as page:
+        gradio.HTML(HEADER)
+        dialogue = gradio.Textbox(
+            label="대화",
+            info="한 줄에 한 차례씩, 말하는 사람의 태그로 시작합니다.",
+            placeholder="#Person1#: 안녕하세요.\n#Person2#: 네, 안녕하세요.",
+            lines=9,
+            max_lines=24,
+            elem_id="dialogue",
+        )
+        chosen = gradio.CheckboxGroup(
+            choices=[(_shown_name(name), name) for name in names], value=names, label="모델", elem_id="models"
+        )
+        with gradio.Row():
+            example = gradio.Button("예시 대화", min_width=120, elem_id="example")
+            button = gradio.Button("요약하기", variant="primary", min_width=120, elem_id="summarize")
+        cards = gradio.HTML(elem_id="cards")
+        example.click(lambda: EXAMPLE, outputs=dialogue, api_visibility="private")
+        button.click(summarize, [dialogue, chosen], cards, api_visibility="private")
+    return page
+
+
+def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: Load) -> Iterator[str]:
+    """The page's lower half, again and again, with one more card each time."""
+    if not dialogue.strip():
+        raise UserError("대화가 비어 있습니다. 대화를 붙여 넣거나 예시 대화를 눌러 주세요.")
+    if not names:
+        raise UserError("모델을 하나 이상 골라 주세요.")
+    row = inputs.of_text(dialogue, "대화")
+    notes = _notes([] if not inputs.notes([row]) else ["#Person1# 같은 태그가 없어 대화 전체를 한 차례로 읽었습니다."])
+    cards: list[str] = []
+    yield _grid(notes, [*cards, *map(_waiting, names)])
+    for answer in summarizer.answers(params, names, [row], load):
+        cards.append(card(answer))
+        yield _grid(notes, [*cards, *map(_waiting, names[len(cards) :])])
+
+
+def _grid(notes: str, cards: list[str]) -> str:
+    return f'{notes}<div class="grid" lang="ko">{"".join(cards)}</div>'
+
+
+def _notes(lines: list[str]) -> str:
+    return "".join(f'<p class="note" lang="ko">{html.escape(line)}</p>' for line in lines)
+
+
+def _waiting(name: str) -> str:
+    return f'<article class="card waiting"><h2>{_shown_name(name)}</h2><p class="summary">요약하는 중…</p></article>'
+
+
+def card(answer: Answer) -> str:
+    """What a model says of one dialogue, as HTML."""
+    (row,) = answer.predictions
+    return (
+        f'<article class="card" data-model="{answer.model}"><h2>{_shown_name(answer.model)}</h2>'
+        f'<p class="summary">{_with_tags(row.text)}</p>{_facts(answer, row)}{_others(row)}</article>'
+    )
+
+
+def _facts(answer: Answer, row: Prediction) -> str:
+    faults = [f'<li class="fault">{FAULTS[fault]}</li>' for fault in row.faults or ()]
+    shortened = ["<li>대화가 길어 가운데를 덜어 냄</li>"] if answer.shortened else []
+    likely = [f"<li>{_likely(row.candidates[0])}</li>"] if row.candidates else []
+    return f'<ul class="facts">{"".join([*faults, *shortened, *likely])}</ul>'
+
+
+def _likely(candidate: Candidate) -> str:
+    value = f"{candidate.log_probability:.2f}".replace("-", "−")
+    return f'<span title="토큰마다의 자연로그 확률, 평균">로그 확률 {value}</span>'
+
+
+def _others(row: Prediction) -> str:
+    """What else was in the running, folded up."""
+    others = [candidate for candidate in row.candidates[1:] if candidate.text]
+    if not others:
+        return ""
+    items = "".join(f"<li>{_with_tags(other.text)} <small>{_likely(other)}</small></li>" for other in others)
+    return f"<details><summary>다른 후보 {len(others)}개</summary><ol>{items}</ol></details>"
+
+
+def _shown_name(name: str) -> str:
+    return "앙상블" if name == ENSEMBLE else name
+
+
+def _with_tags(text: str) -> str:
+    """The text as HTML, its tags as coloured labels; what is copied from the page is the text itself."""
+    return WORD_WITH_TAG.sub(_word, html.escape(text, quote=False))
+
+
+def _word(word: re.Match[str]) -> str:
+    """A tag and the particle after it stay on one line."""
+    return f'<span class="word">{TAG.sub(_label, word[0])}</span>'
+
+
+def _label(tag: re.Match[str]) -> str:
+    return f'<span class="tag {colour(tag[0])}"><i>#</i>{tag[0][1:-1]}<i>#</i></span>'

@@ -1,0 +1,1 @@
+"""What is sent to the competition, and how it scored there."""
