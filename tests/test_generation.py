@@ -376,6 +376,14 @@ def test_a_second_search_is_never_freer_than_the_first(folder: Path) -> None:
     assert GenerationParams.model_validate(again.model_dump()) == again
 
 
+def test_a_baseline_is_searched_for_once(folder: Path, tmp_path: Path) -> None:
+    """What untuned weights say is not repaired: the faults are told, and stay."""
+    job = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
+    generated = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept", repaired=False)
+    assert generated.generated_again == 0
+    assert generated.faults["unfinished"] == len(PROMPTS)
+
+
 def test_a_fault_that_stays_is_told(folder: Path, tmp_path: Path) -> None:
     job = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
     generated = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept")
