@@ -2,7 +2,7 @@
 # PyTorch multiplies bf16 through oneDNN where the CPU has instructions for it, and through its own plain loops where it
 # has none. Those are slow in the forward pass, and much slower in the backward pass to the input, whose matrix is not
 # transposed: a training in bf16 is not twice as slow there, it does not end.
-# Seen: torch 2.13.0 on x86_64 with AVX2: forward 5 times, backward to the input 20 times as long as in fp32.
+# Seen: torch 2.13.0 on x86_64 with AVX2: forward 6 times, backward to the input 19 times as long as in fp32.
 set -euo pipefail
 folder=$(mktemp -d)
 trap 'rm -rf "$folder"' EXIT
