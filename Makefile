@@ -55,7 +55,8 @@ final: setup  ## train the final models and summarise a CSV: DATA=folder, experi
 	python experiments/final.py "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
 	  $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
 
-lock: setup  ## resolve requirements/lock.txt anew from pyproject.toml
+# Not after `setup`, which would miss what pyproject.toml has and the lock has not yet.
+lock:  ## resolve requirements/lock.txt anew from pyproject.toml (uv is in .venv after `make setup`)
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
 	  --constraint requirements/torch.txt --no-emit-package torch --custom-compile-command "make lock" --output-file requirements/lock.txt
 
