@@ -29,9 +29,9 @@ EXCHANGED = 0.3
 
 def main() -> None:
     recording.require_clean_tree()
-    said = predictions()
+    members = predictions()
     started = time.perf_counter()
-    pools = mbr.pools(said)
+    pools = mbr.pools(members)
     ours = [mbr.choose(pool, np.ones(MEMBERS)) for pool in pools]
     seconds = time.perf_counter() - started
     started = time.perf_counter()

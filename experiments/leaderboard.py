@@ -129,9 +129,9 @@ def gains(results: list[Result]) -> str:
 
 def _gained(result: Result, alone: dict[str, Result]) -> Iterator[list[str]]:
     report, best = result.figures["ensemble"], result.figures["scores"]["best"]
-    learned, chosen, gain = report["cross_validated"], best["cross_validated"], report["gain"]
+    learned, chosen, delta = report["cross_validated"], best["cross_validated"], report["delta"]
     compared = [f"{learned['rouge_mean']:.2f}", "the best member, chosen likewise", f"{chosen['rouge_mean']:.2f}"]
-    yield [result.experiment, "weights cross-validated", *compared, signed(gain["rouge_mean"]), interval(gain["ci95"])]
+    yield [result.experiment, "weights cross-validated", *compared, signed(delta["rouge_mean"]), interval(delta["ci95"])]
     against = {best["model"]: result.rows(best["model"])}
     if best["model"] in alone:
         against[f"MBR of {best['model']} alone"] = alone[best["model"]].mbr
@@ -144,7 +144,7 @@ def _gained(result: Result, alone: dict[str, Result]) -> Iterator[list[str]]:
 def _open(result: Result) -> str:
     """Whether dev can tell its members apart."""
     best = result.figures["scores"]["best"]
-    others = {name: best["minus"][name] for name in [*result.models, *result.averaged] if name != best["model"]}
+    others = {name: best["delta"][name] for name in [*result.models, *result.averaged] if name != best["model"]}
     worse = [name for name, difference in others.items() if not difference["noise"]]
     told = f"worse than it: {', '.join(worse)}" if worse else "none of the others is worse than it"
     return f"Of {result.experiment}'s members {best['model']} has the highest mean; p < {NOISE} after Holm: {told}."

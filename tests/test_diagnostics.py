@@ -21,7 +21,7 @@ DIALOGUE = """#Person1#: 내일 아침 아홉 시에 강남역 앞에서 만나�
         ("그는 “내일 봐.”라고 했다고 “말한다.”", set()),
         ("", {"empty"}),
         (" \n", {"empty"}),
-        ("#Person1#은 내일 아침 아홉 시에 강남역 앞에서", {"unfinished"}),
+        ("#Person1#은 내일 아침 아홉 시에 강남역 앞에서", {"no_sentence_end"}),
         ("#Person3#은 내일 온다.", {"unknown_tags"}),
         ("#Email#로 연락한다.", {"unknown_tags"}),
         ("두 사람은 especialmente 만난다.", {"foreign_script"}),
@@ -54,7 +54,7 @@ def test_latin_is_foreign_where_the_dialogue_has_none() -> None:
 
 def test_without_a_dialogue_only_what_needs_none() -> None:
     diagnosis = diagnose("#Person9#은 明日 온다", None)
-    assert diagnosis.unfinished
+    assert diagnosis.no_sentence_end
     assert (diagnosis.copied, diagnosis.unknown_tags, diagnosis.foreign_script) == (None, None, None)
 
 

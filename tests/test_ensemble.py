@@ -226,7 +226,7 @@ def test_a_known_gain_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
     report = run_stage(tmp_path, members, monkeypatch)
     assert report["used"] == "mbr"
-    assert report["gain"]["ci95_low"] > 0
+    assert report["delta"]["ci95_low"] > 0
     assert report["cross_validated"]["rouge_mean"] == pytest.approx(report["ensemble"]["rouge_mean"], abs=3)
     assert sum(report["weights"].values()) == pytest.approx(1)
     plan = read_plan(Path("ensemble/plan.json"))
@@ -243,7 +243,7 @@ def test_where_there_is_no_gain_the_best_member_speaks_alone(
     good = with_errors(references(), 2, share=0.1) if kind == "one good, two bad alike" else bad
     report = run_stage(tmp_path, {"a": bad, "b": good, "c": bad}, monkeypatch)
     assert report["used"] == "best"
-    assert report["gain"]["noise"]
+    assert report["delta"]["noise"]
     best = "b" if good is not bad else "a"
     assert report["weights"] == {best: 1.0}
     assert [row.text for row in read_records(Path("ensemble/dev.jsonl"), Prediction)] == good
@@ -252,7 +252,7 @@ def test_where_there_is_no_gain_the_best_member_speaks_alone(
 def test_the_best_alone_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
     report = run_stage(tmp_path, members, monkeypatch, strategy="best")
-    assert (report["used"], report["gain"]) == ("best", None)
+    assert (report["used"], report["delta"]) == ("best", None)
     assert "cross_validated" not in report
 
 

@@ -16,7 +16,7 @@ from yoyak.core.folds import Fold, held_out, seen
 from yoyak.core.params import read_yaml
 from yoyak.core.records import Candidate, Prediction, Prompt, read_json, read_records
 from yoyak.ensembling.mbr import Pool
-from yoyak.ensembling.weighting import Dev, EnsembleParams, out_of_fold, plan_by_folds
+from yoyak.ensembling.weighting import EnsembleParams, ScoredPools, out_of_fold, plan_by_folds
 from yoyak.preflight.add_folds import add_entries
 from yoyak.preflight.check import read_params
 from yoyak.preflight.resolve import resolve
@@ -158,7 +158,7 @@ def test_out_of_fold_predictions_are_joined_where_they_are_whole() -> None:
 def test_a_family_s_weight_is_shared_among_its_folds() -> None:
     candidate = Candidate(text="요약", log_probability=-1.0, finished=True)
     pool = Pool("r0", (candidate, candidate), np.arange(2), np.eye(2))
-    train = Dev({"a": np.array([50.0]), "b": np.array([20.0])}, [pool], [np.array([50.0, 20.0])])
+    train = ScoredPools({"a": np.array([50.0]), "b": np.array([20.0])}, [pool], [np.array([50.0, 20.0])])
     plan = plan_by_folds(EnsembleParams(strategy="mbr"), train, ["a_f0", "a_f1", "b_f0", "b_f1"])
     assert sum(plan.weights.values()) == pytest.approx(1)
     assert plan.weights["a_f0"] == plan.weights["a_f1"] >= plan.weights["b_f0"] == plan.weights["b_f1"]

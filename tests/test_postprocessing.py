@@ -136,7 +136,7 @@ def test_rules_and_parameters_are_the_same_and_off_by_default() -> None:
     assert PostprocessingParams().model_dump() == dict.fromkeys(RULES, False)
 
 
-def test_gain_of_each_rule_whether_on_or_off() -> None:
+def test_delta_of_each_rule_whether_on_or_off() -> None:
     texts = ["가나다. 가나다.", "가나다. 라마", "가나다."]
     fnames = [f"dev_{row}" for row in range(3)]
     rows = [prediction(text, fname=fname) for text, fname in zip(texts, fnames, strict=True)]
@@ -150,14 +150,14 @@ def test_gain_of_each_rule_whether_on_or_off() -> None:
         ("trim_unfinished_sentence", False, 1),
         ("drop_repeated_sentences", True, 1),
     ]
-    assert rules["normalise_spaces"]["gain"]["rouge_mean"] == 0
-    assert rules["normalise_spaces"]["gain"]["ci95"] == [0, 0]
+    assert rules["normalise_spaces"]["delta"]["rouge_mean"] == 0
+    assert rules["normalise_spaces"]["delta"]["ci95"] == [0, 0]
     before, after = (
         100 * rouge.score([text], [("가나다.",)], JUDGING.metric)[0].mean for text in ("가나다. 라마", "가나다.")
     )
     assert after > before
-    assert rules["trim_unfinished_sentence"]["gain"]["rouge_mean"] == pytest.approx((after - before) / 3, abs=0.005)
-    assert 0 <= rules["trim_unfinished_sentence"]["gain"]["ci95_high"] <= after - before + 0.01
+    assert rules["trim_unfinished_sentence"]["delta"]["rouge_mean"] == pytest.approx((after - before) / 3, abs=0.005)
+    assert 0 <= rules["trim_unfinished_sentence"]["delta"]["ci95_high"] <= after - before + 0.01
 
 
 @pytest.mark.parametrize("on", [False, True])
@@ -180,8 +180,8 @@ def test_the_stage_repairs_what_the_ensemble_says_and_measures_either_way(
         "trim_unfinished_sentence": (False, 0),
         "drop_repeated_sentences": (on, 4),
     }
-    # Both sides are repaired: what the repairs gain is not the ensemble's.
-    assert read_json(project.root / "metrics/ensemble.json")["gain"]["rouge_mean"] == 0
+    # Both sides are repaired: what the repairs gain is no difference of theirs.
+    assert read_json(project.root / "metrics/ensemble.json")["delta"]["rouge_mean"] == 0
 
 
 def test_particles_are_those_that_the_sample_glues() -> None:

@@ -52,17 +52,18 @@ def test_what_cannot_be_read(tmp_path: Path, read: Callable[[Path], object]) -> 
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("null", "an object with the key 'best.minus' is expected"),
-        ("{}", "the key 'best.minus' is missing"),
-        ('{"best": []}', "the key 'best.minus' is missing"),
-        ('{"best": {}}', "the key 'best.minus' is missing"),
+        ("null", "an object with the key 'best.delta' is expected"),
+        ("{}", "the key 'best.delta' is missing"),
+        ('{"best": []}', "the key 'best.delta' is missing"),
+        ('{"best": {}}', "the key 'best.delta' is missing"),
+        ('{"best": {"minus": {}}}', "the key 'best.minus' is named 'best.delta' now"),
     ],
 )
 def test_keys_that_are_missing(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "scores.json"
     path.write_text(content)
     with pytest.raises(UserError) as error:
-        read_object(path, "best.minus")
+        read_object(path, "best.delta")
     assert str(error.value) == f"{path}: {told}; run `dvc repro`"
-    path.write_text('{"best": {"minus": {}}}')
-    assert read_object(path, "best.minus") == {"best": {"minus": {}}}
+    path.write_text('{"best": {"delta": {}}}')
+    assert read_object(path, "best.delta") == {"best": {"delta": {}}}

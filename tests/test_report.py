@@ -104,7 +104,7 @@ def test_the_leaderboard_is_that_of_the_metrics(open_page: Callable[..., Page], 
     for name, row in (scores["models"] | {"ensemble": ensemble}).items():
         (line,) = (line for line in lines if line.split()[0] == name.removeprefix("baseline/"))
         assert f"{row['rouge_mean']:.2f} [{row['ci95'][0]:.1f}, {row['ci95'][1]:.1f}]" in line
-        assert line.endswith("noise") == scores["best"]["minus"].get(name, {}).get("noise", False)
+        assert line.endswith("noise") == scores["best"]["delta"].get(name, {}).get("noise", False)
 
 
 def test_pictures_groups_and_faults(open_page: Callable[..., Page]) -> None:
@@ -123,7 +123,7 @@ def test_what_post_processing_gains(open_page: Callable[..., Page], file: Path) 
     for line, (name, rule) in zip(lines, measured["rules"].items(), strict=True):
         cells = [cell.strip() for cell in line.locator("th, td").all_text_contents()]
         assert cells[:3] == [name.replace("_", " "), "off", str(rule["rows_changed"])]
-        assert cells[3] == f"{rule['gain']['rouge_mean']:+.2f}"
+        assert cells[3] == f"{rule['delta']['rouge_mean']:+.2f}"
 
 
 # A row
@@ -141,7 +141,7 @@ def test_a_row_has_all_that_was_said_of_it(open_page: Callable[..., Page], file:
     expect(good.locator(".summary")).to_have_text(REFERENCES[3])
     expect(good.locator(".facts")).to_have_text("R-1 100.0R-2 100.0R-L 100.0mean 100.0")
     expect(good.locator(".tag.person2")).to_have_text("#Person2#")
-    expect(row.locator(".card[data-model=bad] .fault")).to_have_text(["cut off", "repeats"])
+    expect(row.locator(".card[data-model=bad] .fault")).to_have_text(["no end", "repeats"])
     expect(row.locator(".card[data-model=bad] mark").first).to_have_text("회의")
     baselines = row.locator(".baselines")
     expect(baselines.locator(".card").first).not_to_be_visible()

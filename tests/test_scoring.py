@@ -15,8 +15,8 @@ from yoyak.evaluation.leaderboard import (
     ScoringParams,
     Split,
     align,
+    best_deltas,
     cross_validated_choice,
-    differences,
     leaderboard,
     report,
     score,
@@ -108,15 +108,15 @@ def test_best_model_comes_first_and_is_no_baseline(dev: Leaderboard) -> None:
 
 
 def test_which_differences_are_noise(dev: Leaderboard) -> None:
-    minus = report(dev, None, PARAMS)["best"]["minus"]
-    assert "good" not in minus
-    assert minus["twin"]["rouge_mean"] == 0
-    assert minus["twin"]["ci95"] == [0, 0]
-    assert minus["twin"]["p"] == 1
-    assert minus["twin"]["noise"]
-    assert minus["silent"]["ci95"][0] > 0
-    assert not minus["silent"]["noise"]
-    assert minus["silent"]["p_holm"] == pytest.approx(21 * minus["silent"]["p"]), "of 7 models' pairs, the smallest"
+    delta = report(dev, None, PARAMS)["best"]["delta"]
+    assert "good" not in delta
+    assert delta["twin"]["rouge_mean"] == 0
+    assert delta["twin"]["ci95"] == [0, 0]
+    assert delta["twin"]["p"] == 1
+    assert delta["twin"]["noise"]
+    assert delta["silent"]["ci95"][0] > 0
+    assert not delta["silent"]["noise"]
+    assert delta["silent"]["p_holm"] == pytest.approx(21 * delta["silent"]["p"]), "of 7 models' pairs, the smallest"
 
 
 def test_what_looks_like_a_difference_alone_may_be_noise_among_many() -> None:
@@ -124,9 +124,9 @@ def test_what_looks_like_a_difference_alone_may_be_noise_among_many() -> None:
     scores = {"best": np.zeros((40, 3))} | {
         f"m{model}": np.repeat(draw.normal(-0.2 - 0.25 * model, 2, (40, 1)), 3, axis=1) for model in range(7)
     }
-    gaps = differences(scores, "best", 7, PARAMS).values()
-    assert any(gap["p"] < 0.05 < gap["p_holm"] and gap["noise"] for gap in gaps)
-    assert any(gap["p_holm"] < 0.05 and not gap["noise"] for gap in gaps)
+    deltas = best_deltas(scores, "best", 7, PARAMS).values()
+    assert any(delta["p"] < 0.05 < delta["p_holm"] and delta["noise"] for delta in deltas)
+    assert any(delta["p_holm"] < 0.05 and not delta["noise"] for delta in deltas)
 
 
 def test_baselines_quote_the_dialogue(dev: Leaderboard) -> None:
@@ -152,7 +152,7 @@ def test_the_model_that_test_is_compared_with_was_chosen_on_dev(dev: Leaderboard
     assert content["test"]["best"]["model"] == "good"
     assert content["test"]["models"]["good"]["rows"] == 8
     assert set(content["test"]["models"]) == {"good", "bad", baselines.HUMAN} | EXTRACTS
-    assert baselines.HUMAN in content["test"]["best"]["minus"]
+    assert baselines.HUMAN in content["test"]["best"]["delta"]
 
 
 def test_choosing_by_luck_is_seen_through_by_cross_validation() -> None:
@@ -202,7 +202,7 @@ def test_every_row_of_every_model_is_kept(dev: Leaderboard) -> None:
     good = rows[rows["model"] == "good"].set_index("fname")
     assert list(good.index) == dev.split.fnames
     assert good["rouge_mean"].to_numpy() == pytest.approx(dev.scores["good"].mean(axis=1))
-    assert good["unfinished"].all()
+    assert good["no_sentence_end"].all()
     assert rows[rows["model"] == "silent"]["empty"].all()
     assert (rows["speakers"] == "2").all()
     assert set(rows["topic"]) == {"날씨", "no topic"}

@@ -13,7 +13,7 @@ from test_summarize import DIALOGUE, summarize
 from yoyak.core.errors import UserError
 from yoyak.core.records import Candidate, Prediction
 from yoyak.serving import web
-from yoyak.serving.summarizer import Answer
+from yoyak.serving.summarizer import Summaries
 
 NAMES = ["llama32_3b", "bart_mini", "ensemble"]
 A_MINUTE = 60_000
@@ -118,9 +118,9 @@ def test_errors_are_a_line_in_the_page(opened: Page) -> None:
 
 
 def test_what_a_model_says_is_no_html() -> None:
-    said = Candidate(text="#Person1#은 <b>1 & 2</b>를 산다.", log_probability=-0.5, finished=False)
-    row = Prediction(fname="a", text=said.text, candidates=(said,), faults=("unfinished",))
-    made = web.card(Answer("bart_mini", [row], shortened=1))
+    candidate = Candidate(text="#Person1#은 <b>1 & 2</b>를 산다.", log_probability=-0.5, finished=False)
+    row = Prediction(fname="a", text=candidate.text, candidates=(candidate,), faults=("truncated",))
+    made = web.card(Summaries("bart_mini", [row], shortened=1))
     assert "&lt;b&gt;1 &amp; 2&lt;/b&gt;" in made
     for shown in ("끝맺지 못함", "덜어 냄", "−0.50", 'class="tag person1"'):
         assert shown in made

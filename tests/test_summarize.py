@@ -241,9 +241,9 @@ def test_memory_holds_one_model_at_a_time(joined: Project, monkeypatch: pytest.M
         return result
 
     params = summarizer.open_project()
-    (answer,) = summarizer.answers(params, ["ensemble"], [inputs.of_text(DIALOGUE, "dialogue")], load)
+    (summaries,) = summarizer.summarize(params, ["ensemble"], [inputs.of_text(DIALOGUE, "dialogue")], load)
     assert len(loaded) == 2
-    assert answer.predictions[0].text
+    assert summaries.predictions[0].text
 
 
 def test_the_only_model_needs_no_name(reproduced: Project, tmp_path: Path) -> None:

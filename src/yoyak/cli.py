@@ -27,8 +27,8 @@ app = typer.Typer(
 )
 
 
-submissions = typer.Typer(help="What was sent to the competition, and how it scored there: submissions.csv.")
-app.add_typer(submissions, name="submissions")
+submissions_app = typer.Typer(help="What was sent to the competition, and how it scored there: submissions.csv.")
+app.add_typer(submissions_app, name="submissions")
 Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the competition shows it, percent.")]
 
 
@@ -52,7 +52,7 @@ def compare_revisions(
     before: Annotated[str, typer.Argument(metavar="REV1", help="Git revision, DVC experiment, or workspace.")],
     after: Annotated[str, typer.Argument(metavar="REV2", help="The same, to compare with it.")] = "workspace",
 ) -> None:
-    """Print which dev rows each model says better or worse at REV2 than at REV1, with the texts."""
+    """Print which dev rows each model summarises better or worse at REV2 than at REV1, with the texts."""
     Console().print(*compare.tables(before, after), sep="\n")
 
 
@@ -86,18 +86,18 @@ def summarize(
     ] = None,
 ) -> None:
     """Summarise dialogues with the project's trained models: a text's summary, or JSONL, on standard output."""
-    asked = inputs.read(file)
+    given = inputs.read(file)
     # Whatever a library prints on the way is no summary: standard output is for these alone.
     with contextlib.redirect_stdout(sys.stderr):
         from yoyak.serving import summarizer  # It loads PyTorch, which the other commands do without.
 
         params = summarizer.open_project()
         name = model or summarizer.default(params)
-        (answer,) = summarizer.answers(params, [name], asked.dialogues, summarizer.load)
-        for note in [*inputs.notes(asked.dialogues), *answer.notes]:
+        (summaries,) = summarizer.summarize(params, [name], given.dialogues, summarizer.load)
+        for note in [*inputs.notes(given.dialogues), *summaries.notes]:
             print(f"note: {note}")
-    for row in answer.predictions:
-        print(row.text if asked.is_text else json.dumps({"fname": row.fname, "summary": row.text}, ensure_ascii=False))
+    for row in summaries.predictions:
+        print(row.text if given.is_text else json.dumps({"fname": row.fname, "summary": row.text}, ensure_ascii=False))
 
 
 @app.command("folds")
@@ -114,38 +114,38 @@ def add_folds(
 def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine alone: 127.0.0.1.")] = 7860,
 ) -> None:
-    """Open a page in which dialogues are pasted and the models' summaries stand side by side."""
+    """Open a page that shows the models' summaries of a pasted dialogue side by side."""
     from yoyak.serving import web  # As above.
 
     web.serve(port)
 
 
-@submissions.callback(invoke_without_command=True)
+@submissions_app.callback(invoke_without_command=True)
 def list_submissions(context: typer.Context) -> None:
     """Print what was sent; a picture of it goes to plots/submissions.png."""
     if context.invoked_subcommand is not None:
         return
-    sent = history.read(Path.cwd())
-    if not sent:
+    submissions = history.read(Path.cwd())
+    if not submissions:
         print("nothing was sent yet; note it: yoyak submissions add submission/submission.csv --public 47.1")
         return
     from yoyak.submission import plots  # Drawing takes a second to load, which the other commands do without.
 
     try:
-        plots.draw_submissions(pd.DataFrame([row.model_dump() for row in sent]), SUBMISSIONS_PICTURE)
+        plots.draw_submissions(pd.DataFrame([row.model_dump() for row in submissions]), SUBMISSIONS_PICTURE)
     except OSError as error:
         raise UserError(f"{SUBMISSIONS_PICTURE}: cannot be written: {error.strerror}") from None
-    Console().print(*console.submissions_tables(sent), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
+    Console().print(*console.submissions_tables(submissions), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
 
 
-@submissions.command("add")
+@submissions_app.command("add")
 def add_submission(
     file: Annotated[Path, typer.Argument(help="The submission that was sent.")],
     public: Score = None,
     private: Score = None,
     note: Annotated[str | None, typer.Option(help="Anything; a new one replaces the old.")] = None,
 ) -> None:
-    """Note a submission in submissions.csv, or a further score of one that stands there."""
+    """Note a submission in submissions.csv, or a further score of one that is there."""
     row = history.add(Path.cwd(), file, public, private, note)
     if row.dev is None:
         print(f"note: {file} is not what the last run made: its commit and dev score are not known", file=sys.stderr)

@@ -1,7 +1,7 @@
 """What passes from stage to stage: a JSON object a line, read and written here and nowhere else."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +14,9 @@ from yoyak.core.errors import UserError
 from yoyak.core.files import write_whole
 
 Floats = NDArray[np.float64]
+
+RENAMED = {"minus": "delta", "gain": "delta", "unfinished": "no_sentence_end"}
+"""Keys of metrics files and columns of tables: their names in earlier versions, and the names of today."""
 
 
 class Record(BaseModel):
@@ -72,7 +75,7 @@ class Prediction(Record):
     candidates: tuple[Candidate, ...] = ()
     """Best first; `text` is the first one's. Empty for baselines."""
     faults: tuple[str, ...] | None = None
-    """What is still wrong with `text` after a second search: `empty`, `unfinished`, `foreign_script`."""
+    """What is still wrong with `text` after the second search: `empty`, `truncated`, `foreign_script`."""
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)
@@ -125,7 +128,7 @@ def read_object(path: Path, *keys: str) -> dict[str, Any]:
 
 
 def with_keys(content: Any, where: str, *keys: str) -> dict[str, Any]:
-    """`content`, an object that has these keys, of which `best.minus` is one within another; `where` names it."""
+    """`content`, an object that has these keys, of which `best.delta` is one within another; `where` names it."""
     if not isinstance(content, dict):
         needed = f" with the key '{keys[0]}'" if keys else ""
         raise UserError(f"{where}: an object{needed} is expected; run `dvc repro`")
@@ -133,9 +136,19 @@ def with_keys(content: Any, where: str, *keys: str) -> dict[str, Any]:
         inner: Any = content
         for name in key.split("."):
             if not isinstance(inner, dict) or name not in inner:
-                raise UserError(f"{where}: the key '{key}' is missing; run `dvc repro`")
+                found = inner if isinstance(inner, dict) else ()
+                raise UserError(f"{where}: the key {absent(key, found)}; run `dvc repro`")
             inner = inner[name]
     return content
+
+
+def absent(key: str, found: Collection[object]) -> str:
+    """Why the last name of `key` is not among the keys or columns `found`: it is missing, or has its former name."""
+    *parents, name = key.split(".")
+    for former, present in RENAMED.items():
+        if present == name and former in found:
+            return f"'{'.'.join([*parents, former])}' is named '{key}' now"
+    return f"'{key}' is missing"
 
 
 def _text(path: Path, mend: str) -> str:

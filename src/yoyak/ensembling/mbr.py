@@ -20,7 +20,7 @@ PARALLEL_FROM = 3000
 CHUNK = 25
 """Rows that a process compares at a time."""
 TIE_DIGITS = 12
-"""Expected scores that differ behind these differ by rounding alone."""
+"""Digits of an expected score; scores that differ in further ones differ by rounding alone."""
 
 
 class Pool(NamedTuple):
@@ -29,13 +29,13 @@ class Pool(NamedTuple):
     fname: str
     candidates: tuple[Candidate, ...]
     members: NDArray[np.int64]
-    """Whose candidate each is: shape (candidates,)."""
+    """Place of the member that each candidate is from: shape (candidates,)."""
     utilities: Floats
-    """Of each candidate the mean score, in [0, 1], against each member's candidates: shape (candidates, members)."""
+    """Mean score of each candidate, in [0, 1], against each member's candidates: shape (candidates, members)."""
 
 
 def pools(predictions: Mapping[str, Sequence[Prediction]]) -> list[Pool]:
-    """One a row of the members, which hold the same rows in the same order. Many rows are shared among all cores."""
+    """A pool a row; the members hold the same rows in the same order. Many rows are shared among all cores."""
     rows = list(zip(*predictions.values(), strict=True))
     if sum(sum(len(member.candidates) for member in row) ** 2 for row in rows) < PARALLEL_FROM:
         return _pools(rows)
@@ -52,32 +52,32 @@ def _pools(rows: Sequence[Sequence[Prediction]]) -> list[Pool]:
 def _pool(row: Sequence[Prediction]) -> Pool:
     if len(names := {member.fname for member in row}) > 1:
         raise UserError(f"the members' predictions are of different rows ({', '.join(sorted(names))}); run `dvc repro`")
-    said = [(place, candidate) for place, member in enumerate(row) for candidate in member.candidates if candidate.text]
-    candidates = tuple(candidate for _, candidate in said)
+    of_members = [(place, each) for place, member in enumerate(row) for each in member.candidates if each.text]
+    candidates = tuple(candidate for _, candidate in of_members)
     utilities = np.zeros((len(candidates), len(row)))
     for column, member in enumerate(row):
         others = [other.text for other in member.candidates]
         for line, candidate in enumerate(candidates):
             scores = rouge.score([candidate.text] * len(others), [(other,) for other in others])
             utilities[line, column] = sum(score.mean for score in scores) / max(1, len(others))
-    return Pool(row[0].fname, candidates, np.array([place for place, _ in said], dtype=np.int64), utilities)
+    return Pool(row[0].fname, candidates, np.array([place for place, _ in of_members], dtype=np.int64), utilities)
 
 
 def choose(pool: Pool, weights: Floats) -> int | None:
-    """The place of the best candidate under the members' `weights`, shape (members,); of equal ones the first.
+    """Place of the best candidate under the members' `weights`, shape (members,); the first of equal ones.
 
-    A member without weight neither votes nor speaks. None where the others say nothing.
+    Candidates of a member without weight neither vote nor can be chosen. None where there are no others.
     """
-    heard = weights[pool.members] > 0
-    if not heard.any():
+    eligible = weights[pool.members] > 0
+    if not eligible.any():
         return None
-    return int(np.where(heard, np.round(pool.utilities @ weights, TIE_DIGITS), -1).argmax())
+    return int(np.where(eligible, np.round(pool.utilities @ weights, TIE_DIGITS), -1).argmax())
 
 
 def prediction(pool: Pool, weights: Floats) -> Prediction:
-    """The best candidate, and all others behind it; an empty text where there is none."""
+    """The best candidate, and all other eligible ones after it; an empty text where there is none."""
     if (best := choose(pool, weights)) is None:
         return Prediction(fname=pool.fname, text="")
-    heard = np.flatnonzero(weights[pool.members] > 0).tolist()
-    others = [pool.candidates[place] for place in heard if place != best]
+    eligible = np.flatnonzero(weights[pool.members] > 0).tolist()
+    others = [pool.candidates[place] for place in eligible if place != best]
     return Prediction(fname=pool.fname, text=pool.candidates[best].text, candidates=(pool.candidates[best], *others))

@@ -1,4 +1,4 @@
-"""Small repairs of finished summaries, each off until switched on, and what each is worth on dev."""
+"""Small repairs of summaries, each off until switched on, and what each is worth on dev."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -36,7 +36,7 @@ class PostprocessingParams(Section):
 
 def normalise_spaces(text: str) -> str:
     parts = WHOLE_TAG.split(" ".join(text.split()))
-    # Even places hold what stands between tags, odd ones the tags themselves, which are not touched.
+    # Even places hold the text between tags, odd ones the tags themselves, which are not touched.
     for place in range(0, len(parts), 2):
         part = parts[place]
         if place:
@@ -48,8 +48,8 @@ def normalise_spaces(text: str) -> str:
 
 
 def trim_unfinished_sentence(text: str) -> str:
-    *finished, last = SENTENCE.findall(text) or [text]
-    return " ".join(finished) if finished and not ends_as_a_sentence(last) else text
+    *whole, last = SENTENCE.findall(text) or [text]
+    return " ".join(whole) if whole and not ends_as_a_sentence(last) else text
 
 
 def drop_repeated_sentences(text: str) -> str:
@@ -82,18 +82,18 @@ def _repaired(row: Prediction, rules: Sequence[Callable[[str], str]]) -> Predict
 def report(
     rows: Sequence[Prediction], split: Split, params: PostprocessingParams, judging: ScoringParams
 ) -> dict[str, Any]:
-    """`metrics/postprocessing.json`: what each rule alone, on or off, would gain on the split's summaries as they were.
+    """`metrics/postprocessing.json`: of each rule alone, on or off, the `delta` of the repaired summaries' scores to those
+    of the summaries as they were.
 
     Paired by row, in percent; p-values are corrected for the number of rules.
     """
     before = leaderboard.align(rows, split.fnames, "ensemble")
     after = {name: [rule(text) for text in before] for name, rule in RULES.items()}
-    # `differences` says how far each lies behind: of losses, that is the gain.
-    lost = {
-        name: -leaderboard.score(texts, split.references, judging.metric)
-        for name, texts in {"before": before, **after}.items()
+    scored = leaderboard.score(before, split.references, judging.metric)
+    differences = {
+        name: leaderboard.score(texts, split.references, judging.metric) - scored for name, texts in after.items()
     }
-    gains = leaderboard.differences(lost, "before", len(RULES), judging)
+    deltas = leaderboard.deltas(differences, len(RULES), judging)
     return {
         "scoring": {**leaderboard.made_by(judging), "commit": repository.commit()},
         "split": split.name,
@@ -102,7 +102,7 @@ def report(
             name: {
                 "on": getattr(params, name),
                 "rows_changed": sum(old != new for old, new in zip(before, texts, strict=True)),
-                "gain": gains[name],
+                "delta": deltas[name],
             }
             for name, texts in after.items()
         },

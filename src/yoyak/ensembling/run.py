@@ -15,7 +15,7 @@ from yoyak.evaluation.leaderboard import ScoringParams
 def ensemble(
     scored: Sequence[str], params: EnsembleParams, judging: ScoringParams, repairs: PostprocessingParams
 ) -> None:
-    """Decide on dev how the `scored` models join, and write the summaries of dev and test, repaired."""
+    """Decide on dev how the models named by `scored` are combined; write the repaired summaries of dev and test."""
     models = weighting.candidates_for_membership(params, scored)
     predictions = {
         split: {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in models}
@@ -23,7 +23,7 @@ def ensemble(
     }
     dev = leaderboard.read_split("dev")
     plan, why, judged = decide(params, predictions["dev"], dev, judging, repairs)
-    combined = {split: weighting.combine(said, plan) for split, said in predictions.items()}
+    combined = {split: weighting.combine(by_model, plan) for split, by_model in predictions.items()}
     measured = postprocessing.report(combined["dev"], dev, repairs, judging)
     combined = {split: postprocessing.apply(repairs, rows) for split, rows in combined.items()}
     for split, rows in combined.items():

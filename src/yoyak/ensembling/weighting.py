@@ -23,7 +23,7 @@ SHARPNESS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Among these one is learned: 0 lets all members count alike; at 2 a member whose dev score is one point lower counts
 for a seventh."""
 ENSEMBLE = "ensemble"
-"""Where else a model's name stands."""
+"""The ensemble's name, in the place of a model's."""
 PLAN = Path("ensemble/plan.json")
 FOLD = re.compile(r"_f\d+$")
 
@@ -33,7 +33,7 @@ class EnsembleParams(Section):
 
     strategy: Strategy
     """`mbr`: the candidate most like all members' candidates, in the competition's own metric, unless what it gains on
-    dev may be chance; `best`: what the best member says."""
+    dev may be chance; `best`: the best member's summaries."""
     members: Annotated[int, Field(ge=1)] | list[str] | None = None
     """Who may take part: a number (so many of `run.models` and `run.averaged`, the best on dev) or a list of names; all
     where the key is empty."""
@@ -44,18 +44,18 @@ class Plan(Section):
 
     strategy: Strategy
     weights: dict[str, float]
-    """Of the members, 1 in all; under `best` there is one."""
+    """Weight of each member; their sum is 1. Under `best` there is one member."""
 
 
-class Dev(NamedTuple):
-    """What dev tells of the models that may take part."""
+class ScoredPools(NamedTuple):
+    """Rows with known references, dev's or train's: the models' scores, and all candidates with theirs."""
 
     scores: dict[str, Floats]
-    """Of each model's summaries, in percent, shape (rows,)."""
+    """Scores of each model's summaries, in percent, shape (rows,)."""
     pools: list[Pool]
-    """Whose utilities have a column for each model, in the order of `scores`."""
+    """A pool a row; its utilities have a column for each model, in the order of `scores`."""
     candidate_scores: list[Floats]
-    """Of each pool's candidates, in percent."""
+    """Scores of each pool's candidates, in percent: an array of shape (candidates,) a row."""
 
 
 def check_members(params: EnsembleParams, models: Sequence[str]) -> None:
@@ -84,8 +84,8 @@ def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict
 
 
 def dev_table(rows: Path | TextIO, where: str) -> pd.DataFrame:
-    """Of `scores/rows.csv` the mean ROUGE of dev, in percent: a line a row, by fname, and a column a model, best first;
-    baselines are among them. `where` names the file."""
+    """Mean ROUGE on dev from `scores/rows.csv`, in percent: a line a row, by fname, and a column a model, best first;
+    baselines are among them. `where` names the file in errors."""
     columns = {"split": str, "model": str, "fname": str, "rouge_mean": float}
     try:
         table = pd.read_csv(rows, keep_default_na=False, usecols=list(columns), dtype=columns)
@@ -101,23 +101,26 @@ def study(
     scores: dict[str, Floats],
     references: Sequence[Sequence[str]],
     metric: rouge.Metric,
-) -> Dev:
-    """Compare and score all candidates of the dev rows, whose `references` these are."""
+) -> ScoredPools:
+    """Pool, compare and score all candidates of the rows whose `references` these are."""
     pools = mbr.pools(predictions)
     texts = [candidate.text for pool in pools for candidate in pool.candidates]
     repeated = [row for pool, row in zip(pools, references, strict=True) for _ in pool.candidates]
     values = np.array([100 * score.mean for score in rouge.score(texts, repeated, metric)])
     ends = np.cumsum([len(pool.candidates) for pool in pools])
-    return Dev(scores, pools, np.split(values, ends[:-1]))
+    return ScoredPools(scores, pools, np.split(values, ends[:-1]))
 
 
-def out_of_fold(said: Mapping[str, Sequence[Prediction]], fnames: Sequence[str]) -> dict[str, list[Prediction]] | None:
-    """What `kobart` says of train, where `kobart_f0` … have each said what they had not seen, in the order of `fnames`.
+def out_of_fold(
+    predictions: Mapping[str, Sequence[Prediction]], fnames: Sequence[str]
+) -> dict[str, list[Prediction]] | None:
+    """Predictions of `kobart` for train, put together from those of `kobart_f0` … for the rows that each has not seen;
+    in the order of `fnames`.
 
-    None unless all models are such folds, and each row of train has been said by one of each.
+    None unless all models are such folds, and each row of train has a prediction by exactly one fold of each.
     """
     families: dict[str, list[Prediction]] = {}
-    for name, rows in said.items():
+    for name, rows in predictions.items():
         families.setdefault(family_of(name), []).extend(rows)
     complete = all(sorted(row.fname for row in rows) == sorted(fnames) for rows in families.values())
     if not complete:
@@ -127,11 +130,11 @@ def out_of_fold(said: Mapping[str, Sequence[Prediction]], fnames: Sequence[str])
 
 
 def family_of(name: str) -> str:
-    """`kobart_f3` is of `kobart`."""
+    """The model that a fold belongs to: `kobart_f3` → `kobart`."""
     return FOLD.sub("", name)
 
 
-def plan_by_folds(params: EnsembleParams, train: Dev, models: Sequence[str]) -> Plan:
+def plan_by_folds(params: EnsembleParams, train: ScoredPools, models: Sequence[str]) -> Plan:
     """MBR with weights learned on out-of-fold rows of train, a family's weight shared evenly among its folds."""
     families = learn(params, train, _everywhere(train.scores))
     sizes = Counter(map(family_of, models))
@@ -141,14 +144,14 @@ def plan_by_folds(params: EnsembleParams, train: Dev, models: Sequence[str]) -> 
     return Plan(strategy="mbr", weights=weights)
 
 
-def learn(params: EnsembleParams, dev: Dev, rows: NDArray[np.bool_]) -> dict[str, float]:
-    """The members' weights that do best on these `rows` of dev, shape (rows,)."""
-    means = {name: float(scores[rows].mean()) for name, scores in dev.scores.items()}
+def learn(params: EnsembleParams, scored: ScoredPools, rows: NDArray[np.bool_]) -> dict[str, float]:
+    """The members' weights that score best on the chosen `rows`, a mask of shape (rows,)."""
+    means = {name: float(scores[rows].mean()) for name, scores in scored.scores.items()}
     ranked = sorted(means, key=means.__getitem__, reverse=True)
     members = ranked[: params.members] if isinstance(params.members, int) else ranked
     options = [_sharpened({name: means[name] for name in members}, sharpness) for sharpness in SHARPNESS]
-    gained = [_mean_score(dev, _vector(dev, weights), np.flatnonzero(rows)) for weights in options]
-    return options[int(np.argmax(gained))]
+    reached = [_mean_score(scored, _vector(scored, weights), np.flatnonzero(rows)) for weights in options]
+    return options[int(np.argmax(reached))]
 
 
 def _sharpened(means: dict[str, float], sharpness: float) -> dict[str, float]:
@@ -158,17 +161,19 @@ def _sharpened(means: dict[str, float], sharpness: float) -> dict[str, float]:
     return {name: weight / sum(raw.values()) for name, weight in raw.items()}
 
 
-def _vector(dev: Dev, weights: Mapping[str, float]) -> Floats:
-    return np.array([weights.get(name, 0.0) for name in dev.scores])
+def _vector(scored: ScoredPools, weights: Mapping[str, float]) -> Floats:
+    """Weights in the order of the pools' members, shape (members,)."""
+    return np.array([weights.get(name, 0.0) for name in scored.scores])
 
 
-def _mean_score(dev: Dev, weights: Floats, rows: NDArray[np.int64]) -> float:
-    return float(np.mean([_score_of(dev, weights, int(row)) for row in rows]))
+def _mean_score(scored: ScoredPools, weights: Floats, rows: NDArray[np.int64]) -> float:
+    return float(np.mean([_score_of(scored, weights, int(row)) for row in rows]))
 
 
-def _score_of(dev: Dev, weights: Floats, row: int) -> float:
-    best = mbr.choose(dev.pools[row], weights)
-    return 0.0 if best is None else float(dev.candidate_scores[row][best])
+def _score_of(scored: ScoredPools, weights: Floats, row: int) -> float:
+    """The score of the candidate that these weights choose, in percent; 0 where there is none."""
+    best = mbr.choose(scored.pools[row], weights)
+    return 0.0 if best is None else float(scored.candidate_scores[row][best])
 
 
 def best_member(scores: Mapping[str, Floats], rows: NDArray[np.bool_]) -> str:
@@ -178,11 +183,11 @@ def best_member(scores: Mapping[str, Floats], rows: NDArray[np.bool_]) -> str:
 
 def cross_validated(
     params: EnsembleParams,
-    dev: Dev,
+    scored: ScoredPools,
     predictions: Mapping[str, Sequence[Prediction]],
     fold: NDArray[np.int64],
 ) -> tuple[list[Prediction], list[Prediction]]:
-    """The dev rows by the ensemble and by its best member, each chosen without them.
+    """Predictions of the ensemble and of its best member for each row, both chosen on the other parts.
 
     `fold` is the part each row belongs to, shape (rows,).
     """
@@ -190,9 +195,9 @@ def cross_validated(
     for part in range(fold.max() + 1):
         # A single row has no others to learn from.
         outside = fold != part if len(fold) > 1 else fold == part
-        weights, name = _vector(dev, learn(params, dev, outside)), best_member(dev.scores, outside)
+        weights, name = _vector(scored, learn(params, scored, outside)), best_member(scored.scores, outside)
         for row in np.flatnonzero(fold == part).tolist():
-            combined[row] = mbr.prediction(dev.pools[row], weights)
+            combined[row] = mbr.prediction(scored.pools[row], weights)
             best[row] = predictions[name][row]
     return [combined[row] for row in range(len(fold))], [best[row] for row in range(len(fold))]
 
@@ -201,8 +206,8 @@ def plan_of_best(dev_scores: Mapping[str, Floats]) -> Plan:
     return Plan(strategy="best", weights={best_member(dev_scores, _everywhere(dev_scores)): 1.0})
 
 
-def plan_of_mbr(params: EnsembleParams, dev: Dev) -> Plan:
-    return Plan(strategy="mbr", weights=learn(params, dev, _everywhere(dev.scores)))
+def plan_of_mbr(params: EnsembleParams, scored: ScoredPools) -> Plan:
+    return Plan(strategy="mbr", weights=learn(params, scored, _everywhere(scored.scores)))
 
 
 def _everywhere(scores: Mapping[str, Floats]) -> NDArray[np.bool_]:

@@ -13,7 +13,7 @@ HUMAN = f"{PREFIX}human"
 
 
 def extracts(dialogues: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Turns of each dialogue quoted as its summary."""
+    """Baselines by name: turns of each dialogue, quoted as its summary."""
     return {
         f"{PREFIX}lead_1": [turns[0] for turns in dialogues],
         f"{PREFIX}lead_2": ["\n".join(turns[:2]) for turns in dialogues],
@@ -22,9 +22,10 @@ def extracts(dialogues: Sequence[Sequence[str]]) -> dict[str, list[str]]:
 
 
 def human(references: Sequence[Sequence[str]], metric: Metric) -> Floats | None:
-    """Each reference scored against the row's others, and their mean: shape (rows, 3); none where a row has but one.
+    """F1 of each reference against the row's others, their mean, in [0, 1], shape (rows, 3); None where a row has
+    a single reference.
 
-    A ceiling of sorts: a model that agrees with the annotators better than they with each other says little by it.
+    A ceiling of sorts: it means little if a model agrees with the annotators better than they agree with each other.
     """
     if any(len(row) < 2 for row in references):
         return None

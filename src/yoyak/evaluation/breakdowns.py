@@ -17,9 +17,9 @@ FIGURES = ["rouge1", "rouge2", "rougeL"]
 RATIO_EDGES = [0, 0.5, 0.8, 1.25, 2, np.inf]
 RATIO_NAMES = ["under half", "half to 0.8", "0.8 to 1.25", "1.25 to 2", "over twice"]
 FEWEST_ROWS = 10
-"""Of a group that has an interval: the bootstrap of fewer is far too narrow."""
+"""Fewest rows of a group that gets an interval: the bootstrap of fewer rows is far too narrow."""
 TOPIC_ROWS = 5
-"""Topics of fewer rows are one group: most of the competition's topics stand once."""
+"""Fewest rows of a topic that is a group of its own: most of the competition's topics occur once."""
 LAST_WORD = re.compile(r"(\w+)[.!?…]*$")
 
 

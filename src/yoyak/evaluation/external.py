@@ -1,4 +1,4 @@
-"""Files of summaries that came from elsewhere, scored like our own."""
+"""Files of summaries that were made elsewhere, scored like our own."""
 
 from pathlib import Path
 from typing import Any
@@ -23,15 +23,15 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
     require(params.tokenizer)
     table = read_table(references, ["fname"])
     expected = references_in(references, table)
-    said = _read_summaries(predictions)
-    if not said.keys() & expected.keys():
+    summaries = _read_summaries(predictions)
+    if not summaries.keys() & expected.keys():
         raise UserError(
             f"{predictions} has none of the rows of {references} ({next(iter(expected), '')} …); are both of one split?"
         )
     for fname in expected:
-        if fname not in said:
+        if fname not in summaries:
             raise UserError(f"{predictions}: no summary for {fname}, which {references} has; add its row")
-    texts, targets = [said[fname] for fname in expected], list(expected.values())
+    texts, targets = [summaries[fname] for fname in expected], list(expected.values())
     (entry,) = leaderboard.entries_of([leaderboard.score(texts, targets, params.metric)], params)
     return {
         "scoring": {
@@ -41,7 +41,7 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
         },
         "scores": entry,
         "diagnostics": leaderboard.diagnosis_of(texts, targets, _dialogues_in(table)),
-        "rows_without_reference": len(said) - len(expected),
+        "rows_without_reference": len(summaries) - len(expected),
     }
 
 

@@ -20,7 +20,7 @@ from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, Metric, ReferenceRule
 
 NOISE = 0.05
-"""Differences whose corrected p-value is above it may be chance."""
+"""Corrected p-value above which a difference may be chance."""
 
 
 class ScoringParams(Section):
@@ -45,25 +45,25 @@ class ScoringParams(Section):
 
 @dataclass(frozen=True)
 class Split:
-    """What was asked and what was expected."""
+    """Rows with known references: what models were given, and what is expected of them."""
 
     name: str
     fnames: list[str]
     dialogues: list[tuple[str, ...]]
-    """Turns."""
+    """Turns of each row's dialogue."""
     references: list[tuple[str, ...]]
     topics: list[str | None]
 
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A split's rows scored."""
+    """Every model's and baseline's summaries of a split, scored."""
 
     split: Split
     texts: dict[str, list[str]]
     """Summaries of each model and baseline, in the order of the split's rows."""
     scores: dict[str, Floats]
-    """ROUGE-1, -2 and -L F1 in percent, shape (rows, 3), of each, best first; of `baseline/human` too."""
+    """ROUGE-1, -2 and -L F1 of each, in percent, shape (rows, 3), best first; `baseline/human` is among them."""
 
     @property
     def best(self) -> str:
@@ -112,7 +112,7 @@ def leaderboard(split: Split, predictions: Mapping[str, Sequence[Prediction]], p
 
 
 def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Metric) -> Floats:
-    """Percent, shape (rows, 3)."""
+    """ROUGE-1, -2 and -L F1 of each text, in percent, shape (rows, 3)."""
     return 100 * np.array(rouge.score(texts, references, metric), dtype=np.float64).reshape(-1, 3)
 
 
@@ -137,7 +137,7 @@ def report(dev: Leaderboard, test: Leaderboard | None, params: ScoringParams) ->
 
 
 def made_by(params: ScoringParams) -> dict[str, Any]:
-    """What must stand beside every score."""
+    """What every score must be published with: analyser, library, rule, bootstrap."""
     return {
         **params.metric.describe(),
         "bootstrap_samples": params.bootstrap_samples,
@@ -146,7 +146,7 @@ def made_by(params: ScoringParams) -> dict[str, Any]:
 
 
 def metric_of(made_by: Mapping[str, str]) -> Metric:
-    """Of what `made_by` says: that of a run whose parameters are no longer known."""
+    """The metric that `made_by` describes: of a run whose parameters are no longer known."""
     return Metric(
         cast(Tokenizer, made_by["tokenizer"]),
         cast(Library, made_by["library"].split()[0]),
@@ -163,7 +163,7 @@ def what_was_counted(scoring: Mapping[str, str]) -> str:
 def _of_split(board: Leaderboard, best: str, family: int, params: ScoringParams) -> dict[str, Any]:
     return {
         "models": dict(zip(board.scores, entries_of(list(board.scores.values()), params), strict=True)),
-        "best": {"model": best, "minus": differences(board.scores, best, family, params)},
+        "best": {"model": best, "delta": best_deltas(board.scores, best, family, params)},
         "diagnostics": {
             name: diagnosis_of(rows, board.split.references, board.split.dialogues)
             for name, rows in board.texts.items()
@@ -171,18 +171,18 @@ def _of_split(board: Leaderboard, best: str, family: int, params: ScoringParams)
     }
 
 
-def gain(combined: Sequence[Prediction], best: Sequence[Prediction], params: ScoringParams) -> dict[str, Any]:
-    """What the ensemble's dev summaries are better than its best member's, and whether that may be chance."""
+def ensemble_delta(combined: Sequence[Prediction], best: Sequence[Prediction], params: ScoringParams) -> dict[str, Any]:
+    """Mean score on dev of the ensemble's summaries less that of its best member's, and whether that may be chance."""
     split = read_split("dev")
-    scores = {
-        name: score(align(rows, split.fnames, name), split.references, params.metric)
+    ensemble, member = (
+        score(align(rows, split.fnames, name), split.references, params.metric)
         for name, rows in (("ensemble", combined), ("best", best))
-    }
-    return differences(scores, "ensemble", 1, params)["best"]
+    )
+    return deltas({"ensemble": ensemble - member}, 1, params)["ensemble"]
 
 
 def ensemble_report(summaries: Mapping[str, Sequence[Prediction]], params: ScoringParams) -> dict[str, Any]:
-    """Of `metrics/ensemble.json` what is scored: `dev` under `ensemble`; `cross_validated`, which is of dev, too; and
+    """The scores in `metrics/ensemble.json`: those of `dev` under `ensemble`; `cross_validated`, also of dev; and
     `test`, where its references are known."""
     splits = {name: read_split(name) for name in known_splits()}
     entries = {}
@@ -198,7 +198,7 @@ def ensemble_report(summaries: Mapping[str, Sequence[Prediction]], params: Scori
 
 
 def entries_of(scores: Sequence[Floats], params: ScoringParams) -> list[dict[str, Any]]:
-    """Each model's entry in `metrics/scores.json`, in percent; the interval is of `rouge_mean`."""
+    """Each model's entry in `metrics/scores.json`, in percent; the interval belongs to `rouge_mean`."""
     means = significance.resampled_means(np.column_stack([rows.mean(axis=1) for rows in scores]), *_draws(params))
     return [
         {
@@ -212,27 +212,31 @@ def entries_of(scores: Sequence[Floats], params: ScoringParams) -> list[dict[str
     ]
 
 
-def differences(
+def best_deltas(
     scores: Mapping[str, Floats], best: str, family: int, params: ScoringParams
 ) -> dict[str, dict[str, Any]]:
-    """How far each other model lies behind `best` on the same rows, and whether that may be chance.
+    """Mean score of `best` less that of each other model, and whether that may be chance."""
+    return deltas({name: scores[best] - rows for name, rows in scores.items() if name != best}, family, params)
 
-    Paired: hard rows, which are hard for both, do not widen the interval. P-values are corrected for the `family` of
-    comparisons that these come from.
+
+def deltas(differences: Mapping[str, Floats], family: int, params: ScoringParams) -> dict[str, dict[str, Any]]:
+    """Mean of each of the `differences` of two scores, in percent, with its interval, and whether it may be chance.
+
+    A difference is taken row by row, shape (rows, 3): hard rows, which are hard for both sides, do not widen the
+    interval. P-values are corrected for the `family` of comparisons that these come from.
     """
-    names = [name for name in scores if name != best]
-    behind = np.column_stack([(scores[best] - scores[name]).mean(axis=1) for name in names])
-    intervals = significance.interval(significance.resampled_means(behind, *_draws(params)))
-    p_values = significance.paired_p_values(behind, params.seed)
+    rows = np.column_stack([difference.mean(axis=1) for difference in differences.values()])
+    intervals = significance.interval(significance.resampled_means(rows, *_draws(params)))
+    p_values = significance.paired_p_values(rows, params.seed)
     return {
         name: {
-            "rouge_mean": _rounded(behind[:, column].mean()),
+            "rouge_mean": _rounded(rows[:, column].mean()),
             **_interval(intervals[column]),
             "p": round(float(p_values[column]), 4),
             "p_holm": round(float(corrected), 4),
             "noise": bool(corrected > NOISE),
         }
-        for column, (name, corrected) in enumerate(zip(names, significance.holm(p_values, family), strict=True))
+        for column, (name, corrected) in enumerate(zip(differences, significance.holm(p_values, family), strict=True))
     }
 
 
@@ -255,9 +259,10 @@ def cross_validated_choice(board: Leaderboard, params: ScoringParams) -> dict[st
 def diagnosis_of(
     texts: Sequence[str], references: Sequence[Sequence[str]], dialogues: Sequence[Sequence[str]] | None
 ) -> dict[str, float]:
-    """Percent of the summaries with each fault, of those whose dialogue is known where the fault takes it to see.
+    """Percent of the summaries with each fault; a fault that takes the dialogue to see is left out where none is known.
 
-    And percent that differ from each other; and a summary's characters over its references', the rows' mean.
+    `distinct`: percent that differ from each other; `length_ratio`: a summary's characters over its references', the
+    mean over rows.
     """
     percent = {}
     diagnoses = diagnose_rows(texts, dialogues)
@@ -286,7 +291,7 @@ def _draws(params: ScoringParams) -> tuple[int, int]:
 
 
 def _interval(bounds: Floats) -> dict[str, Any]:
-    """Twice: DVC shows numbers, and no lists."""
+    """A 95 % interval as entries of a metrics file; twice, because DVC shows numbers, and no lists."""
     low, high = map(_rounded, bounds)
     return {"ci95": [low, high], "ci95_low": low, "ci95_high": high}
 

@@ -63,7 +63,8 @@ class RowScore(NamedTuple):
         return fmean(self)
 
 
-NOTHING = RowScore(0.0, 0.0, 0.0)
+ZERO = RowScore(0.0, 0.0, 0.0)
+"""The score of a text that shares nothing with its reference."""
 
 
 def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Metric = COMPETITION) -> list[RowScore]:
@@ -163,7 +164,7 @@ def _by_sets(text: _Document, reference: _Document) -> RowScore:
 def _where_the_library_raises(text: _Document, reference: _Document) -> RowScore:
     """A side has no token, or full stops alone: nothing is shared, unless both sides are the same full stops."""
     if not text.tokens or text.tokens != reference.tokens:
-        return NOTHING
+        return ZERO
     return RowScore(1.0, float(len(text.tokens) > 1), 1.0)
 
 

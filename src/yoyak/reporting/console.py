@@ -11,12 +11,12 @@ from rich.table import Table
 from yoyak.core.records import read_object, with_keys
 from yoyak.core.stale_outputs import PREFIX, is_baseline
 from yoyak.evaluation.leaderboard import what_was_counted
-from yoyak.submission.history import Sent, correlation
+from yoyak.submission.history import Submission, correlation
 
 FAULTS = {
     "empty": "empty",
     "copied": "copied",
-    "unfinished": "cut off",
+    "no_sentence_end": "no end",
     "unknown_tags": "tags",
     "foreign_script": "script",
     "repeated": "repeats",
@@ -24,13 +24,14 @@ FAULTS = {
     "length_ratio": "length",
 }
 WHAT_FAULTS_MEAN = (
-    "copied: 80 % stands in the dialogue word for word; tags, script: what the dialogue has not; "
+    "copied: 80 % is in the dialogue word for word; no end: it does not end as a sentence does; "
+    "tags, script: what the dialogue has not; "
     "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
     "references' being 1."
 )
 LONGEST_NAME = 30
-BOARD = ("models", "best.model", "best.minus")
-"""What `metrics/scores.json` has of a split."""
+BOARD = ("models", "best.model", "best.delta")
+"""Keys of a split in `metrics/scores.json`."""
 SCORES = (
     *(f"scoring.{key}" for key in ("tokenizer", "tokenizer_version", "library", "references")),
     *BOARD,
@@ -65,49 +66,56 @@ def scores_of_the_run(root: Path) -> dict[str, Any]:
     """`metrics/scores.json`, with what every reader needs of it."""
     path = root / "metrics/scores.json"
     scores = read_object(path, *SCORES)
+    for name, percent in scores["diagnostics"].items():
+        with_keys(percent, f"{path}: diagnostics.{name}", "no_sentence_end")
     return with_keys(scores, str(path), *(f"test.{key}" for key in BOARD if "test" in scores))
 
 
 def of_the_ensemble(root: Path) -> dict[str, Any]:
     """`metrics/ensemble.json`; empty where the ensemble has not been made."""
     path = root / "metrics/ensemble.json"
-    return read_object(path, "ensemble.rouge_mean", "ensemble.ci95") if path.exists() else {}
+    return read_object(path, "ensemble.rouge_mean", "ensemble.ci95", "delta") if path.exists() else {}
 
 
 def of_postprocessing(root: Path) -> dict[str, Any]:
-    """`metrics/postprocessing.json`, as above."""
+    """`metrics/postprocessing.json`; empty where the ensemble has not been made."""
     path = root / "metrics/postprocessing.json"
-    return read_object(path, "rules", "rows") if path.exists() else {}
+    if not path.exists():
+        return {}
+    measured = read_object(path, "rules", "rows")
+    for name, rule in measured["rules"].items():
+        with_keys(rule, f"{path}: rules.{name}", "delta")
+    return measured
 
 
 def leaderboard_table(
     board: Mapping[str, Any], scoring: Mapping[str, Any], split: str, ensemble: Mapping[str, Any] | None
 ) -> Table:
-    """Models by score, with intervals, and how far each lies behind the best."""
+    """Models by score, with intervals, and the best one's score less each other's."""
     best = board["best"]
     table = Table(
         title=f"Leaderboard: ROUGE F1 on {split}, percent",
         caption=f"{what_was_counted(scoring)}. Brackets: 95 % bootstrap interval."
         + (
-            f" Behind: difference to {best['model']} on the same rows; noise: Holm-corrected p above 0.05."
-            * bool(best["minus"])
+            f" Delta: {best['model']} less this model on the same rows; noise: Holm-corrected p above 0.05."
+            * bool(best["delta"])
         ),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
-    for column in ("R-1", "R-2", "R-L", "mean", "", *(("behind", "", "") if best["minus"] else ())):
+    for column in ("R-1", "R-2", "R-L", "mean", "", *(("delta", "", "") if best["delta"] else ())):
         table.add_column(column, justify="right", no_wrap=True)
     rows = dict(board["models"]) | ({"ensemble": ensemble} if ensemble else {})
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["rouge_mean"]):
-        gap = best["minus"].get(name)
+        delta = best["delta"].get(name)
         table.add_row(
             _name(name),
             *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
             f"{row['rouge_mean']:.2f}",
             escape(interval(row["ci95"])),
-            *((f"{gap['rouge_mean']:.2f}", escape(interval(gap["ci95"])), "noise" * gap["noise"]) if gap else ()),
+            *((f"{delta['rouge_mean']:.2f}", escape(interval(delta["ci95"])), "noise" * delta["noise"]) if delta else ()),
             style="dim" if is_baseline(name) else None,
         )
     return table
@@ -115,7 +123,7 @@ def leaderboard_table(
 
 def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
     """What `yoyak score` prints of a file."""
-    board = {"models": {name: result["scores"]}, "best": {"model": name, "minus": {}}}
+    board = {"models": {name: result["scores"]}, "best": {"model": name, "delta": {}}}
     extra = result["rows_without_reference"]
     note = f"{extra} further rows of {_name(name)} have no reference and were not scored.\n" if extra else ""
     rows = f"{result['scores']['rows']} rows"
@@ -136,10 +144,10 @@ def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> st
     for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
         if estimate:
             lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
-    if gain := ensemble.get("gain"):
+    if delta := ensemble.get("delta"):
         used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
-        noise = ("may be noise" if gain["noise"] else "is no noise") if gain["rouge_mean"] else "is none"
-        figures = f"{gain['rouge_mean']:.2f} {interval(gain['ci95'])}"
+        noise = ("may be noise" if delta["noise"] else "is no noise") if delta["rouge_mean"] else "is none"
+        figures = f"{delta['rouge_mean']:.2f} {interval(delta['ci95'])}"
         chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
         lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
     return "\n".join(lines)
@@ -165,7 +173,7 @@ def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def postprocessing_table(measured: Mapping[str, Any]) -> Table:
-    """What each rule of post-processing would gain on the ensemble's summaries, whether it is on or off."""
+    """Delta in mean ROUGE on dev by each rule of post-processing alone, whether it is on or off."""
     table = Table(
         title="Post-processing: mean ROUGE gained on dev by each rule alone",
         caption=f"of {measured['rows']} rows. Brackets: 95 % paired bootstrap interval; noise: Holm-corrected p above "
@@ -174,37 +182,37 @@ def postprocessing_table(measured: Mapping[str, Any]) -> Table:
         box=None,
         padding=(0, 1, 0, 0),
     )
-    for column in ("", "", "rows changed", "gain", "", ""):
+    for column in ("", "", "rows changed", "delta", "", ""):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, rule in measured["rules"].items():
-        gain = rule["gain"]
+        delta = rule["delta"]
         table.add_row(
             name,
             "on" if rule["on"] else "off",
             str(rule["rows_changed"]),
-            f"{gain['rouge_mean']:+.2f}",
-            escape("[{:+.2f}, {:+.2f}]".format(*gain["ci95"])),
-            "noise" * gain["noise"],
+            f"{delta['rouge_mean']:+.2f}",
+            escape("[{:+.2f}, {:+.2f}]".format(*delta["ci95"])),
+            "noise" * delta["noise"],
             style=None if rule["on"] else "dim",
         )
     return table
 
 
-def submissions_tables(sent: Sequence[Sent]) -> list[Table | str]:
-    """What `yoyak submissions` prints, the latest last, and how dev and public scores go together."""
+def submissions_tables(submissions: Sequence[Submission]) -> list[Table | str]:
+    """Output of `yoyak submissions`: a line each, the latest last, and how dev and public scores correlate."""
     table = Table(title="Submissions: mean ROUGE, percent", box=None, padding=(0, 1, 0, 0))
     for column in ("sent, UTC", "sha256", "made by"):
         table.add_column(column, no_wrap=True)
     for column in ("dev", "public", "private"):
         table.add_column(column, justify="right", no_wrap=True)
     table.add_column("note")
-    for row in sorted(sent, key=lambda row: row.time):
+    for row in sorted(submissions, key=lambda row: row.time):
         scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
         made_by = row.experiment or (row.commit or "")[:7]
         table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
-    found = correlation(sent)
-    told = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"
-    return [table, f"correlation of dev and public: {told}"]
+    found = correlation(submissions)
+    shown = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"
+    return [table, f"correlation of dev and public: {shown}"]
 
 
 def _name(name: str) -> str:

@@ -51,17 +51,17 @@ def readable(text: str) -> str:
 
 
 def _shared(text: str, references: Sequence[str], tokenizer: Tokenizer) -> list[int]:
-    """How much each character is part of what any of the references says: 0, `WORD` or `PAIR`."""
+    """How much of each character any of the references has, too: 0, `WORD` or `PAIR`."""
     levels = [0] * len(text)
     if not references:
         return levels
     expected = [_words(reference, tokenizer) for reference in references]
     words = {word for row in expected for word in row}
     pairs = {pair for row in expected for pair in pairwise(row)}
-    said = [span for span in spans(text, tokenizer) if text[slice(*span)] != "."]
-    for start, end in said:
+    places = [span for span in spans(text, tokenizer) if text[slice(*span)] != "."]
+    for start, end in places:
         levels[start:end] = [WORD if text[start:end] in words else 0] * (end - start)
-    for first, second in pairwise(said):
+    for first, second in pairwise(places):
         if (text[slice(*first)], text[slice(*second)]) in pairs:
             levels[first[0] : second[1]] = [PAIR] * (second[1] - first[0])
     return levels

@@ -20,7 +20,7 @@ from markupsafe import Markup
 from yoyak.core.errors import UserError
 from yoyak.core.files import write_whole
 from yoyak.core.params import read_yaml
-from yoyak.core.records import Prediction, read_records
+from yoyak.core.records import Prediction, absent, read_records
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation import baselines, leaderboard, plots
@@ -135,7 +135,7 @@ def _read_table(path: Path, texts: Sequence[str], figures: Sequence[str]) -> pd.
         raise UserError(f"{path}: cannot be read as CSV: {error}; run `dvc repro`") from None
     for name in (*texts, *figures):
         if name not in table.columns:
-            raise UserError(f"{path}: column '{name}' is missing; run `dvc repro`")
+            raise UserError(f"{path}: column {absent(name, table.columns)}; run `dvc repro`")
     for name in figures:
         if faulty := [row for row, value in enumerate(pd.to_numeric(table[name], "coerce"), 1) if not isfinite(value)]:
             raise UserError(f"{path}, row {faulty[0]}, column '{name}': a number is expected; run `dvc repro`")
@@ -177,15 +177,15 @@ def _svg(draw: Callable[[Path], None]) -> Markup:
 
 
 def _rows_to_read(metric: Metric, with_ensemble: bool) -> dict[str, Any]:
-    """What the page's script shows below: every dev row, and what models, ensemble and baselines say of it."""
+    """Data of the page's script: every dev row, with its summaries by models, ensemble and baselines."""
     split = leaderboard.read_split("dev")
-    scored = _read_table(Path("scores/rows.csv"), ["split", "model", "fname"], FIGURES)
+    scored = _read_table(Path("scores/rows.csv"), ["split", "model", "fname", *Diagnosis._fields], FIGURES)
     scored = scored[scored["split"] == split.name]
-    said = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN], with_ensemble)
-    judged = _judged(said, split, scored, metric)
-    rows = zip(split.fnames, split.topics, split.dialogues, split.references, _disagreements(said, metric), strict=True)
+    summaries = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN], with_ensemble)
+    judged = _judged(summaries, split, scored, metric)
+    rows = zip(split.fnames, split.topics, split.dialogues, split.references, _disagreements(summaries, metric), strict=True)
     return {
-        "models": [{"name": name, "baseline": is_baseline(name)} for name in said],
+        "models": [{"name": name, "baseline": is_baseline(name)} for name in summaries],
         "faults": {name: FAULTS[name] for name in Diagnosis._fields},
         "rows": [
             {
@@ -195,9 +195,9 @@ def _rows_to_read(metric: Metric, with_ensemble: bool) -> dict[str, Any]:
                 "disagreement": disagreement,
                 "dialogue": [pieces(turn) for turn in turns],
                 "references": [pieces(text) for text in references],
-                "said": {
+                "summaries": {
                     name: {"text": pieces(texts[place], references, metric.tokenizer), **judged[name][fname]}
-                    for name, texts in said.items()
+                    for name, texts in summaries.items()
                 },
             }
             for place, (fname, topic, turns, references, disagreement) in enumerate(rows)
@@ -211,24 +211,24 @@ def _texts(split: Split, scored: Sequence[str], with_ensemble: bool) -> dict[str
     files = {name: Path(f"predictions/{name}/{split.name}.jsonl") for name in scored if name not in extracts}
     if with_ensemble:
         files[ENSEMBLE] = Path(f"ensemble/{split.name}.jsonl")
-    said = extracts | {
+    summaries = extracts | {
         name: leaderboard.align(read_records(path, Prediction), split.fnames, name) for name, path in files.items()
     }
     models = [name for name in scored if not is_baseline(name)]
-    return {name: said[name] for name in [ENSEMBLE, *models, *filter(is_baseline, scored)] if name in said}
+    return {name: summaries[name] for name in [ENSEMBLE, *models, *filter(is_baseline, scored)] if name in summaries}
 
 
 def _judged(
-    said: Mapping[str, Sequence[str]], split: Split, scored: pd.DataFrame, metric: Metric
+    summaries: Mapping[str, Sequence[str]], split: Split, scored: pd.DataFrame, metric: Metric
 ) -> dict[str, dict[str, dict[str, Any]]]:
     """Scores and faults of each model's summary of each row; the ensemble's, which no file has, counted here."""
     tables = dict(list(scored.groupby("model")))
-    if ENSEMBLE in said:
-        scores = leaderboard.score(said[ENSEMBLE], split.references, metric)
-        faults = pd.DataFrame(leaderboard.diagnose_rows(said[ENSEMBLE], split.dialogues))
+    if ENSEMBLE in summaries:
+        scores = leaderboard.score(summaries[ENSEMBLE], split.references, metric)
+        faults = pd.DataFrame(leaderboard.diagnose_rows(summaries[ENSEMBLE], split.dialogues))
         tables[ENSEMBLE] = faults.assign(fname=split.fnames, **dict(zip(FIGURES, scores.T, strict=False)))
         tables[ENSEMBLE]["rouge_mean"] = scores.mean(axis=1)
-    judged = {name: {row["fname"]: _judgement(row) for row in tables[name].to_dict("records")} for name in said}
+    judged = {name: {row["fname"]: _judgement(row) for row in tables[name].to_dict("records")} for name in summaries}
     for name, rows in judged.items():
         if missing := set(split.fnames) - set(rows):
             raise UserError(f"scores/rows.csv: no score of {name} for {min(missing)}; run `dvc repro`")
@@ -244,9 +244,9 @@ def _judgement(row: Mapping[Any, Any]) -> dict[str, Any]:
     }
 
 
-def _disagreements(said: Mapping[str, Sequence[str]], metric: Metric) -> list[float | None]:
+def _disagreements(summaries: Mapping[str, Sequence[str]], metric: Metric) -> list[float | None]:
     """How unlike the models' summaries of each row are: 100 less the mean ROUGE of all pairs; none of one model."""
-    models = [texts for name, texts in said.items() if name != ENSEMBLE and not is_baseline(name)]
+    models = [texts for name, texts in summaries.items() if name != ENSEMBLE and not is_baseline(name)]
     pairs = list(combinations(models, 2))
     rows = len(models[0])
     if not pairs:

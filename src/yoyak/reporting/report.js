@@ -63,7 +63,7 @@ function head(row) {
 }
 
 function card(row, model) {
-  const { text, scores, faults } = row.said[model.name];
+  const { text, scores, faults } = row.summaries[model.name];
   const figures = SCORES.map((name, place) =>
     make("span", { className: name }, `${name} `, make("b", {}, scores[place].toFixed(1))));
   const article = make("article", { className: "card" },
@@ -118,14 +118,14 @@ const articles = new Map(data.rows.map((row) => [row.fname, article(row)]));
 const texts = new Map(data.rows.map((row) => [row.fname, searchable(row)]));
 
 function searchable(row) {
-  const said = Object.values(row.said).map(({ text }) => text);
-  return [row.fname, row.topic, ...[...row.dialogue, ...row.references, ...said].map(plain)].join("\n").toLowerCase();
+  const summaries = Object.values(row.summaries).map(({ text }) => text);
+  return [row.fname, row.topic, ...[...row.dialogue, ...row.references, ...summaries].map(plain)].join("\n").toLowerCase();
 }
 
 // Which rows, and in which order
 
 function score(row, model) {
-  return row.said[model].scores[MEAN];
+  return row.summaries[model].scores[MEAN];
 }
 
 const ORDERS = {
@@ -142,7 +142,7 @@ function within(value, from, to) {
 }
 
 function isWanted(row, wanted) {
-  const { faults } = row.said[wanted.model];
+  const { faults } = row.summaries[wanted.model];
   return texts.get(row.fname).includes(wanted.text.trim().normalize("NFC").toLowerCase())
     && row.topic.includes(wanted.topic.trim())
     && (wanted.fault === "" || (wanted.fault === "any" ? faults.length > 0 : faults.includes(wanted.fault)))

@@ -1,1 +1,1 @@
-"""Trained models, asked for summaries."""
+"""Summaries by trained models, for the terminal and a page."""

@@ -16,7 +16,7 @@ STANDARD_INPUT = "-"
 
 
 class Input(NamedTuple):
-    """What was handed over, in its order."""
+    """Dialogues that were handed over, in their order."""
 
     dialogues: list[Dialogue]
     is_text: bool
@@ -50,7 +50,7 @@ def of_text(text: str, name: str) -> Dialogue:
 
 
 def notes(dialogues: list[Dialogue]) -> list[str]:
-    """What somebody who handed these over should know, a line each."""
+    """Notes for the user on these dialogues, a line each."""
     return [
         f"{row.fname}: nobody speaks under a tag such as #Person1#, so that all of it is read as one turn"
         for row in dialogues
@@ -105,13 +105,13 @@ def _row(line: str, where: str) -> Row:
     try:
         return Row.model_validate_json(line)
     except ValidationError as error:
-        raise UserError(f"{where}: {_told(error.errors()[0])}") from None
+        raise UserError(f"{where}: {_described(error.errors()[0])}") from None
 
 
-def _told(fault: ErrorDetails) -> str:
+def _described(fault: ErrorDetails) -> str:
     if fault["type"] == "json_invalid":
         return f"not valid JSON: {fault['ctx']['error']}".replace(" at line 1 column ", ", column ")
     if not fault["loc"]:
         return 'a JSON object is expected, such as {"dialogue": "…"}'
-    says = "missing; add it" if fault["type"] == "missing" else f"text is expected, not {str(fault['input'])[:40]}"
-    return f"key {str(fault['loc'][0])!r}: {says}"
+    what = "missing; add it" if fault["type"] == "missing" else f"text is expected, not {str(fault['input'])[:40]}"
+    return f"key {str(fault['loc'][0])!r}: {what}"

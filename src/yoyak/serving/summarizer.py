@@ -1,4 +1,4 @@
-"""The trained models of this project, asked for summaries of any dialogues."""
+"""Summaries of any dialogues by the trained models of this project."""
 
 import gc
 import tempfile
@@ -28,14 +28,14 @@ Load = Callable[[str], Loaded]
 """From a model's name to the model in memory."""
 
 
-class Answer(NamedTuple):
-    """What a model, or the ensemble, says of the dialogues."""
+class Summaries(NamedTuple):
+    """A model's, or the ensemble's, summaries of the dialogues."""
 
     model: str
     predictions: list[Prediction]
-    """In the dialogues' order; `faults` are of the summary that was chosen, in the ensemble's too."""
+    """A prediction a dialogue, in their order; `faults` are those of the chosen summary, in the ensemble's too."""
     shortened: int
-    """Dialogues that lost turns to fit the model's token budget; of the ensemble, its worst member's."""
+    """Number of dialogues that lost turns to fit the model's token budget; of the ensemble, its worst member's."""
 
     @property
     def notes(self) -> list[str]:
@@ -57,7 +57,7 @@ def open_project() -> Params:
 
 
 def trained_models(params: Params) -> list[str]:
-    """Those that are here, one at least, the models of the run first."""
+    """Names of the trained models that are here, at least one; the models of the run come first."""
     names = [name for name in dict.fromkeys([*params.run.scored, *params.models]) if _is_here(params, name)]
     if not names:
         raise UserError(f"no trained model is here; {HOW_TO_GET}")
@@ -65,14 +65,14 @@ def trained_models(params: Params) -> list[str]:
 
 
 def offered(params: Params) -> list[str]:
-    """All that can be asked: the trained models, and the ensemble where each member is here."""
+    """Names that `summarize` can be asked for: the trained models, and the ensemble where each member is here."""
     names = trained_models(params)
     joins = PLAN.exists() and len(names) > 1 and set(weighting.read_plan().weights) <= set(names)
     return [*names, ENSEMBLE] if joins else names
 
 
 def default(params: Params) -> str:
-    """The ensemble where it was made of several models, else the only model."""
+    """Name of the ensemble where it was made of several models, else of the only model."""
     names = trained_models(params)
     of_run = [name for name in names if name in params.run.scored]
     if len(of_run) > 1 and PLAN.exists():
@@ -105,25 +105,25 @@ def _check_whole(folder: Path, config: str) -> None:
         raise UserError(f"{shown}: {fault}; `dvc checkout --force {shown}` brings it back")
 
 
-def answers(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Answer]:
-    """The answer of each of `names` as it is there, the ensemble's last.
+def summarize(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Summaries]:
+    """The summaries of each of `names` as soon as they are made, the ensemble's last.
 
-    Models are asked one after another; where `load` keeps none, memory holds one at a time, or an average's members.
+    Models run one after another; where `load` keeps none, memory holds one at a time, or an average's members.
     """
     for name in names:
         check_name(params, name)
     plan = weighting.read_plan() if ENSEMBLE in names else None
     members = list(plan.weights) if plan else []
     prompts = [build(row, params.prompts, for_training=False) for row in dialogues]
-    said: dict[str, Answer] = {}
+    made: dict[str, Summaries] = {}
     for name in dict.fromkeys([*names, *members]):
         if name == ENSEMBLE:
             continue
-        said[name] = _answer(name, prompts, load)
+        made[name] = _summarize(name, prompts, load)
         if name in names:
-            yield said[name]
+            yield made[name]
     if plan:
-        yield _combined(params, [said[name] for name in members], plan, prompts)
+        yield _combined(params, [made[name] for name in members], plan, prompts)
 
 
 def load(name: str) -> Loaded:
@@ -133,26 +133,26 @@ def load(name: str) -> Loaded:
         return load_for_inference(job.model, Path(f"models/{name}"), job.quantization)
 
 
-def _answer(name: str, prompts: list[Prompt], load: Load) -> Answer:
-    # What is left of the model before this one would stand in memory beside it.
+def _summarize(name: str, prompts: list[Prompt], load: Load) -> Summaries:
+    # What is left of the model before this one would take memory beside it.
     gc.collect()
     job = _job(name)
     with tempfile.TemporaryDirectory() as kept:
         loaded = together(name, {member: load(member) for member in job.members_of(name)})
         generated = generate(loaded, prompts, job, name, Path(kept))
-    return Answer(name, generated.predictions, generated.shortened_prompts)
+    return Summaries(name, generated.predictions, generated.shortened_prompts)
 
 
-def _combined(params: Params, members: list[Answer], plan: Plan, prompts: list[Prompt]) -> Answer:
+def _combined(params: Params, members: list[Summaries], plan: Plan, prompts: list[Prompt]) -> Summaries:
     """The members' candidates, joined and repaired as the stage `ensemble` does it."""
-    rows = weighting.combine({answer.model: answer.predictions for answer in members}, plan)
+    rows = weighting.combine({member.model: member.predictions for member in members}, plan)
     rows = postprocessing.apply(params.postprocessing, rows)
     judged = [_with_faults(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
-    return Answer(ENSEMBLE, judged, max(answer.shortened for answer in members))
+    return Summaries(ENSEMBLE, judged, max(member.shortened for member in members))
 
 
 def _with_faults(row: Prediction, prompt: Prompt) -> Prediction:
-    """The ensemble's summary judged as a model's is."""
+    """The ensemble's prediction with its faults, found as a model's are."""
     faults = faults_of(row.candidates[0], "\n".join(prompt.turns)) if row.candidates else ("empty",)
     return row.model_copy(update={"faults": faults or None})
 

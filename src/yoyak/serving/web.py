@@ -1,4 +1,4 @@
-"""A page in which a dialogue is pasted and the models' summaries stand side by side; for this machine alone."""
+"""A page that shows the models' summaries of a pasted dialogue side by side; for this machine alone."""
 
 import html
 import os
@@ -17,7 +17,7 @@ from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.preflight.params import Params
 from yoyak.reporting.highlights import TAG_STYLE, colour
 from yoyak.serving import inputs, summarizer
-from yoyak.serving.summarizer import Answer, Load
+from yoyak.serving.summarizer import Load, Summaries
 
 HOST = "127.0.0.1"
 FONTS = ["Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "sans-serif"]
@@ -32,12 +32,12 @@ EXAMPLE = """\
 #Person2#: 네, 건물 지하에 두 시간까지 무료로 세우실 수 있어요. 금요일에 뵙겠습니다.
 """
 HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
-FAULTS = {"empty": "빈 요약", "unfinished": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
+FAULTS = {"empty": "빈 요약", "truncated": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
 WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 
 
 def serve(port: int) -> None:
-    """Show the page until the user stops it. Each model is loaded when it is first asked, and kept."""
+    """Show the page until the user stops it. Each model is loaded when it is first needed, and kept."""
     if find_spec("gradio") is None:
         raise UserError("the package gradio is missing: `make setup`, or `pip install gradio`, brings it")
     # Read by gradio as it is imported.
@@ -117,7 +117,7 @@ def build(params: Params, names: list[str], load: Load) -> Any:
         try:
             yield from _cards_as_they_come(params, dialogue, [name for name in names if name in chosen], load)
         except UserError as error:
-            # Where the cards would stand, not as a toast of Gradio's: that one goes away, and old cards stay.
+            # In the place of the cards, not as a toast of Gradio's: that one goes away, and old cards stay.
             yield f'<p class="error" role="alert" lang="ko">{html.escape(str(error))}</p>'
 
     with gradio.Blocks(title="요약 · yoyak", analytics_enabled=False) as page:
@@ -152,8 +152,8 @@ def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: L
     notes = _notes([] if not inputs.notes([row]) else ["#Person1# 같은 태그가 없어 대화 전체를 한 차례로 읽었습니다."])
     cards: list[str] = []
     yield _grid(notes, [*cards, *map(_waiting, names)])
-    for answer in summarizer.answers(params, names, [row], load):
-        cards.append(card(answer))
+    for summaries in summarizer.summarize(params, names, [row], load):
+        cards.append(card(summaries))
         yield _grid(notes, [*cards, *map(_waiting, names[len(cards) :])])
 
 
@@ -169,18 +169,18 @@ def _waiting(name: str) -> str:
     return f'<article class="card waiting"><h2>{_shown_name(name)}</h2><p class="summary">요약하는 중…</p></article>'
 
 
-def card(answer: Answer) -> str:
-    """What a model says of one dialogue, as HTML."""
-    (row,) = answer.predictions
+def card(summaries: Summaries) -> str:
+    """A model's summary of one dialogue, as HTML."""
+    (row,) = summaries.predictions
     return (
-        f'<article class="card" data-model="{answer.model}"><h2>{_shown_name(answer.model)}</h2>'
-        f'<p class="summary">{_with_tags(row.text)}</p>{_facts(answer, row)}{_others(row)}</article>'
+        f'<article class="card" data-model="{summaries.model}"><h2>{_shown_name(summaries.model)}</h2>'
+        f'<p class="summary">{_with_tags(row.text)}</p>{_facts(summaries, row)}{_others(row)}</article>'
     )
 
 
-def _facts(answer: Answer, row: Prediction) -> str:
+def _facts(summaries: Summaries, row: Prediction) -> str:
     faults = [f'<li class="fault">{FAULTS[fault]}</li>' for fault in row.faults or ()]
-    shortened = ["<li>대화가 길어 가운데를 덜어 냄</li>"] if answer.shortened else []
+    shortened = ["<li>대화가 길어 가운데를 덜어 냄</li>"] if summaries.shortened else []
     likely = [f"<li>{_likely(row.candidates[0])}</li>"] if row.candidates else []
     return f'<ul class="facts">{"".join([*faults, *shortened, *likely])}</ul>'
 
@@ -191,7 +191,7 @@ def _likely(candidate: Candidate) -> str:
 
 
 def _others(row: Prediction) -> str:
-    """What else was in the running, folded up."""
+    """The other candidates, folded up."""
     others = [candidate for candidate in row.candidates[1:] if candidate.text]
     if not others:
         return ""

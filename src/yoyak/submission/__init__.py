@@ -1,1 +1,1 @@
-"""What is sent to the competition, and how it scored there."""
+"""Submissions to the competition, and how they scored there."""

@@ -100,7 +100,7 @@ def _of_texts(table: pd.DataFrame, known: Known) -> list[Check]:
     diagnoses = [diagnose(text, dialogue) for text, dialogue in pairs]
     alike = Counter(table["summary"])
     found: dict[str, list[bool | None]] = {
-        "each ends as a sentence does": [row.unfinished for row in diagnoses],
+        "each ends as a sentence does": [row.no_sentence_end for row in diagnoses],
         "no tag that the dialogue has not": [row.unknown_tags for row in diagnoses],
         "no foreign words that the dialogue has not": [row.foreign_script for row in diagnoses],
         "no special token left over": [bool(special_tokens(*pair)) for pair in pairs],

@@ -1,4 +1,4 @@
-"""`submissions.csv`: what was sent to the competition, what made it, and how it scored there."""
+"""`submissions.csv`: each submission to the competition, what made it, and how it scored there."""
 
 import csv
 import io
@@ -17,77 +17,77 @@ from yoyak.core.params import Section, check
 from yoyak.core.records import read_object, with_keys
 from yoyak.submission.file import read_sample
 
-LEDGER = Path("submissions.csv")
+HISTORY = Path("submissions.csv")
 CHECKLISTS = (Path("submission/checklist.json"), Path("submission/last_good.json"))
-"""They tell what made the submission whose sha256 they hold."""
+"""Checklists of the latest submission and of the last good one; each has the sha256 of its submission."""
 FEWEST = 3
-"""Rows from which on a correlation is computed."""
+"""Fewest submissions of which a correlation is computed."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)
 """A time outside is mistyped, and at the ends of the calendar nothing can be drawn."""
 
 
-class Sent(Section):
-    """A row of the ledger; what is not known is an empty field."""
+class Submission(Section):
+    """A row of the history; what is not known is an empty field."""
 
     time: Annotated[AwareDatetime, Field(ge=EARLIEST, lt=LATEST), AfterValidator(lambda time: time.astimezone(UTC))]
     """When it was first noted, UTC."""
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    """Of the submission file; one row each."""
+    """Hash of the submission's file; a file has one row."""
     commit: str | None
-    """Checked out when the submission was made."""
+    """Commit that was checked out when the submission was made."""
     experiment: str | None
-    """DVC's name of it."""
+    """Name of the DVC experiment that made it."""
     dev: float | None = Field(ge=0, le=100)
-    """The ensemble's mean ROUGE on dev, percent."""
+    """Mean ROUGE of the ensemble on dev, in percent."""
     public: float | None = Field(ge=0, le=100)
-    """As the competition shows it."""
+    """Mean ROUGE that the competition shows, in percent; the private one once it is known."""
     private: float | None = Field(ge=0, le=100)
     note: str | None
 
 
-def read(root: Path) -> list[Sent]:
+def read(root: Path) -> list[Submission]:
     """The rows of `submissions.csv` in its order; none where there is no such file yet."""
-    path = root / LEDGER
+    path = root / HISTORY
     if not path.exists():
         return []
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *lines = [line for line in csv.reader(file, strict=True) if line] or [[]]
     except OSError as error:
-        raise UserError(f"{LEDGER}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{HISTORY}: cannot be read: {error.strerror}") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{LEDGER}: not CSV in UTF-8: {error}; mend it, or `git checkout {LEDGER}`") from None
+        raise UserError(f"{HISTORY}: not CSV in UTF-8: {error}; mend it, or `git checkout {HISTORY}`") from None
     for column, count in Counter(header).items():
         if count > 1:
-            raise UserError(f"{LEDGER}: column '{column}' stands {count} times in the header; keep one")
+            raise UserError(f"{HISTORY}: column '{column}' stands {count} times in the header; keep one")
     rows = [_row(number, header, line) for number, line in enumerate(lines, start=1)]
     for number, row in enumerate(rows, start=1):
         if row.sha256 in {other.sha256 for other in rows[: number - 1]}:
-            raise UserError(f"{LEDGER}, row {number}, column 'sha256': it stands in a row above, too; drop one")
+            raise UserError(f"{HISTORY}, row {number}, column 'sha256': it stands in a row above, too; drop one")
     return rows
 
 
-def _row(number: int, header: Sequence[str], line: Sequence[str]) -> Sent:
-    where = f"{LEDGER}, row {number}"
+def _row(number: int, header: Sequence[str], line: Sequence[str]) -> Submission:
+    where = f"{HISTORY}, row {number}"
     if len(line) != len(header):
         raise UserError(f"{where}: {len(line)} fields, but the header has {len(header)}; mend the row")
-    return check(Sent, {name: field or None for name, field in zip(header, line, strict=True)}, f"{where}, column:")
+    return check(Submission, {name: field or None for name, field in zip(header, line, strict=True)}, f"{where}, column:")
 
 
-def add(root: Path, file: Path, public: float | None, private: float | None, note: str | None) -> Sent:
-    """Note a submission, or, where its file is known already, what is given of it anew."""
+def add(root: Path, file: Path, public: float | None, private: float | None, note: str | None) -> Submission:
+    """Note a submission; where its file is noted already, update its scores and note with those that are given."""
     read_sample(file)
     rows = {row.sha256: row for row in read(root)}
     digest = sha256(file)
     known = rows.get(digest) or _new(root, digest)
     given = {"public": public, "private": private, "note": None if note is None else " ".join(note.split())}
     changed = {name: value for name, value in given.items() if value is not None}
-    rows[digest] = check(Sent, known.model_dump() | changed, f"{LEDGER}:")
+    rows[digest] = check(Submission, known.model_dump() | changed, f"{HISTORY}:")
     _write(root, list(rows.values()))
     return rows[digest]
 
 
-def _new(root: Path, digest: str) -> Sent:
+def _new(root: Path, digest: str) -> Submission:
     origin = _origin(root, digest)
     known = {
         "time": datetime.now(UTC).replace(microsecond=0),
@@ -96,11 +96,11 @@ def _new(root: Path, digest: str) -> Sent:
         "experiment": origin.get("experiment"),
         "dev": origin["dev"]["rouge_mean"] if origin else None,
     }
-    return check(Sent, known | dict.fromkeys(("public", "private", "note")), "the submission's checklist:")
+    return check(Submission, known | dict.fromkeys(("public", "private", "note")), "the submission's checklist:")
 
 
 def _origin(root: Path, digest: str) -> Mapping[str, Any]:
-    """What the submission's own checklist says of it: today's metrics may be another run's."""
+    """What made the submission, from its own checklist: today's metrics may be another run's."""
     for path in CHECKLISTS:
         if (root / path).exists():
             content = read_object(root / path, "sha256", "made_by")
@@ -109,16 +109,16 @@ def _origin(root: Path, digest: str) -> Mapping[str, Any]:
     return {}
 
 
-def _write(root: Path, rows: Sequence[Sent]) -> None:
+def _write(root: Path, rows: Sequence[Submission]) -> None:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(Sent.model_fields)
+    writer.writerow(Submission.model_fields)
     writer.writerows(row.model_dump(mode="json").values() for row in rows)
-    write_whole(root / LEDGER, file.getvalue())
+    write_whole(root / HISTORY, file.getvalue())
 
 
-def correlation(rows: Sequence[Sent]) -> float | None:
-    """Pearson's, of dev and public scores; none of fewer than three rows, or where one of the two never changes."""
+def correlation(rows: Sequence[Submission]) -> float | None:
+    """Pearson's correlation of dev and public scores; None of fewer than three, or where one of the two never changes."""
     pairs = [(row.dev, row.public) for row in rows if row.dev is not None and row.public is not None]
     if len(pairs) < FEWEST:
         return None

@@ -1,4 +1,4 @@
-"""`yoyak submissions`: what was sent and how it scored, a row a submission file, whatever is noted when."""
+"""`yoyak submissions`: the history of submissions and their scores, a row a file, whatever is noted when."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from project import new_project
 from yoyak import cli
 from yoyak.core.errors import UserError
 from yoyak.submission import history, plots
-from yoyak.submission.history import Sent, correlation
+from yoyak.submission.history import Submission, correlation
 
 FILE = "submission/submission.csv"
 
@@ -47,7 +47,7 @@ def rows() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def add(**given: Any) -> Sent:
+def add(**given: Any) -> Submission:
     return history.add(Path(), Path(FILE), **({"public": None, "private": None, "note": None} | given))
 
 
@@ -123,8 +123,8 @@ def test_scores_not_known_yet_are_drawn_around(workplace: Path, monkeypatch: pyt
     assert Path("plots/submissions.png").exists()
 
 
-def sent(number: int, dev: float | None, public: float | None) -> Sent:
-    return Sent(
+def submission(number: int, dev: float | None, public: float | None) -> Submission:
+    return Submission(
         time="2026-01-01T00:00:00Z",
         sha256=f"{number:064x}",
         commit=None,
@@ -147,7 +147,7 @@ def sent(number: int, dev: float | None, public: float | None) -> Sent:
     ],
 )
 def test_correlation(pairs: list[tuple[float | None, float | None]], expected: float | None) -> None:
-    found = correlation([sent(number, *pair) for number, pair in enumerate(pairs)])
+    found = correlation([submission(number, *pair) for number, pair in enumerate(pairs)])
     assert found == (None if expected is None else pytest.approx(expected))
 
 
@@ -169,7 +169,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("content", "told"), BAD.values(), ids=BAD)
-def test_a_spoilt_ledger_is_named_and_kept(workplace: Path, content: str | bytes, told: str) -> None:
+def test_a_spoilt_history_is_named_and_kept(workplace: Path, content: str | bytes, told: str) -> None:
     content = content if isinstance(content, bytes) else content.encode()
     Path("submissions.csv").write_bytes(content)
     with pytest.raises(UserError) as error:
@@ -179,13 +179,13 @@ def test_a_spoilt_ledger_is_named_and_kept(workplace: Path, content: str | bytes
     assert Path("submissions.csv").read_bytes() == content
 
 
-def test_a_folder_in_the_ledgers_place(workplace: Path) -> None:
+def test_a_folder_in_the_place_of_the_history(workplace: Path) -> None:
     Path("submissions.csv").mkdir()
     with pytest.raises(UserError, match=r"^submissions.csv: cannot be read: Is a directory$"):
         add(public=47.1)
 
 
-def test_what_cannot_be_written_leaves_the_ledger_as_it_was(workplace: Path) -> None:
+def test_what_cannot_be_written_leaves_the_history_as_it_was(workplace: Path) -> None:
     add(public=47.1)
     before = Path("submissions.csv").read_bytes()
     with pytest.raises(UserError, match=r"^submissions.csv: note: holds a NUL, or half of a letter"):
@@ -218,7 +218,7 @@ def test_times_elsewhere_are_told_in_utc(
 ) -> None:
     Path("submissions.csv").write_text(HEADER + GOOD.replace("2026-01-01T00:00:00Z", "2024-01-01T00:00:00+09:00"))
     drawn: list[pd.DataFrame] = []
-    monkeypatch.setattr(plots, "draw_submissions", lambda sent, _: drawn.append(sent))
+    monkeypatch.setattr(plots, "draw_submissions", lambda submissions, _: drawn.append(submissions))
     assert yoyak(monkeypatch) == 0
     assert "12-31 15:00" in capsys.readouterr().out
     assert str(drawn[0]["time"][0]) == "2023-12-31 15:00:00+00:00"
@@ -253,7 +253,7 @@ def test_nothing_wrong_is_noted(
     assert not Path("submissions.csv").exists()
 
 
-def test_the_ledger_is_kept_in_git_and_its_picture_is_not(tmp_path: Path) -> None:
+def test_the_history_is_kept_in_git_and_its_picture_is_not(tmp_path: Path) -> None:
     project = new_project(tmp_path / "project", dict.fromkeys(("train", "dev", "test"), 1))
     (project.root / "sent.csv").write_text("fname,summary\ntest_0,비가 온다.\n", encoding="utf-8")
     project.commit("a submission")
