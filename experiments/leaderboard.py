@@ -131,7 +131,13 @@ def _gained(result: Result, alone: dict[str, Result]) -> Iterator[list[str]]:
     report, best = result.figures["ensemble"], result.figures["scores"]["best"]
     learned, chosen, delta = report["cross_validated"], best["cross_validated"], report["delta"]
     compared = [f"{learned['rouge_mean']:.2f}", "the best member, chosen likewise", f"{chosen['rouge_mean']:.2f}"]
-    yield [result.experiment, "weights cross-validated", *compared, signed(delta["rouge_mean"]), interval(delta["ci95"])]
+    yield [
+        result.experiment,
+        "weights cross-validated",
+        *compared,
+        signed(delta["rouge_mean"]),
+        interval(delta["ci95"]),
+    ]
     against = {best["model"]: result.rows(best["model"])}
     if best["model"] in alone:
         against[f"MBR of {best['model']} alone"] = alone[best["model"]].mbr

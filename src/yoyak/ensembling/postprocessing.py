@@ -82,8 +82,7 @@ def _repaired(row: Prediction, rules: Sequence[Callable[[str], str]]) -> Predict
 def report(
     rows: Sequence[Prediction], split: Split, params: PostprocessingParams, judging: ScoringParams
 ) -> dict[str, Any]:
-    """`metrics/postprocessing.json`: of each rule alone, on or off, the `delta` of the repaired summaries' scores to those
-    of the summaries as they were.
+    """`metrics/postprocessing.json`: of each rule alone, on or off, the `delta` that its repairs make to the scores.
 
     Paired by row, in percent; p-values are corrected for the number of rules.
     """

@@ -1,7 +1,7 @@
 """What ROUGE does not see: faults of a single summary, found without a model.
 
-Of the competition's 2,750 train and dev references `no_sentence_end` marks 3, `repeated` 8, `foreign_script` 19, and the
-others none.
+Of the competition's 2,750 train and dev references `no_sentence_end` marks 3, `repeated` 8, `foreign_script` 19,
+and the others none.
 """
 
 import re

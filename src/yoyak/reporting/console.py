@@ -115,7 +115,11 @@ def leaderboard_table(
             *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
             f"{row['rouge_mean']:.2f}",
             escape(interval(row["ci95"])),
-            *((f"{delta['rouge_mean']:.2f}", escape(interval(delta["ci95"])), "noise" * delta["noise"]) if delta else ()),
+            *(
+                (f"{delta['rouge_mean']:.2f}", escape(interval(delta["ci95"])), "noise" * delta["noise"])
+                if delta
+                else ()
+            ),
             style="dim" if is_baseline(name) else None,
         )
     return table

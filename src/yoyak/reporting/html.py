@@ -183,7 +183,9 @@ def _rows_to_read(metric: Metric, with_ensemble: bool) -> dict[str, Any]:
     scored = scored[scored["split"] == split.name]
     summaries = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN], with_ensemble)
     judged = _judged(summaries, split, scored, metric)
-    rows = zip(split.fnames, split.topics, split.dialogues, split.references, _disagreements(summaries, metric), strict=True)
+    rows = zip(
+        split.fnames, split.topics, split.dialogues, split.references, _disagreements(summaries, metric), strict=True
+    )
     return {
         "models": [{"name": name, "baseline": is_baseline(name)} for name in summaries],
         "faults": {name: FAULTS[name] for name in Diagnosis._fields},

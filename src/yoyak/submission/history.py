@@ -71,7 +71,9 @@ def _row(number: int, header: Sequence[str], line: Sequence[str]) -> Submission:
     where = f"{HISTORY}, row {number}"
     if len(line) != len(header):
         raise UserError(f"{where}: {len(line)} fields, but the header has {len(header)}; mend the row")
-    return check(Submission, {name: field or None for name, field in zip(header, line, strict=True)}, f"{where}, column:")
+    return check(
+        Submission, {name: field or None for name, field in zip(header, line, strict=True)}, f"{where}, column:"
+    )
 
 
 def add(root: Path, file: Path, public: float | None, private: float | None, note: str | None) -> Submission:
@@ -118,7 +120,7 @@ def _write(root: Path, rows: Sequence[Submission]) -> None:
 
 
 def correlation(rows: Sequence[Submission]) -> float | None:
-    """Pearson's correlation of dev and public scores; None of fewer than three, or where one of the two never changes."""
+    """Pearson's correlation of dev and public scores; None of fewer than three, or where one never changes."""
     pairs = [(row.dev, row.public) for row in rows if row.dev is not None and row.public is not None]
     if len(pairs) < FEWEST:
         return None
