@@ -210,7 +210,7 @@ SPOILT: dict[str, tuple[str, Callable[[bytes], bytes], str]] = {
     "half a line of JSON": (SCORES, lambda _: b"{", ", line 1: not valid JSON: "),
     "no keys": (SCORES, lambda _: b"{}", ": the key 'models' is missing"),
     "a list": (SCORES, lambda _: b"[]", ": an object with the key 'models' is expected"),
-    "no text": (SCORES, lambda _: b"\xff", ": not UTF-8 text (byte 0)"),
+    "no text": (SCORES, lambda _: b"\xff", ", line 1: not UTF-8 (byte 0)"),
     "no rows": (ROWS, lambda _: b"", ": not the scores of a run: "),
     "a row cut off": (ROWS, cut, ": not the scores of a run: could not convert"),
     "rows cut off": (ROWS, lambda content: content[: content.index(b"dev,beta,dev_4")], ": scores of beta are not of "),

@@ -163,8 +163,8 @@ BAD = {
     "no year": (HEADER + GOOD.replace("2026", "0001"), "row 1, column: time: Input should be greater than or equal"),
     "column twice": (HEADER.replace("note", "dev") + GOOD, "column 'dev' stands 2 times in the header; keep one"),
     "header": (HEADER.replace("public", "pubic") + GOOD, "pubic: unknown key; did you mean 'public'?"),
-    "quote": (HEADER + '"a', "not CSV in UTF-8"),
-    "encoding": (b"\xff\xff", "not CSV in UTF-8"),
+    "quote": (HEADER + '"a', "row 1, up to line 2: unexpected end of data; close each double quote"),
+    "encoding": (b"\xff\xff", "line 1: not UTF-8 (byte 0); save it as UTF-8, or `git checkout submissions.csv`"),
 }
 
 
@@ -181,7 +181,7 @@ def test_a_spoilt_history_is_named_and_kept(workplace: Path, content: str | byte
 
 def test_a_folder_in_the_place_of_the_history(workplace: Path) -> None:
     Path("submissions.csv").mkdir()
-    with pytest.raises(UserError, match=r"^submissions.csv: cannot be read: Is a directory$"):
+    with pytest.raises(UserError, match=r"^submissions.csv: a folder, not a file; name the file inside it$"):
         add(public=47.1)
 
 

@@ -42,10 +42,10 @@ def test_where_nothing_can_be_written(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("read", [read_json, lambda path: read_records(path, Reference)])
 def test_what_cannot_be_read(tmp_path: Path, read: Callable[[Path], object]) -> None:
-    with pytest.raises(UserError, match=r": cannot be read: Is a directory$"):
+    with pytest.raises(UserError, match=r": a folder, not a file; name the file inside it$"):
         read(tmp_path)
     (tmp_path / "spoilt").write_bytes(b"a\xff")
-    with pytest.raises(UserError, match=r"spoilt: not UTF-8 text \(byte 1\); run `dvc repro`"):
+    with pytest.raises(UserError, match=r"spoilt, line 1: not UTF-8 \(byte 1\); run `dvc repro`"):
         read(tmp_path / "spoilt")
 
 

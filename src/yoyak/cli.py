@@ -125,7 +125,7 @@ def list_submissions(context: typer.Context) -> None:
     """Print what was sent; a picture of it goes to plots/submissions.png."""
     if context.invoked_subcommand is not None:
         return
-    submissions = history.read(Path.cwd())
+    submissions = history.read(Path())
     if not submissions:
         print("nothing was sent yet; note it: yoyak submissions add submission/submission.csv --public 47.1")
         return
@@ -146,7 +146,7 @@ def add_submission(
     note: Annotated[str | None, typer.Option(help="Anything; a new one replaces the old.")] = None,
 ) -> None:
     """Note a submission in submissions.csv, or a further score of one that is there."""
-    row = history.add(Path.cwd(), file, public, private, note)
+    row = history.add(Path(), file, public, private, note)
     if row.dev is None:
         print(f"note: {file} is not what the last run made: its commit and dev score are not known", file=sys.stderr)
     Console().print(*console.submissions_tables([row])[:1])

@@ -1,14 +1,45 @@
-"""Writing a file whole, or not at all."""
+"""Reading a file into text or one line on why not; writing it whole or not at all; its sha256."""
 
+import codecs
 import contextlib
 import hashlib
 from pathlib import Path
 
 from yoyak.core.errors import UserError
 
+UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+FROM_EXCEL = "a CSV saved by Excel is cp949: `iconv -f cp949 -t utf-8`"
+"""How to mend a user's own file that is not UTF-8."""
+
+
+def read_text(path: Path, missing: str, mend: str) -> str:
+    """The text of a UTF-8 file. `missing` is the error where there is no such file; `mend` is as for `decode`."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise UserError(f"{path}: {missing}") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: a folder, not a file; name the file inside it") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    return decode(content, path, mend)
+
+
+def decode(content: bytes, where: object, mend: str) -> str:
+    """The text of UTF-8 bytes without a byte order mark. `where` names them in errors, and `mend` says what to do."""
+    if content.startswith(UTF_16):
+        raise UserError(f"{where}: UTF-16, not UTF-8; convert it: `iconv -f utf-16 -t utf-8`")
+    if b"\0" in content:
+        raise UserError(f"{where}: not a text file (byte {content.index(0)} is NUL); save it as text in UTF-8, a table as CSV")
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{where}, line {line}: not UTF-8 (byte {error.start}); {mend}") from None
+
 
 def write_whole(path: Path, text: str) -> None:
-    """Whoever is killed over it, or has no room left, finds the old file or the new one."""
+    """Write a UTF-8 file such that a kill or a full disk leaves the old file or the new one, nothing between."""
     half = path.with_name(f"{path.name}.half")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -24,6 +55,6 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def sha256(path: Path) -> str:
-    """Of what a file holds, in hexadecimal."""
+    """The sha256 of a file's content, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,4 +1,4 @@
-"""Reading YAML, and checking a section of it against the room that owns it."""
+"""Reading YAML, and checking a section of it against the class that describes it."""
 
 import difflib
 import io
@@ -12,14 +12,15 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
 from yoyak.core.errors import UserError
-from yoyak.core.files import write_whole
+from yoyak.core.files import read_text, write_whole
 
+PARAMS = Path("params.yaml")
 UNKNOWN = ("extra_forbidden", "invalid_key")
-"""Pydantic's types of fault for keys that a section has not."""
+"""Pydantic's types of fault for keys that a section does not have."""
 
 
 class Section(BaseModel):
-    """A frozen section of `params.yaml`; the docstring under a field says what it is and its unit."""
+    """A frozen section of `params.yaml`; the docstring under a field describes it, with its unit."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
@@ -45,14 +46,9 @@ AnySection = TypeVar("AnySection", bound=Section)
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in `path`, read as YAML 1.2, in which `1e-4` is a number (to PyYAML it is text); empty: no keys."""
+    text = read_text(path, missing="no such file; is this the project's folder?", mend="save it as UTF-8")
     try:
-        content = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is this the project's folder?") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); save it as UTF-8") from None
+        content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         raise UserError(f"{path}{_line_of(error)}: not valid YAML: {error.problem}") from None
     # Beside its own errors ruamel lets through those of Python's types, of the date 2024-99-99 for one.
@@ -88,6 +84,14 @@ def check(section: type[AnySection], values: object, where: str) -> AnySection:
         faults = sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UserError(_one_line(section, faults[0], where) + more) from None
+
+
+def read_section(section: type[AnySection], key: str, path: Path = PARAMS) -> AnySection:
+    """The section `key` of `params.yaml`, checked."""
+    content = read_yaml(path)
+    if key not in content:
+        raise UserError(f"{_place(f'{path}:', [key])}: this key is missing; add it")
+    return check(section, content[key], f"{path}: {key}")
 
 
 def refuse_unknown(keys: Iterable[object], known: Iterable[str], where: str) -> None:

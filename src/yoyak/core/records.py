@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic_core import PydanticSerializationError
 
 from yoyak.core.errors import UserError
-from yoyak.core.files import write_whole
+from yoyak.core.files import read_text, write_whole
 
 Floats = NDArray[np.float64]
 
@@ -94,7 +94,8 @@ def _line(path: Path, record: Record) -> str:
 
 def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """All records of a file, in its order."""
-    text = _text(path, "run `dvc repro`, or `dvc checkout` if it was made before")
+    missing = "no such file; run `dvc repro`, or `dvc checkout` if it was made before"
+    text = read_text(path, missing, mend="run `dvc repro`")
     # Not `splitlines`: that would also cut at U+2028 and other characters a dialogue may hold.
     lines = text.removesuffix("\n").split("\n") if text else []
     return [_parse(path, number, line, kind) for number, line in enumerate(lines, start=1)]
@@ -115,7 +116,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    text = _text(path, "run `dvc repro`")
+    text = read_text(path, missing="no such file; run `dvc repro`", mend="run `dvc repro`")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -149,14 +150,3 @@ def absent(key: str, found: Collection[object]) -> str:
         if present == name and former in found:
             return f"'{'.'.join([*parents, former])}' is named '{key}' now"
     return f"'{key}' is missing"
-
-
-def _text(path: Path, mend: str) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; {mend}") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not UTF-8 text (byte {error.start}); {mend}") from None

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from yoyak.core.environment import describe
 from yoyak.core.errors import UserError
+from yoyak.core.files import sha256
 from yoyak.core.params import Section
 from yoyak.core.repository import cache_folder
 
@@ -69,8 +70,7 @@ def _key(job: Section, files: Sequence[Path]) -> str:
     digest = hashlib.sha256(job.model_dump_json().encode())
     digest.update(repr(sorted(describe().items())).encode())
     for path in [*files, *_imported_code()]:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(path)))
     return digest.hexdigest()[:16]
 
 

@@ -10,17 +10,28 @@ from pathlib import Path
 import pandas as pd
 
 from yoyak.core.errors import UserError
+from yoyak.core.files import FROM_EXCEL, read_text
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """A CSV or JSONL file as text, with at least `columns`; `fname` unique and filled in each row."""
     if path.suffix.lower() == ".json":
         raise UserError(f"{path}: CSV or JSONL is expected, an object a line, and the name .jsonl says so")
-    text = _text(path)
-    header, *rows = (_json_rows(path, text) if path.suffix.lower() == ".jsonl" else _rows(path, text)) or [[]]
+    missing = "no such file; is the path right? The pipeline's own are in data.dir of params.yaml"
+    text = read_text(path, missing, mend=FROM_EXCEL)
+    read = _json_rows if path.suffix.lower() == ".jsonl" else csv_rows
+    header, *rows = read(path, text)
     for column in columns:
         if column not in header:
             raise UserError(f"{path}: column '{column}' is missing; {_what_it_has(header)}")
+    check_shape(path, header, rows)
+    table = pd.DataFrame(rows, columns=header, dtype=object)
+    _check_names(path, table)
+    return table
+
+
+def check_shape(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Stop where a column is named twice, or a row has more or fewer fields than the header."""
     for column, count in Counter(header).items():
         if count > 1:
             raise UserError(f"{path}: column '{column}' stands {count} times in the header; keep one")
@@ -30,38 +41,13 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
                 f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}; put double quotes round a "
                 "field that holds commas or line breaks"
             )
-    table = pd.DataFrame(rows, columns=header, dtype=object)
-    _check_names(path, table)
-    return table
 
 
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(
-            f"{path}: no such file; is the path right? The pipeline's own are in data.dir of params.yaml"
-        ) from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a CSV file; name the file inside it") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    if content.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise UserError(f"{path}: UTF-16, not UTF-8; convert it: `iconv -f utf-16 -t utf-8`")
-    if b"\0" in content:
-        raise UserError(f"{path}: not a CSV file (byte {content.index(0)} is NUL); export the table as CSV in UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(
-            f"{path}, line {line}: not UTF-8 (byte {error.start}); a CSV saved by Excel is cp949: "
-            "`iconv -f cp949 -t utf-8`"
-        ) from None
+def csv_rows(path: Path, text: str) -> list[list[str]]:
+    """Header, empty in an empty file, and rows of the CSV `text`; `path` names it in errors.
 
-
-def _rows(path: Path, text: str) -> list[list[str]]:
-    """Header and rows. Not by pandas: it fills a short row up, cuts a long one, and lets a lone quote swallow rows."""
+    Not by pandas: it fills a short row up, cuts a long one, and lets a lone quote swallow rows.
+    """
     csv.field_size_limit(max(csv.field_size_limit(), len(text)))
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[list[str]] = []
@@ -72,7 +58,7 @@ def _rows(path: Path, text: str) -> list[list[str]]:
             f"{path}, row {len(rows)}, up to line {reader.line_num}: {error}; close each double quote, and double "
             "those inside a field"
         ) from None
-    return rows
+    return rows or [[]]
 
 
 def _json_rows(path: Path, text: str) -> list[list[str]]:
@@ -83,7 +69,7 @@ def _json_rows(path: Path, text: str) -> list[list[str]]:
     """
     objects = [_object(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
     header = list(dict.fromkeys(key for row in objects for key in row))
-    return [header, *([row.get(key, "") for key in header] for row in objects)] if header else []
+    return [header, *([row.get(key, "") for key in header] for row in objects)]
 
 
 def _object(path: Path, number: int, line: str) -> dict[str, str]:

@@ -1,10 +1,11 @@
 """One summary a row from several models: which take part, how much each counts, and whether it is worth it."""
 
+import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, TextIO
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from yoyak.core.errors import UserError
+from yoyak.core.files import read_text
 from yoyak.core.params import Section, check
 from yoyak.core.records import Floats, Prediction, read_json
 from yoyak.ensembling import mbr
@@ -73,24 +75,22 @@ def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> 
 
 def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict[str, Floats]:
     """Each model's scores of the dev rows `fnames` from `scores/rows.csv`, in percent, shape (rows,)."""
-    try:
-        table = dev_table(path, str(path))
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
+    missing = "no such file; run `dvc repro`, or `dvc pull` if it was pushed"
+    table = dev_table(read_text(path, missing, mend="run `dvc repro`"), str(path))
     for name in models:
         if name not in table.columns:
             raise UserError(f"{path}: no dev scores of {name}; run `dvc repro`")
     return {name: table[name].loc[list(fnames)].to_numpy() for name in models}
 
 
-def dev_table(rows: Path | TextIO, where: str) -> pd.DataFrame:
+def dev_table(rows: str, where: str) -> pd.DataFrame:
     """Mean ROUGE on dev from `scores/rows.csv`, in percent: a line a row, by fname, and a column a model, best first;
-    baselines are among them. `where` names the file in errors."""
+    baselines are among them. `rows` is the file's text, and `where` names it in errors."""
     columns = {"split": str, "model": str, "fname": str, "rouge_mean": float}
     try:
-        table = pd.read_csv(rows, keep_default_na=False, usecols=list(columns), dtype=columns)
+        table = pd.read_csv(io.StringIO(rows), keep_default_na=False, usecols=list(columns), dtype=columns)
         dev = table[table["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
-    # An empty file, other columns, a field that is no number, a row twice, other text than UTF-8.
+    # An empty file, other columns, a field that is no number, a row twice.
     except ValueError as error:
         raise UserError(f"{where}: not the scores of a run: {error}; run `dvc repro`") from None
     return dev[[name for name in table["model"].unique() if name in dev.columns]]

@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 
 from yoyak.core import progress
 from yoyak.core.errors import UserError
+from yoyak.core.files import sha256
 from yoyak.core.params import read_yaml, write_yaml
 from yoyak.core.repository import cache_folder
 from yoyak.modeling import gguf, hub
@@ -149,8 +150,7 @@ def _folder_digest(folder: Path) -> str:
     with progress.waiting(f"reading {folder} for its sha256"):
         for path in _files(folder):
             digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
+            digest.update(bytes.fromhex(sha256(path)))
     return f"sha256:{digest.hexdigest()}"
 
 

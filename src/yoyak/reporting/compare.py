@@ -1,6 +1,5 @@
 """Two revisions of this project: which dev rows each model says better or worse, and whether the mean may be chance."""
 
-import io
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from yoyak.core.errors import UserError
+from yoyak.core.files import decode
 from yoyak.core.records import Floats, with_keys
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE, dev_table
@@ -72,7 +72,7 @@ def tables(before: str, after: str) -> list[Table | str]:
 def read(revision: str) -> Run:
     """From git and from DVC's cache; what was pushed, but is not in the cache, DVC fetches."""
     files = _Files(revision)
-    table = dev_table(io.StringIO(files.text("scores/rows.csv")), files.place("scores/rows.csv"))
+    table = dev_table(files.text("scores/rows.csv"), files.place("scores/rows.csv"))
     counted = files.object("metrics/scores.json", "models", *(f"scoring.{name}" for name in NEEDED))
     models = [name for name in counted["models"] if not is_baseline(name)]
     paths = {model: f"predictions/{model}/dev.jsonl" for model in models}
@@ -127,13 +127,12 @@ class _Files:
 
         try:
             with self._in_one_line():
-                return str(self.files.read_text(path, encoding="utf-8"))
+                content = bytes(self.files.read_bytes(path))
         except (FileNotFoundError, DataIndexDirError) as error:
             raise UserError(self._missing(path, error)) from None
-        except UnicodeDecodeError as error:
-            raise UserError(f"{self.place(path)}: not UTF-8 text (byte {error.start}); {MEND}") from None
         except OSError as error:
             raise UserError(f"{self.place(path)}: cannot be read: {error.strerror}") from None
+        return decode(content, self.place(path), MEND)
 
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:

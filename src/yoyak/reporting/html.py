@@ -1,6 +1,7 @@
 """The last run as one HTML file, which needs neither server nor network: scores, and every dev row to read."""
 
 import hashlib
+import io
 import json
 import re
 import tempfile
@@ -18,7 +19,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from yoyak.core.errors import UserError
-from yoyak.core.files import write_whole
+from yoyak.core.files import read_text, write_whole
 from yoyak.core.params import read_yaml
 from yoyak.core.records import Prediction, absent, read_records
 from yoyak.core.stale_outputs import is_baseline
@@ -122,15 +123,12 @@ def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[s
 
 def _read_table(path: Path, texts: Sequence[str], figures: Sequence[str]) -> pd.DataFrame:
     """A CSV file of a stage, which has these columns; a number stands in each row of `figures`."""
+    missing = "no such file; run `dvc repro`, or `dvc pull` if it was pushed"
+    text = io.StringIO(read_text(path, missing, mend="run `dvc repro`"))
+    empty = {"ci95_low": "", "ci95_high": ""}
     try:
-        table = pd.read_csv(
-            path, keep_default_na=False, na_values={"ci95_low": "", "ci95_high": ""}, dtype={"fname": str}
-        )
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc pull` if it was pushed") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-    # An empty file, one cut inside a quoted field, other text than UTF-8.
+        table = pd.read_csv(text, keep_default_na=False, na_values=empty, dtype={"fname": str})
+    # An empty file, or one cut inside a quoted field.
     except ValueError as error:
         raise UserError(f"{path}: cannot be read as CSV: {error}; run `dvc repro`") from None
     for name in (*texts, *figures):

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from yoyak.core.errors import UserError
+from yoyak.core.files import FROM_EXCEL, decode, read_text
 from yoyak.core.records import Dialogue
 from yoyak.core.text import speakers
 from yoyak.data.dialogues import read_dialogues, turns
@@ -33,12 +34,12 @@ class Row(BaseModel):
 def read(source: str) -> Input:
     """The dialogues of a file, by its suffix what kind it is, or of standard input for `-`."""
     if source == STANDARD_INPUT:
-        text = _decoded(sys.stdin.buffer.read(), "standard input")
+        text = decode(sys.stdin.buffer.read(), "standard input", FROM_EXCEL)
         return _json_lines(text, "standard input") if text.lstrip().startswith("{") else _text(text, "standard input")
     path = Path(source)
     if path.suffix.lower() == ".csv":
         return Input(read_dialogues(path, with_summary=False), is_text=False)
-    text = _decoded(_content(path), source)
+    text = read_text(path, "no such file; is the path right? `-` is standard input", FROM_EXCEL)
     return _json_lines(text, source) if path.suffix.lower() in (".jsonl", ".json") else _text(text, source)
 
 
@@ -56,28 +57,6 @@ def notes(dialogues: list[Dialogue]) -> list[str]:
         for row in dialogues
         if not speakers(row.dialogue)
     ]
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        raise UserError(f"{path}: no such file; is the path right? `-` is standard input") from None
-    except IsADirectoryError:
-        raise UserError(f"{path}: a folder, not a file; name the file inside it") from None
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
-
-
-def _decoded(content: bytes, name: str) -> str:
-    try:
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise UserError(f"{name}, line {line}: not UTF-8; convert it, from cp949: `iconv -f cp949 -t utf-8`") from None
-    if "\0" in text:
-        raise UserError(f"{name}: not a text file (a NUL byte stands in it); text, JSONL or CSV is expected")
-    return text
 
 
 def _text(text: str, name: str) -> Input:

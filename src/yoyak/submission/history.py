@@ -3,7 +3,6 @@
 import csv
 import io
 import statistics
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, AwareDatetime, Field
 
 from yoyak.core.errors import UserError
-from yoyak.core.files import sha256, write_whole
+from yoyak.core.files import read_text, sha256, write_whole
 from yoyak.core.params import Section, check
 from yoyak.core.records import read_object, with_keys
+from yoyak.data.tables import check_shape, csv_rows
 from yoyak.submission.file import read_sample
 
 HISTORY = Path("submissions.csv")
@@ -50,16 +50,9 @@ def read(root: Path) -> list[Submission]:
     path = root / HISTORY
     if not path.exists():
         return []
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            header, *lines = [line for line in csv.reader(file, strict=True) if line] or [[]]
-    except OSError as error:
-        raise UserError(f"{HISTORY}: cannot be read: {error.strerror}") from None
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise UserError(f"{HISTORY}: not CSV in UTF-8: {error}; mend it, or `git checkout {HISTORY}`") from None
-    for column, count in Counter(header).items():
-        if count > 1:
-            raise UserError(f"{HISTORY}: column '{column}' stands {count} times in the header; keep one")
+    text = read_text(path, missing="no such file", mend=f"save it as UTF-8, or `git checkout {HISTORY}`")
+    header, *lines = csv_rows(HISTORY, text)
+    check_shape(HISTORY, header, lines)
     rows = [_row(number, header, line) for number, line in enumerate(lines, start=1)]
     for number, row in enumerate(rows, start=1):
         if row.sha256 in {other.sha256 for other in rows[: number - 1]}:
@@ -68,12 +61,8 @@ def read(root: Path) -> list[Submission]:
 
 
 def _row(number: int, header: Sequence[str], line: Sequence[str]) -> Submission:
-    where = f"{HISTORY}, row {number}"
-    if len(line) != len(header):
-        raise UserError(f"{where}: {len(line)} fields, but the header has {len(header)}; mend the row")
-    return check(
-        Submission, {name: field or None for name, field in zip(header, line, strict=True)}, f"{where}, column:"
-    )
+    fields = {name: field or None for name, field in zip(header, line, strict=True)}
+    return check(Submission, fields, f"{HISTORY}, row {number}, column:")
 
 
 def add(root: Path, file: Path, public: float | None, private: float | None, note: str | None) -> Submission:

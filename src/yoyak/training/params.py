@@ -12,6 +12,9 @@ from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
 
 LossOn = Literal["summary", "text"]
 
+EVALUATED_ROWS = {"lora": 8, "full": 16}
+"""Dev rows in a batch, by method: constants, so that no figure of dev depends on the machine."""
+
 
 class TrainingParams(Section):
     """How a model learns; what hardware decides, such as the micro-batch, is no parameter."""

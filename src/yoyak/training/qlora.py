@@ -29,7 +29,7 @@ from yoyak.training import attention, memory
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.base_model import unpack
 from yoyak.training.memory import TokenBudget
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import EVALUATED_ROWS, TrainingJob
 from yoyak.training.rows import IGNORED, Row, Rows
 from yoyak.training.steps import MicroBatching
 
@@ -38,9 +38,7 @@ BEST = {
     "rouge": {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True},
 }
 SUMMARISED_ROWS = 16
-"""At once, for ROUGE of dev: a constant, as the next one."""
-EVALUATED_ROWS = 8
-"""Dev rows at once: a constant, so that no figure of dev depends on the machine."""
+"""Dev rows that are summarised at once: a constant, as `EVALUATED_ROWS` is."""
 COMPILED_FROM = 1_500_000
 """Tokens of a training from which on compiling, about a minute, takes less time than it saves.
 
@@ -140,7 +138,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             total, labels, _ = self._summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
             return total.item(), labels
 
-        totals, labels = zip(*self.in_dev_batches("loss", rows, EVALUATED_ROWS, summed), strict=True)
+        totals, labels = zip(*self.in_dev_batches("loss", rows, EVALUATED_ROWS["lora"], summed), strict=True)
         return float(sum(totals) / sum(labels))
 
     def _rouge(self, model: Any) -> float:
@@ -202,7 +200,7 @@ def trainer(
     arguments = SFTConfig(
         **trainer_arguments(job, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST[job.training.best_by],
-        per_device_eval_batch_size=EVALUATED_ROWS,
+        per_device_eval_batch_size=EVALUATED_ROWS["lora"],
         gradient_checkpointing=False,
         prediction_loss_only=True,
         max_length=None,

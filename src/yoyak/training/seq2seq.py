@@ -15,13 +15,11 @@ from yoyak.modeling.loading import Loaded
 from yoyak.modeling.tokenization import Encoder
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.memory import TokenBudget
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import EVALUATED_ROWS, TrainingJob
 from yoyak.training.rows import IGNORED, Rows
 from yoyak.training.steps import MicroBatching
 
 BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
-EVALUATED_ROWS = 16
-"""Dev rows at once: a constant, so that no figure of dev depends on the machine."""
 
 
 class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
@@ -71,7 +69,7 @@ def trainer(
     arguments = Seq2SeqTrainingArguments(
         **trainer_arguments(job, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST,
-        per_device_eval_batch_size=EVALUATED_ROWS,
+        per_device_eval_batch_size=EVALUATED_ROWS["full"],
         label_smoothing_factor=job.training.label_smoothing,
         predict_with_generate=True,
         generation_max_length=longest + 1,
