@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yoyak.core.errors import exits_with_one_line
 from yoyak.core.limits import LimitsParams
-from yoyak.core.params import check, read_yaml
+from yoyak.core.params import read_section
 from yoyak.inference.params import read_job
 from yoyak.inference.run import infer
 
@@ -17,7 +17,7 @@ from yoyak.inference.run import infer
 def main() -> None:
     name, untuned = sys.argv[1], sys.argv[2:] == ["untuned"]
     job = read_job(Path(f"data/resolved/{name}/generation.yaml"))
-    limits = check(LimitsParams, read_yaml(Path("params.yaml"))["limits"], "params.yaml: limits")
+    limits = read_section(LimitsParams, "limits")
     infer(name, job, limits, untuned)
 
 

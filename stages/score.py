@@ -1,9 +1,7 @@
 """Stage `score`: all predictions in; leaderboard, per-row scores, breakdowns and pictures out."""
 
-from pathlib import Path
-
 from yoyak.core.errors import exits_with_one_line
-from yoyak.core.params import check, read_yaml
+from yoyak.core.params import PARAMS, read_section, read_yaml
 from yoyak.core.stale_outputs import PREFIX
 from yoyak.evaluation.leaderboard import ScoringParams
 from yoyak.evaluation.run import score_run
@@ -11,10 +9,9 @@ from yoyak.evaluation.run import score_run
 
 @exits_with_one_line
 def main() -> None:
-    content = read_yaml(Path("params.yaml"))
-    run = content["run"]
+    run = read_yaml(PARAMS)["run"]
     others = [*run["averaged"], *(f"{PREFIX}untuned_{name}" for name in run["untuned"])]
-    score_run(run["models"], others, check(ScoringParams, content["scoring"], "params.yaml: scoring"))
+    score_run(run["models"], others, read_section(ScoringParams, "scoring"))
 
 
 if __name__ == "__main__":

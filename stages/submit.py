@@ -1,9 +1,7 @@
 """Stage `submit`: the ensemble's test summaries and the sample submission in; submission.csv and its checklist out."""
 
-from pathlib import Path
-
 from yoyak.core.errors import exits_with_one_line
-from yoyak.core.params import check, read_yaml
+from yoyak.core.params import read_section
 from yoyak.data.dialogues import DataParams
 from yoyak.submission.file import SubmissionParams
 from yoyak.submission.run import submit
@@ -11,9 +9,7 @@ from yoyak.submission.run import submit
 
 @exits_with_one_line
 def main() -> None:
-    content = read_yaml(Path("params.yaml"))
-    data = check(DataParams, content["data"], "params.yaml: data")
-    submit(data, check(SubmissionParams, content["submission"], "params.yaml: submission"))
+    submit(read_section(DataParams, "data"), read_section(SubmissionParams, "submission"))
 
 
 if __name__ == "__main__":

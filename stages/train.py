@@ -5,7 +5,7 @@ from pathlib import Path
 
 from yoyak.core.errors import exits_with_one_line
 from yoyak.core.limits import LimitsParams
-from yoyak.core.params import check, read_yaml
+from yoyak.core.params import read_section
 from yoyak.core.records import write_json
 from yoyak.training.params import TrackingParams, read_job
 from yoyak.training.run import Training, train
@@ -13,11 +13,11 @@ from yoyak.training.run import Training, train
 
 @exits_with_one_line
 def main() -> None:
-    name, params = sys.argv[1], read_yaml(Path("params.yaml"))
+    name = sys.argv[1]
     job = read_job(Path(f"data/resolved/{name}/training.yaml"))
     # Of the machine and its user, not of the model: no model is trained anew when they change.
-    limits = check(LimitsParams, params["limits"], "params.yaml: limits")
-    tracking = check(TrackingParams, params["tracking"], "params.yaml: tracking")
+    limits = read_section(LimitsParams, "limits")
+    tracking = read_section(TrackingParams, "tracking")
     write_json(Path(f"metrics/train/{name}.json"), train(Training(name, job, limits, tracking)))
 
 

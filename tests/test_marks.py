@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yoyak.metrics.morphemes import morphemes
-from yoyak.reporting.highlights import PAIR, WORD, pieces, readable, spans
+from yoyak.metrics.morphemes import morphemes, readable
+from yoyak.reporting.highlights import PAIR, WORD, pieces, spans
 
 TEXTS = st.text(st.sampled_from("가나은는#Person12 .\n😀e\u2028<&\"'\0\u1100\u1161"), max_size=40) | st.text(
     max_size=20

@@ -11,8 +11,9 @@ import typer
 from rich.console import Console
 
 from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.core.params import PARAMS
 from yoyak.evaluation import external
-from yoyak.evaluation.leaderboard import ScoringParams
+from yoyak.evaluation.leaderboard import BOOTSTRAP_SAMPLES, SEED, ScoringParams
 from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, ReferenceRule
 from yoyak.preflight.add_folds import add_entries
@@ -70,7 +71,9 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Score any file of summaries, of this project or another, with the pipeline's own code."""
-    params = ScoringParams(tokenizer=tokenizer, library=library, references=rule, bootstrap_samples=2000, seed=0)
+    params = ScoringParams(
+        tokenizer=tokenizer, library=library, references=rule, bootstrap_samples=BOOTSTRAP_SAMPLES, seed=SEED
+    )
     result = external.score_files(predictions, references, params)
     if as_json:
         print(json.dumps(result, ensure_ascii=False, indent=2))
@@ -106,7 +109,7 @@ def add_folds(
     parts: Annotated[int, typer.Argument(help="How many.")] = 5,
 ) -> None:
     """Write an entry for each fold of a model into params.yaml: each is trained without a part of train."""
-    names = add_entries(Path("params.yaml"), model, parts)
+    names = add_entries(PARAMS, model, parts)
     print(f"params.yaml has {', '.join(names)} now; put them into run.models")
 
 

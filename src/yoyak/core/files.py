@@ -30,7 +30,7 @@ def decode(content: bytes, where: object, mend: str) -> str:
     if content.startswith(UTF_16):
         raise UserError(f"{where}: UTF-16, not UTF-8; convert it: `iconv -f utf-16 -t utf-8`")
     if b"\0" in content:
-        raise UserError(f"{where}: not a text file (byte {content.index(0)} is NUL); save it as text in UTF-8, a table as CSV")
+        raise UserError(f"{where}: not a text file (byte {content.index(0)} is NUL); save it in UTF-8, a table as CSV")
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:

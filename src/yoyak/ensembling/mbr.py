@@ -15,10 +15,6 @@ from yoyak.core.errors import UserError
 from yoyak.core.records import Candidate, Floats, Prediction
 from yoyak.metrics import rouge
 
-PARALLEL_FROM = 3000
-"""Pairs of texts from which on starting further processes takes less time than they save."""
-CHUNK = 25
-"""Rows that a process compares at a time."""
 TIE_DIGITS = 12
 """Digits of an expected score; scores that differ in further ones differ by rounding alone."""
 
@@ -37,12 +33,9 @@ class Pool(NamedTuple):
 def pools(predictions: Mapping[str, Sequence[Prediction]]) -> list[Pool]:
     """A pool a row; the members hold the same rows in the same order. Many rows are shared among all cores."""
     rows = list(zip(*predictions.values(), strict=True))
-    if sum(sum(len(member.candidates) for member in row) ** 2 for row in rows) < PARALLEL_FROM:
+    if sum(sum(len(member.candidates) for member in row) ** 2 for row in rows) < rouge.PARALLEL_FROM:
         return _pools(rows)
-    from joblib import Parallel, delayed
-
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    return [pool for chunk in Parallel(n_jobs=-1)(delayed(_pools)(chunk) for chunk in chunks) for pool in chunk]
+    return rouge.on_all_cores(_pools, rows, chunk=25)
 
 
 def _pools(rows: Sequence[Sequence[Prediction]]) -> list[Pool]:

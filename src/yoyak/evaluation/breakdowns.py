@@ -12,8 +12,8 @@ from yoyak.core.text import speakers
 from yoyak.evaluation import significance
 from yoyak.evaluation.faults import Diagnosis
 from yoyak.evaluation.leaderboard import Leaderboard, ScoringParams, Split, diagnose_rows, length_ratios
+from yoyak.metrics.rouge import FIGURES
 
-FIGURES = ["rouge1", "rouge2", "rougeL"]
 RATIO_EDGES = [0, 0.5, 0.8, 1.25, 2, np.inf]
 RATIO_NAMES = ["under half", "half to 0.8", "0.8 to 1.25", "1.25 to 2", "over twice"]
 FEWEST_ROWS = 10
@@ -28,7 +28,7 @@ def by_row(board: Leaderboard) -> pd.DataFrame:
     groups = _groups_of_rows(board.split)
     tables = []
     for name, scores in board.scores.items():
-        table = pd.DataFrame(scores, columns=FIGURES).assign(model=name, rouge_mean=scores.mean(axis=1))
+        table = pd.DataFrame(scores, columns=list(FIGURES)).assign(model=name, rouge_mean=scores.mean(axis=1))
         if texts := board.texts.get(name):
             ratios = length_ratios(texts, board.split.references)
             table["length_ratio"] = ratios

@@ -23,6 +23,10 @@ NOISE = 0.05
 """Corrected p-value above which a difference may be chance."""
 
 
+BOOTSTRAP_SAMPLES, SEED = 2000, 0
+"""Resamples and seed of the commands that read no `params.yaml`."""
+
+
 class ScoringParams(Section):
     """How summaries are judged. Training does not depend on it."""
 
@@ -202,7 +206,7 @@ def entries_of(scores: Sequence[Floats], params: ScoringParams) -> list[dict[str
     means = significance.resampled_means(np.column_stack([rows.mean(axis=1) for rows in scores]), *_draws(params))
     return [
         {
-            **dict(zip(("rouge1", "rouge2", "rougeL"), map(_rounded, rows.mean(axis=0)), strict=True)),
+            **dict(zip(rouge.FIGURES, map(_rounded, rows.mean(axis=0)), strict=True)),
             "rouge_mean": _rounded(rows.mean()),
             "rouge_sum": _rounded(rows.mean(axis=0).sum()),
             **_interval(bounds),

@@ -18,7 +18,7 @@ Analyse = Callable[[str], Sequence[str]]
 
 
 class Packages(NamedTuple):
-    """What an analyser is made of."""
+    """Distributions that an analyser consists of."""
 
     engine: str
     dictionary: str
@@ -36,7 +36,7 @@ EXTRAS = {"kiwipiepy": "kiwi", "kiwipiepy-model": "kiwi", "konlpy": "konlpy"}
 
 
 def describe(tokenizer: Tokenizer) -> dict[str, str]:
-    """Name, version and dictionary, to stand beside every score."""
+    """Name, version and dictionary of an analyser, to be given beside every score."""
     if tokenizer not in PACKAGES:
         return {"tokenizer": tokenizer, "tokenizer_version": "", "dictionary": ""}
     packages = PACKAGES[tokenizer]
@@ -55,12 +55,17 @@ def require(tokenizer: Tokenizer) -> None:
 
 @lru_cache(maxsize=2**12)
 def morphemes(text: str, tokenizer: Tokenizer = "mecab") -> tuple[str, ...]:
-    """`호킨스 의사는` → `호킨스 의사 는`.
+    """The morphemes of a text: `호킨스 의사는` → `호킨스 의사 는`."""
+    text = readable(text)
+    return tuple(_analyser(tokenizer)(text)) if text.strip() else ()
 
-    MeCab stops at NUL, raises on lone surrogates, and knows no Hangul in parts, as macOS writes it: mended first.
+
+def readable(text: str) -> str:
+    """The text as analysers read it, and as a file in UTF-8 can hold it.
+
+    MeCab stops at NUL, raises on lone surrogates, and knows no Hangul in parts, as macOS writes it.
     """
-    readable = unicodedata.normalize("NFC", text.replace("\0", " ").encode("utf-8", "ignore").decode("utf-8"))
-    return tuple(_analyser(tokenizer)(readable)) if readable.strip() else ()
+    return unicodedata.normalize("NFC", text.replace("\0", " ").encode("utf-8", "ignore").decode("utf-8"))
 
 
 @lru_cache

@@ -5,12 +5,12 @@ union of the sentences' longest common subsequences, and adds 1e-8 under the fra
 Google's, counts n-grams as often as they stand there and knows no sentences.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
 from importlib.metadata import version
 from itertools import pairwise
 from statistics import fmean
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 from yoyak.core.errors import UserError
 from yoyak.metrics.morphemes import Tokenizer, morphemes
@@ -18,17 +18,17 @@ from yoyak.metrics.morphemes import describe as describe_tokenizer
 
 Library = Literal["rouge", "rouge_score"]
 ReferenceRule = Literal["mean", "max"]
+Row = TypeVar("Row")
+Result = TypeVar("Result")
 
 PARALLEL_FROM = 3000
-"""Pairs from which on starting further processes takes less time than they save."""
-CHUNK = 500
-"""Rows a process scores at a time."""
+"""Pairs of texts from which on starting further processes takes less time than they save."""
 AUDITED = 100
 """Pairs of a run that the library itself scores, too."""
 
 
 class Metric(NamedTuple):
-    """What makes a number a score."""
+    """How a score is computed: it must be given with every score."""
 
     tokenizer: Tokenizer
     library: Library
@@ -52,7 +52,7 @@ COMPETITION = Metric("mecab", "rouge", "mean")
 
 
 class RowScore(NamedTuple):
-    """F1 of one text, each in [0, 1]."""
+    """ROUGE-1, -2 and -L F1 of one text, each in [0, 1]."""
 
     rouge1: float
     rouge2: float
@@ -63,22 +63,28 @@ class RowScore(NamedTuple):
         return fmean(self)
 
 
+FIGURES = RowScore._fields
+"""Names of the three figures, as files and tables have them."""
 ZERO = RowScore(0.0, 0.0, 0.0)
 """The score of a text that shares nothing with its reference."""
 
 
 def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Metric = COMPETITION) -> list[RowScore]:
-    """One score a row. Many rows are shared among the machine's cores, where the analyser can be loaded twice."""
+    """A score a row. Many rows are shared among the machine's cores, where the analyser can be loaded twice."""
     rows = list(zip(texts, references, strict=True))
     pairs = sum(len(row_references) for _, row_references in rows)
     if pairs < PARALLEL_FROM or metric.tokenizer in ("okt", "komoran", "kkma", "kiwi"):
         return _score_rows(rows, metric)
+    return on_all_cores(partial(_score_rows, metric=metric), rows, chunk=500)
+
+
+def on_all_cores(work: Callable[[Sequence[Row]], list[Result]], rows: Sequence[Row], chunk: int) -> list[Result]:
+    """The results of `work` on chunks of the rows, in the rows' order; the machine's cores share the chunks."""
     # Imported here: training scores too, a few rows at a time, and needs none of it.
     from joblib import Parallel, delayed
 
-    chunks = [rows[start : start + CHUNK] for start in range(0, len(rows), CHUNK)]
-    scored = Parallel(n_jobs=-1)(delayed(_score_rows)(chunk, metric) for chunk in chunks)
-    return [row for chunk in scored for row in chunk]
+    chunks = [rows[start : start + chunk] for start in range(0, len(rows), chunk)]
+    return [result for done in Parallel(n_jobs=-1)(delayed(work)(each) for each in chunks) for result in done]
 
 
 def _score_rows(rows: Sequence[tuple[str, Sequence[str]]], metric: Metric) -> list[RowScore]:

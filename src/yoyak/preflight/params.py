@@ -1,8 +1,8 @@
 """All of `params.yaml`: its sections, and what a run consists of."""
 
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import Field, field_validator
+from pydantic import AfterValidator, Field
 
 from yoyak.core.limits import LimitsParams
 from yoyak.core.params import Section
@@ -25,43 +25,39 @@ INHERITED: dict[str, type[Section]] = {
 """Top-level sections that an entry of `models` may override key by key."""
 
 
+def _no_name_twice(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a model is named twice")
+    return names
+
+
+Names = Annotated[list[str], AfterValidator(_no_name_twice)]
+"""Models, each named once."""
+
+
 class RunParams(Section):
     """What a run consists of."""
 
-    models: list[str] = Field(min_length=1)
+    models: Names = Field(min_length=1)
     """Entries of `models` with weights, to train, score and ensemble."""
-    untuned: list[str]
+    untuned: Names
     """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference each."""
-    averaged: list[str]
+    averaged: Names
     """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
     seed: int = Field(ge=0, lt=2**32)
     """Seed of training; sampling has `generation.seed`."""
 
-    @field_validator("models", "untuned", "averaged")
-    @classmethod
-    def _no_name_twice(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("a model is named twice")
-        return names
-
     @property
     def scored(self) -> list[str]:
-        """All that the ensemble may choose from."""
+        """Names of all that the ensemble may choose from."""
         return [*self.models, *self.averaged]
 
 
 class Average(Section):
     """An entry of `models` that has no weights of its own."""
 
-    members: list[str] = Field(min_length=2)
+    members: Names = Field(min_length=2)
     """Models that share a tokenizer: the mean of their logits decides on each token."""
-
-    @field_validator("members")
-    @classmethod
-    def _no_name_twice(cls, names: list[str]) -> list[str]:
-        if len(set(names)) < len(names):
-            raise ValueError("a model is named twice")
-        return names
 
 
 class Params(Section):

@@ -15,13 +15,11 @@ from yoyak.core.records import Floats, with_keys
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE, dev_table
 from yoyak.evaluation import leaderboard, significance
-from yoyak.evaluation.leaderboard import NOISE
-from yoyak.reporting.console import interval
+from yoyak.evaluation.leaderboard import BOOTSTRAP_SAMPLES, NOISE, SEED
+from yoyak.reporting.console import interval, printable
 
 SHOWN = 3
 """Rows of each model that got better, and as many that got worse."""
-SAMPLES, SEED = 2000, 0
-"""Of the bootstrap, as `yoyak score` has them."""
 SAME_RULE = ("tokenizer", "tokenizer_version", "dictionary", "library", "references")
 """Of `metrics/scores.json`: scores that differ in one of them are not comparable."""
 
@@ -208,7 +206,7 @@ def changes_between(before: Run, after: Run) -> Changes:
     return Changes(
         models,
         differences,
-        significance.interval(significance.resampled_means(values, SAMPLES, SEED)),
+        significance.interval(significance.resampled_means(values, BOOTSTRAP_SAMPLES, SEED)),
         significance.holm(significance.paired_p_values(values, SEED), len(models)),
     )
 
@@ -278,15 +276,10 @@ def _texts(runs: tuple[Run, Run], part: "pd.Series[float]", model: str, title: s
     before, after = runs
     for fname, change in zip(map(str, part.index), part, strict=True):
         scores = f"{before.scores[model][fname]:.1f} → {after.scores[model][fname]:.1f}"
-        table.add_row(_printable(fname), f"[bold]{scores}[/bold] ({change:+.1f})")
+        table.add_row(printable(fname), f"[bold]{scores}[/bold] ({change:+.1f})")
         for reference in after.references[fname]:
-            table.add_row("reference", _printable(reference))
+            table.add_row("reference", printable(reference))
         for name, run in (("before", before), ("after", after)):
-            table.add_row(name, _printable(run.texts[model][fname]))
+            table.add_row(name, printable(run.texts[model][fname]))
         table.add_row()
     return table
-
-
-def _printable(text: str) -> str:
-    """As it can be printed: rich reads square brackets as markup, and terminals more than letters."""
-    return escape("".join(letter if letter.isprintable() else " " for letter in text))

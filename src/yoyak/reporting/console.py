@@ -11,6 +11,7 @@ from rich.table import Table
 from yoyak.core.records import read_object, with_keys
 from yoyak.core.stale_outputs import PREFIX, is_baseline
 from yoyak.evaluation.leaderboard import what_was_counted
+from yoyak.metrics.rouge import FIGURES
 from yoyak.submission.history import Submission, correlation
 
 FAULTS = {
@@ -112,7 +113,7 @@ def leaderboard_table(
         delta = best["delta"].get(name)
         table.add_row(
             _name(name),
-            *(f"{row[key]:.1f}" for key in ("rouge1", "rouge2", "rougeL")),
+            *(f"{row[key]:.1f}" for key in FIGURES),
             f"{row['rouge_mean']:.2f}",
             escape(interval(row["ci95"])),
             *(
@@ -220,9 +221,14 @@ def submissions_tables(submissions: Sequence[Submission]) -> list[Table | str]:
 
 
 def _name(name: str) -> str:
-    """As it can be printed: rich reads square brackets as markup, and terminals more than letters."""
-    shown = "".join(letter if letter.isprintable() else "?" for letter in name.removeprefix(PREFIX))
-    return escape(shown if len(shown) <= LONGEST_NAME else f"{shown[: LONGEST_NAME - 8]}…{shown[-7:]}")
+    """The name of a model, file or experiment as a table has it: without `baseline/`, shortened in the middle."""
+    name = name.removeprefix(PREFIX)
+    return printable(name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 8]}…{name[-7:]}", "?")
+
+
+def printable(text: str, instead: str = " ") -> str:
+    """The text as rich prints it: square brackets are no markup, and `instead` stands for control characters."""
+    return escape("".join(letter if letter.isprintable() else instead for letter in text))
 
 
 def interval(bounds: Sequence[float]) -> str:

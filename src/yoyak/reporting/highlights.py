@@ -1,28 +1,27 @@
-"""What of a text is marked for a reader: person tags, and what a summary shares with its references."""
+"""Marks in a text for a reader: person tags, and words that a summary shares with its references."""
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from itertools import groupby, pairwise
 from pathlib import Path
 
 from yoyak.core.text import TAG
-from yoyak.metrics.morphemes import Tokenizer, morphemes
+from yoyak.metrics.morphemes import Tokenizer, morphemes, readable
 
 TAG_STYLE = Path(__file__).with_name("tags.css")
 COLOURS = 6
-"""Of person tags, in `TAG_STYLE`."""
+"""Number of colours of person tags in `TAG_STYLE`."""
 WORD, PAIR = 1, 2
-"""A morpheme that a reference has, too, and one of two in a row that it has in a row."""
+"""Levels of a mark: a morpheme that a reference has, too; one of two in a row that it has in a row."""
 LONGEST_GAP = 8
-"""Characters but blanks between two morphemes; a form that does not stand there must not be found far behind."""
+"""Most characters but blanks between two morphemes; a form that is not in the text must not be found far behind."""
 
 Piece = tuple[str, int] | tuple[str, int, str]
 """Some characters, how much of them is shared (0, `WORD` or `PAIR`), and of a tag its colour."""
 
 
 def colour(tag: str) -> str:
-    """A class of `tags.css`: that of the person's number, or of a mask such as `#PhoneNumber#`."""
+    """The class in `tags.css` of a tag: by the person's number, or `mask` of a mask such as `#PhoneNumber#`."""
     number = re.search(r"\d+", tag)
     return f"person{int(number[0]) % COLOURS}" if number else "mask"
 
@@ -43,11 +42,6 @@ def pieces(text: str, references: Sequence[str] = (), tokenizer: Tokenizer = "me
 
 def _piece(text: str, level: int, colour: str) -> Piece:
     return (text, level, colour) if colour else (text, level)
-
-
-def readable(text: str) -> str:
-    """As the analysers read it, and as a file in UTF-8 can hold it."""
-    return unicodedata.normalize("NFC", text.replace("\0", " ").encode("utf-8", "ignore").decode("utf-8"))
 
 
 def _shared(text: str, references: Sequence[str], tokenizer: Tokenizer) -> list[int]:
@@ -73,7 +67,7 @@ def _words(text: str, tokenizer: Tokenizer) -> list[str]:
 
 
 def spans(text: str, tokenizer: Tokenizer) -> list[tuple[int, int]]:
-    """Where the morphemes of a readable text stand in it, in order; those that are not its own letters stand nowhere.
+    """Start and end of each morpheme in a readable text, in order; those that are not its own letters are left out.
 
     Kiwi, for one, takes `했` for `하` and `었`.
     """

@@ -20,7 +20,7 @@ from markupsafe import Markup
 
 from yoyak.core.errors import UserError
 from yoyak.core.files import read_text, write_whole
-from yoyak.core.params import read_yaml
+from yoyak.core.params import PARAMS, read_yaml
 from yoyak.core.records import Prediction, absent, read_records
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
@@ -33,7 +33,7 @@ from yoyak.reporting import console
 from yoyak.reporting.console import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
 from yoyak.reporting.highlights import pieces
 
-FIGURES = ["rouge1", "rouge2", "rougeL", "rouge_mean"]
+FIGURES = (*rouge.FIGURES, "rouge_mean")
 IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
 """Characters that could end the element which holds the JSON; none of them stands outside its texts."""
 
@@ -83,7 +83,7 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
     """What the template shows above the rows."""
     breakdowns = _read_table(Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES])
     models = [name for name in scores["models"] if not is_baseline(name)]
-    averaged = _averaged(Path("params.yaml"))
+    averaged = _averaged(PARAMS)
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from yoyak.core import gpu
 from yoyak.core.errors import UserError
+from yoyak.core.params import PARAMS
 from yoyak.core.records import Dialogue, Prediction, Prompt
 from yoyak.data.prompts import build
 from yoyak.ensembling import postprocessing, weighting
@@ -50,7 +51,7 @@ class Summaries(NamedTuple):
 
 def open_project() -> Params:
     """The parameters of the project in the working folder; from here on this process keeps to its limits."""
-    params = read_params(Path("params.yaml"))
+    params = read_params(PARAMS)
     gpu.use_one()
     gpu.limit(params.limits)
     return params
