@@ -13,8 +13,9 @@ from yoyak.evaluation.run import score_run
 def main() -> None:
     content = read_yaml(Path("params.yaml"))
     run = content["run"]
-    others = [*run["averaged"], *(f"{PREFIX}untuned_{name}" for name in run["untuned"])]
-    score_run(run["models"], others, check(ScoringParams, content["scoring"], "params.yaml: scoring"))
+    untuned = [f"{PREFIX}untuned_{name}" for name in run["untuned"]]
+    params = check(ScoringParams, content["scoring"], "params.yaml: scoring")
+    score_run(run["models"], run["averaged"], untuned, params)
 
 
 if __name__ == "__main__":

@@ -119,7 +119,7 @@ def test_errors_are_a_line_in_the_page(opened: Page) -> None:
 
 def test_what_a_model_says_is_no_html() -> None:
     said = Candidate(text="#Person1#은 <b>1 & 2</b>를 산다.", log_probability=-0.5, finished=False)
-    row = Prediction(fname="a", text=said.text, candidates=(said,), faults=("unfinished",))
+    row = Prediction(fname="a", text=said.text, candidates=(said,), faults=("truncated",))
     made = web.card(Answer("bart_mini", [row], shortened=1))
     assert "&lt;b&gt;1 &amp; 2&lt;/b&gt;" in made
     for shown in ("끝맺지 못함", "덜어 냄", "−0.50", 'class="tag person1"'):

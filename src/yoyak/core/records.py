@@ -72,7 +72,7 @@ class Prediction(Record):
     candidates: tuple[Candidate, ...] = ()
     """Best first; `text` is the first one's. Empty for baselines."""
     faults: tuple[str, ...] | None = None
-    """What is still wrong with `text` after a second search: `empty`, `unfinished`, `foreign_script`."""
+    """What is still wrong with `text` after a second search: `empty`, `truncated`, `foreign_script`."""
 
 
 AnyRecord = TypeVar("AnyRecord", bound=Record)

@@ -31,7 +31,7 @@ class RunParams(Section):
     models: list[str] = Field(min_length=1)
     """Entries of `models` with weights, to train, score and ensemble."""
     untuned: list[str]
-    """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference each."""
+    """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference of dev each."""
     averaged: list[str]
     """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
     seed: int = Field(ge=0, lt=2**32)

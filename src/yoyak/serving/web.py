@@ -32,7 +32,7 @@ EXAMPLE = """\
 #Person2#: 네, 건물 지하에 두 시간까지 무료로 세우실 수 있어요. 금요일에 뵙겠습니다.
 """
 HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
-FAULTS = {"empty": "빈 요약", "unfinished": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
+FAULTS = {"empty": "빈 요약", "truncated": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
 WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 
 
