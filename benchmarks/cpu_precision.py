@@ -28,7 +28,7 @@ from yoyak.modeling.loading import Loaded, quantised
 from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
 from yoyak.training import attention, qlora
 from yoyak.training.from_scratch import _learned_tokenizer
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 from yoyak.training.rows import IGNORED, Rows
 
 SHAPE: dict[str, Any] = {
@@ -89,7 +89,7 @@ def trainer_of(folder: Path) -> qlora.SummaryLossTrainer:
     save_random_weights(folder)
     defaults = read_yaml(Path("params.yaml"))
     quantization = QuantizationParams(**defaults["quantization"])
-    job = TrainingJob.model_validate(
+    config = TrainingConfig.model_validate(
         {
             "model": ModelSpec(weights=str(folder), method="lora", dtype="bf16", prompt="structured"),
             "lora": LoraParams(**defaults["lora"]),
@@ -101,7 +101,7 @@ def trainer_of(folder: Path) -> qlora.SummaryLossTrainer:
     chosen = precision.choose("bf16")
     loaded = Loaded(quantised(chosen, quantization, folder), tokenizer, None, chosen)
     rows = Rows([row(*LENGTHS[0])], 0, sum(LENGTHS[0]))
-    return qlora.trainer(job, loaded, rows, rows, folder / "scratch", [])
+    return qlora.trainer(config, loaded, rows, rows, folder / "scratch", [])
 
 
 def save_random_weights(folder: Path) -> None:

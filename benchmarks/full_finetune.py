@@ -32,9 +32,9 @@ from yoyak.data.prompts import PromptParams, build
 from yoyak.modeling.loading import Loaded, read_tokenizer
 from yoyak.modeling.precision import choose
 from yoyak.modeling.spec import ModelSpec
-from yoyak.modeling.tokenization import Encoder
+from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.training import seq2seq
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 from yoyak.training.rows import IGNORED, Rows, seq2seq_rows
 
 STEPS, SKIPPED = 150, 30
@@ -64,13 +64,13 @@ def measure(side: str, kobart: Path, train: Path) -> dict[str, float]:
     loaded = Loaded(
         AutoModelForSeq2SeqLM.from_config(AutoConfig.from_pretrained(kobart), dtype=torch.float32),
         tokenizer,
-        Encoder(tokenizer, "dialogue", 1024),
+        PromptTokenizer(tokenizer, "dialogue", 1024),
         choose("bf16"),
     )
     params = read_yaml(Path("params.yaml"))
     dialogues = read_dialogues(train, with_summary=True)
     prompts = [build(row, PromptParams(**params["prompts"]), for_training=True) for row in dialogues]
-    rows = seq2seq_rows(prompts[: STEPS * ROWS], loaded.encoder)
+    rows = seq2seq_rows(prompts[: STEPS * ROWS], loaded.prompt_tokenizer)
     with tempfile.TemporaryDirectory() as scratch:
         trainer = {"ours": ours, "plain": plain}[side](loaded, rows, params, scratch)
         clock = Clock(skip=SKIPPED)
@@ -86,7 +86,7 @@ def real_tokens(inputs: dict[str, Any]) -> int:
 
 def ours(loaded: Loaded, rows: Rows, params: dict[str, Any], scratch: str) -> Any:
     """The trainer of the stage `train`, as it comes."""
-    job = TrainingJob.model_validate(
+    config = TrainingConfig.model_validate(
         {
             "model": ModelSpec(weights="./kobart", method="full", dtype="bf16", prompt="dialogue"),
             "lora": None,
@@ -95,7 +95,7 @@ def ours(loaded: Loaded, rows: Rows, params: dict[str, Any], scratch: str) -> An
             "seed": 0,
         }
     )
-    trainer = seq2seq.trainer(job, loaded, rows, rows, Path(scratch), [])
+    trainer = seq2seq.trainer(config, loaded, rows, rows, Path(scratch), [])
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     trainer.args.load_best_model_at_end = False
     return trainer

@@ -23,7 +23,7 @@ from yoyak.data.dialogues import read_dialogues
 from yoyak.inference import decoding, sampling
 from yoyak.inference.decoding import Request
 from yoyak.inference.params import GenerationParams
-from yoyak.inference.sampling import Said
+from yoyak.inference.sampling import GeneratedTokens
 from yoyak.inference.script_guard import ScriptGuard
 
 END = 128009
@@ -147,10 +147,10 @@ def request_for(params: Any, model: Any, guard: ScriptGuard | None, texts: list[
     forbidden = (lambda rows: guard.forbidden([texts[row] for row in rows])) if guard else None
     chooser = sampling.Chooser(params, [END], model.device, range(len(texts)), forbidden)
 
-    def choose(logits: torch.Tensor, said: Said) -> torch.Tensor:
+    def choose(logits: torch.Tensor, generated: GeneratedTokens) -> torch.Tensor:
         logits[..., END] = -torch.inf
-        last = said.counts + 1 == said.facts["wanted"]
-        return chooser.choose(logits, said).where(~last[:, None], END)
+        last = generated.counts + 1 == generated.facts["wanted"]
+        return chooser.choose(logits, generated).where(~last[:, None], END)
 
     def facts(rows: list[int]) -> dict[str, torch.Tensor]:
         return chooser.facts(rows) | {"wanted": torch.tensor([wanted[row] for row in rows], device=model.device)}

@@ -28,7 +28,7 @@ from yoyak.modeling import weights
 from yoyak.modeling.spec import LoraParams, QuantizationParams
 from yoyak.training import qlora
 from yoyak.training.base_model import load_for_training
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 from yoyak.training.rows import causal_rows
 
 ROWS_A_STEP = 64
@@ -42,10 +42,10 @@ def main() -> None:
         return
     recording.require_clean_tree()
     model, train = map(Path, sys.argv[1:])
-    job = job_of(model)
-    batches, adapters, ours = our_losses(job, train)
+    config = job_of(model)
+    batches, adapters, ours = our_losses(config, train)
     peak = gpu.peak_memory_gib()
-    plain = plain_losses(job, model, batches, adapters)
+    plain = plain_losses(config, model, batches, adapters)
     whose = "batches of 8, padded, checkpointing, all logits, PagedAdamW32bit"
     command = "python benchmarks/loss_curve.py MODEL TRAIN"
     rows = [
@@ -56,9 +56,9 @@ def main() -> None:
     recording.record("loss_curve", rows)
 
 
-def job_of(model: Path) -> TrainingJob:
+def job_of(model: Path) -> TrainingConfig:
     defaults = read_yaml(Path("params.yaml"))
-    return TrainingJob.model_validate(
+    return TrainingConfig.model_validate(
         {
             "model": {
                 "weights": str(model.resolve()),
@@ -75,17 +75,17 @@ def job_of(model: Path) -> TrainingJob:
     )
 
 
-def our_losses(job: TrainingJob, train: Path) -> tuple[list[Batch], dict[str, torch.Tensor], list[float]]:
+def our_losses(config: TrainingConfig, train: Path) -> tuple[list[Batch], dict[str, torch.Tensor], list[float]]:
     """The rows of each step, the adapters before the first, and the losses."""
-    set_seed(job.seed)
-    loaded = load_for_training(job.model, job.quantization, [])
+    set_seed(config.seed)
+    loaded = load_for_training(config.model, config.quantization, [])
     params = PromptParams(**read_yaml(Path("params.yaml"))["prompts"])
     prompts = [build(row, params, for_training=True) for row in read_dialogues(train, with_summary=True)]
-    rows = causal_rows(prompts, loaded.encoder)
+    rows = causal_rows(prompts, loaded.prompt_tokenizer)
     # A training this short would not be compiled.
     qlora.COMPILED_FROM = 0
     with tempfile.TemporaryDirectory() as scratch:
-        trainer = qlora.trainer(job, loaded, rows, rows, Path(scratch), [])
+        trainer = qlora.trainer(config, loaded, rows, rows, Path(scratch), [])
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"
         trainer.args.load_best_model_at_end, trainer.args.logging_steps = False, 1
         adapters = {name: weight.detach().clone() for name, weight in trained(trainer.model).items()}
@@ -97,19 +97,21 @@ def our_losses(job: TrainingJob, train: Path) -> tuple[list[Batch], dict[str, to
     return batches, adapters, [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
-def plain_losses(job: TrainingJob, model: Path, batches: list[Batch], adapters: dict[str, torch.Tensor]) -> list[float]:
+def plain_losses(
+    config: TrainingConfig, model: Path, batches: list[Batch], adapters: dict[str, torch.Tensor]
+) -> list[float]:
     """As QLoRA is taught, on a loop as plain as can be."""
     import bitsandbytes
     from peft import get_peft_model, prepare_model_for_kbit_training
 
     options = {"use_gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     peft = get_peft_model(
-        prepare_model_for_kbit_training(four_bits(model), **options), qlora._peft_config(job.lora)
+        prepare_model_for_kbit_training(four_bits(model), **options), qlora._peft_config(config.lora)
     ).train()
     peft.config.use_cache = False
     for name, weight in trained(peft).items():
         weight.data.copy_(adapters[name])
-    params = job.training
+    params = config.training
     optimiser = bitsandbytes.optim.PagedAdamW32bit(trained(peft).values(), lr=params.learning_rate, weight_decay=0.0)
     warmup = round(params.warmup_ratio * len(batches))
     schedule = get_cosine_schedule_with_warmup(optimiser, warmup, len(batches))

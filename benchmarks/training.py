@@ -343,7 +343,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     from yoyak.modeling.precision import choose
     from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
     from yoyak.training import qlora
-    from yoyak.training.params import TrainingJob
+    from yoyak.training.params import TrainingConfig
     from yoyak.training.rows import Rows
 
     size, steps, warm = options.get("rows", 64), 12 if options.get("rows", 64) > 8 else 60, 4
@@ -353,7 +353,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     spec = ModelSpec(weights=str(base), method="lora", dtype="bf16", prompt="structured")
     quantization = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
     training = read_yaml(Path("params.yaml"))["training"]
-    job = TrainingJob.model_validate(
+    config = TrainingConfig.model_validate(
         {
             "model": spec,
             "lora": LoraParams(
@@ -370,7 +370,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     qlora.COMPILED_FROM = 0 if options.get("compiled", True) else 10**12
     with tempfile.TemporaryDirectory() as scratch:
         split = Rows(rows, 0, sum(len(row["input_ids"]) for row in rows))
-        trainer = qlora.trainer(job, Loaded(model, tokenizer, None, choose("bf16")), split, split, Path(scratch), [])
+        trainer = qlora.trainer(config, Loaded(model, tokenizer, None, choose("bf16")), split, split, Path(scratch), [])
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"
         trainer.args.load_best_model_at_end = False
         clock = Clock(skip=warm)

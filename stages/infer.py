@@ -9,16 +9,16 @@ from pathlib import Path
 from yoyak.core.errors import exits_with_one_line
 from yoyak.core.limits import LimitsParams
 from yoyak.core.params import read_section
-from yoyak.inference.params import read_job
+from yoyak.inference.params import read_config
 from yoyak.inference.run import infer
 
 
 @exits_with_one_line
 def main() -> None:
     name, untuned = sys.argv[1], sys.argv[2:] == ["untuned"]
-    job = read_job(Path(f"data/resolved/{name}/generation.yaml"))
+    config = read_config(Path(f"data/resolved/{name}/generation.yaml"))
     limits = read_section(LimitsParams, "limits")
-    infer(name, job, limits, untuned)
+    infer(name, config, limits, untuned)
 
 
 if __name__ == "__main__":

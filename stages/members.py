@@ -9,13 +9,13 @@ from pathlib import Path
 from yoyak.core.errors import exits_with_one_line
 from yoyak.core.files import sha256
 from yoyak.core.records import write_json
-from yoyak.inference.params import read_job
+from yoyak.inference.params import read_config
 
 
 @exits_with_one_line
 def main() -> None:
     name = sys.argv[1]
-    members = read_job(Path(f"data/resolved/{name}/generation.yaml")).members_of(name)
+    members = read_config(Path(f"data/resolved/{name}/generation.yaml")).members_of(name)
     files = {member: sorted(Path(f"models/{member}").iterdir()) for member in members}
     digests = {member: {path.name: sha256(path) for path in paths} for member, paths in files.items()}
     write_json(Path(f"data/members/{name}.json"), digests)

@@ -10,8 +10,8 @@ from yoyak.evaluation.run import score_run
 @exits_with_one_line
 def main() -> None:
     run = read_yaml(PARAMS)["run"]
-    others = [*run["averaged"], *(f"{PREFIX}untuned_{name}" for name in run["untuned"])]
-    score_run(run["models"], others, read_section(ScoringParams, "scoring"))
+    untuned = [f"{PREFIX}untuned_{name}" for name in run["untuned"]]
+    score_run(run["models"], run["averaged"], untuned, read_section(ScoringParams, "scoring"))
 
 
 if __name__ == "__main__":

@@ -7,18 +7,18 @@ from yoyak.core.errors import exits_with_one_line
 from yoyak.core.limits import LimitsParams
 from yoyak.core.params import read_section
 from yoyak.core.records import write_json
-from yoyak.training.params import TrackingParams, read_job
+from yoyak.training.params import TrackingParams, read_config
 from yoyak.training.run import Training, train
 
 
 @exits_with_one_line
 def main() -> None:
     name = sys.argv[1]
-    job = read_job(Path(f"data/resolved/{name}/training.yaml"))
+    config = read_config(Path(f"data/resolved/{name}/training.yaml"))
     # Of the machine and its user, not of the model: no model is trained anew when they change.
     limits = read_section(LimitsParams, "limits")
     tracking = read_section(TrackingParams, "tracking")
-    write_json(Path(f"metrics/train/{name}.json"), train(Training(name, job, limits, tracking)))
+    write_json(Path(f"metrics/train/{name}.json"), train(Training(name, config, limits, tracking)))
 
 
 if __name__ == "__main__":

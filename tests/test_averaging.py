@@ -13,9 +13,9 @@ from twins import Family, bart, gemma3, llama32, qwen3, save_twin, t5
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction, Prompt, read_json, read_records
 from yoyak.inference import generate, hf_decoding
-from yoyak.inference.averaging import Averaged, mean_logits, together
+from yoyak.inference.averaging import Averaged, assemble, mean_logits
 from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import GenerationJob, GenerationParams
+from yoyak.inference.params import GenerationParams, OneModelConfig
 from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded, vocabulary_of
 
@@ -34,7 +34,7 @@ def params_of(search: str, **changes: Any) -> GenerationParams:
     return GenerationParams.model_validate(values | SEARCHES[search] | changes)
 
 
-def job_of(folder: Path, family: Family, params: GenerationParams) -> GenerationJob:
+def job_of(folder: Path, family: Family, params: GenerationParams) -> OneModelConfig:
     full = family in (bart, t5)
     model = {
         "weights": str(folder),
@@ -43,7 +43,7 @@ def job_of(folder: Path, family: Family, params: GenerationParams) -> Generation
         "dtype": "fp32",
         "prompt": "dialogue" if full else "structured",
     }
-    return GenerationJob.model_validate({"model": model, "generation": params.model_dump()})
+    return OneModelConfig.model_validate({"model": model, "generation": params.model_dump()})
 
 
 def load(folder: Path, family: Family, seed: int) -> Loaded:
@@ -72,13 +72,13 @@ def folder(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def two(family: Family, folder: Path) -> Averaged:
     members = {name: load(folder / name, family, seed) for seed, name in enumerate(("one", "other"))}
-    average = together("both", members)
+    average = assemble("both", members)
     assert isinstance(average, Averaged)
     return average
 
 
 def encoded(member: Loaded, prompts: list[Prompt]) -> list[list[int]]:
-    return [member.encoder.prompt(prompt).ids for prompt in prompts]
+    return [member.prompt_tokenizer.encode_prompt(prompt).ids for prompt in prompts]
 
 
 # A model averaged with itself
@@ -89,9 +89,9 @@ def test_with_itself_it_says_what_it_says_alone(
     two: Averaged, family: Family, folder: Path, tmp_path: Path, search: str
 ) -> None:
     one = two.members[0]
-    job = job_of(folder / "one", family, params_of(search))
+    config = job_of(folder / "one", family, params_of(search))
     said = [
-        generate.generate(loaded, PROMPTS, job, "twin", tmp_path / str(number)).predictions
+        generate.generate(loaded, PROMPTS, config, "twin", tmp_path / str(number)).predictions
         for number, loaded in enumerate((one, Averaged((one, one))))
     ]
     assert len({row.text for row in said[0]}) > 3
@@ -182,18 +182,18 @@ def test_members_of_different_width(tmp_path: Path, search: str) -> None:
         config.vocab_size += 8
         return config, tokenizer
 
-    average = together("both", {"one": load(tmp_path / "one", qwen3, 0), "other": load(tmp_path / "other", wider, 1)})
+    average = assemble("both", {"one": load(tmp_path / "one", qwen3, 0), "other": load(tmp_path / "other", wider, 1)})
     widths = [vocabulary_of(member.model) for member in average.members]
     assert widths[1] == widths[0] + 8
-    job = job_of(tmp_path / "one", qwen3, params_of(search))
-    rows = generate.generate(average, PROMPTS[:3], job, "twin", tmp_path / "kept").predictions
+    config = job_of(tmp_path / "one", qwen3, params_of(search))
+    rows = generate.generate(average, PROMPTS[:3], config, "twin", tmp_path / "kept").predictions
     assert all(row.text for row in rows)
 
 
 def test_different_tokenizers_are_refused(tmp_path: Path) -> None:
     members = {"one": load(tmp_path / "one", llama32, 0), "other": load(tmp_path / "other", qwen3, 0)}
     with pytest.raises(UserError, match=r"^models.both.members: one and other have different tokens, or end with"):
-        together("both", members)
+        assemble("both", members)
 
 
 # Through the stages

@@ -1,4 +1,4 @@
-"""Our decoding writes what transformers' `generate` writes, with several answers to a prompt kept side by side."""
+"""Our decoding writes what transformers' `generate` writes, with several candidates to a prompt kept side by side."""
 
 import copy
 from typing import Any
@@ -9,13 +9,13 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from twins import Family, gemma3, llama3, llama32, qwen3, qwen25, save_twin
 
 from yoyak.inference import decoding
-from yoyak.inference.decoding import Answers, Choose, Request
+from yoyak.inference.decoding import Candidates, Choose, Request
 from yoyak.inference.hf_decoding import log_probabilities
-from yoyak.inference.sampling import Said
+from yoyak.inference.sampling import GeneratedTokens
 
 PROMPTS = [list(range(5, 5 + length)) for length in (90, 7, 30, 75, 1, 30)]
 MOST = 70
-"""More than answers grow by, and with a prompt more than Gemma's window."""
+"""More than candidates grow by, and with a prompt more than Gemma's window."""
 
 
 @pytest.fixture(params=[llama32, llama3, qwen25, qwen3, gemma3], scope="module")
@@ -31,52 +31,54 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return loaded
 
 
-def greedy(logits: torch.Tensor, _: Said) -> torch.Tensor:
+def greedy(logits: torch.Tensor, _: GeneratedTokens) -> torch.Tensor:
     return logits.argmax(-1)
 
 
-def fan_out(logits: torch.Tensor, said: Said) -> torch.Tensor:
-    """Answers that begin with the first, second and third best token, and then go on greedily."""
+def fan_out(logits: torch.Tensor, generated: GeneratedTokens) -> torch.Tensor:
+    """Candidates that begin with the first, second and third best token, and then go on greedily."""
     ranked = logits.topk(3).indices
-    return torch.where(said.counts[:, None] == 0, ranked[:, 0], ranked[..., 0])
+    return torch.where(generated.counts[:, None] == 0, ranked[:, 0], ranked[..., 0])
 
 
-def decoded(model: Any, answers: int, choose: Choose, ends: list[int], most: int, together: int = 6) -> list[Answers]:
+def decoded(
+    model: Any, candidates: int, choose: Choose, ends: list[int], max_new_tokens: int, max_batch_size: int = 6
+) -> list[Candidates]:
     """In the order of the prompts, each of which must come once."""
-    found = list(decoding.decode([model], [PROMPTS], together, Request(answers, most, ends, choose)))
+    found = list(decoding.decode([model], [PROMPTS], max_batch_size, Request(candidates, max_new_tokens, ends, choose)))
     assert sorted(number for number, _ in found) == list(range(len(PROMPTS)))
-    return [answers for _, answers in sorted(found, key=lambda pair: pair[0])]
+    return [candidates for _, candidates in sorted(found, key=lambda pair: pair[0])]
 
 
-def plain(model: Any, prompt: list[int], end_ids: list[int], most: int = MOST) -> list[int]:
-    config = GenerationConfig(max_new_tokens=most, do_sample=False, eos_token_id=end_ids, pad_token_id=0)
+def plain(model: Any, prompt: list[int], end_ids: list[int], max_new_tokens: int = MOST) -> list[int]:
+    config = GenerationConfig(max_new_tokens=max_new_tokens, do_sample=False, eos_token_id=end_ids, pad_token_id=0)
     ids = torch.tensor([prompt])
     output = model.generate(input_ids=ids, attention_mask=torch.ones_like(ids), generation_config=config)
     return [int(token) for token in output[0, len(prompt) :]]
 
 
 def some_ends(model: Any) -> list[int]:
-    """Tokens that end some answers early and others not at all."""
+    """Tokens that end some candidates early and others not at all."""
     long = [plain(model, prompt, [1999]) for prompt in PROMPTS]
     assert len({tuple(answer) for answer in long}) > 2
     return [long[0][4], long[2][20]]
 
 
-@pytest.mark.parametrize("together", [1, 2, 3, 6, 50])
-def test_greedy_answers_are_those_of_generate(model: Any, together: int) -> None:
-    """However many are in work together: places are given to the next prompt, narrowed and closed on the way."""
+@pytest.mark.parametrize("max_batch_size", [1, 2, 3, 6, 50])
+def test_greedy_candidates_are_those_of_generate(model: Any, max_batch_size: int) -> None:
+    """However many are in work together: slots are given to the next prompt, narrowed and closed on the way."""
     ends = some_ends(model)
     expected = [plain(model, prompt, ends) for prompt in PROMPTS]
     assert len({len(answer) for answer in expected}) > 1
-    found = decoded(model, 1, greedy, ends, MOST, together)
+    found = decoded(model, 1, greedy, ends, MOST, max_batch_size)
     assert [row.ids for row in found] == [[answer] for answer in expected]
     assert model.config._attn_implementation == "sdpa"
 
 
-@pytest.mark.parametrize("together", [2, 6])
-def test_answers_to_one_prompt_do_not_see_each_other(model: Any, together: int) -> None:
+@pytest.mark.parametrize("max_batch_size", [2, 6])
+def test_candidates_to_one_prompt_do_not_see_each_other(model: Any, max_batch_size: int) -> None:
     ends = some_ends(model)
-    for prompt, row in zip(PROMPTS, decoded(model, 3, fan_out, ends, MOST, together), strict=True):
+    for prompt, row in zip(PROMPTS, decoded(model, 3, fan_out, ends, MOST, max_batch_size), strict=True):
         first_tokens = [answer[0] for answer in row.ids]
         assert len(set(first_tokens)) == 3
         for first, answer in zip(first_tokens, row.ids, strict=True):
@@ -87,7 +89,7 @@ def test_answers_to_one_prompt_do_not_see_each_other(model: Any, together: int) 
 def test_log_probabilities_are_those_of_a_second_pass(model: Any) -> None:
     ends = some_ends(model)
 
-    def second_best(logits: torch.Tensor, _: Said) -> torch.Tensor:
+    def second_best(logits: torch.Tensor, _: GeneratedTokens) -> torch.Tensor:
         return logits.topk(2).indices[..., 1]
 
     found = decoded(model, 1, second_best, ends, MOST)
@@ -96,17 +98,17 @@ def test_log_probabilities_are_those_of_a_second_pass(model: Any) -> None:
 
 
 def test_facts_stay_with_their_prompt(model: Any) -> None:
-    """Each prompt is told how its answers begin, and when they end."""
+    """Each prompt is told how its candidates begin, and when they end."""
 
     def facts(numbers: list[int]) -> dict[str, torch.Tensor]:
         return {"number": torch.tensor(numbers)}
 
-    def choose(logits: torch.Tensor, said: Said) -> torch.Tensor:
-        number = said.facts["number"][:, None]
-        begun = said.counts > 0
-        assert (said.tokens[begun][:, :, 0] == 100 + number[begun]).all()
-        over = said.counts[:, None] > 2 * number
-        return torch.where(over, 1999, torch.where(said.counts[:, None] == 0, 100 + number, 7))
+    def choose(logits: torch.Tensor, generated: GeneratedTokens) -> torch.Tensor:
+        number = generated.facts["number"][:, None]
+        begun = generated.counts > 0
+        assert (generated.tokens[begun][:, :, 0] == 100 + number[begun]).all()
+        over = generated.counts[:, None] > 2 * number
+        return torch.where(over, 1999, torch.where(generated.counts[:, None] == 0, 100 + number, 7))
 
     request = Request(1, 30, [1999], choose, facts)
     found = {number: row.ids for number, row in decoding.decode([model], [PROMPTS], 3, request)}
@@ -143,5 +145,5 @@ def test_a_model_with_itself_is_that_model(model: Any) -> None:
 
 
 def test_a_limit_of_one_token(model: Any) -> None:
-    found = decoded(model, 1, greedy, [1999], 1, together=2)
+    found = decoded(model, 1, greedy, [1999], 1, max_batch_size=2)
     assert [row.ids for row in found] == [[plain(model, prompt, [1999], 1)] for prompt in PROMPTS]

@@ -292,16 +292,16 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
 
 def test_the_document_names_what_is_unusual(ran: Ran) -> None:
     result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
-    job = result["models"]["twin"]
+    config = result["models"]["twin"]
     usual = words.parameters(Result(result), "twin")
     assert usual == (
         "lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; structured prompt; "
         "2 samples, T 0.7, top-p 0.9; `max_new_tokens` 24"
     )
     result["prompts"]["train_topic"] = True
-    job["training"]["training"] |= {"warmup_ratio": 0.1, "loss_on": "text"}
-    job["training"]["quantization"]["type"] = "fp4"
-    job["generation"]["generation"] |= {"top_k": 0, "script_guard": False}
+    config["training"]["training"] |= {"warmup_ratio": 0.1, "loss_on": "text"}
+    config["training"]["quantization"]["type"] = "fp4"
+    config["generation"]["generation"] |= {"top_k": 0, "script_guard": False}
     told = words.parameters(Result(result), "twin")
     for each in ("FP4 base", "topic in", "`warmup_ratio` 0.1", "`loss_on` text", "top-k 0", "`script_guard` off"):
         assert each in told

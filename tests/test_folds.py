@@ -64,9 +64,9 @@ def test_entries_are_the_model_s_own_and_nothing_else_changes(params: Path, name
     content = read_params(params)
     original = resolve(content, name, None)
     for part in range(3):
-        jobs = resolve(content, f"{name}_f{part}", None)
-        assert jobs.training == original.training.model_copy(update={"fold": Fold(part=part, of=3)})
-        assert jobs.generation == original.generation.model_copy(update={"fold": Fold(part=part, of=3)})
+        configs = resolve(content, f"{name}_f{part}", None)
+        assert configs.training == original.training.model_copy(update={"fold": Fold(part=part, of=3)})
+        assert configs.generation == original.generation.model_copy(update={"fold": Fold(part=part, of=3)})
     kept = params.read_text()
     for part in range(3):
         start = kept.index(f"\n  {name}_f{part}:")

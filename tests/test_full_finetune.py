@@ -16,7 +16,7 @@ from yoyak.modeling import weights
 from yoyak.modeling.spec import ModelSpec
 from yoyak.training import seq2seq
 from yoyak.training.base_model import load_for_training
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 from yoyak.training.rows import Rows, seq2seq_rows
 
 
@@ -30,7 +30,7 @@ def trainer_of(twin: Path, scratch: Path, **training: Any) -> tuple[Any, Rows]:
     """In fp32, without dropout."""
     model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "full", "dtype": "fp32"}
     defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
-    job = TrainingJob.model_validate(
+    config = TrainingConfig.model_validate(
         {
             "model": {**model, "prompt": "dialogue"},
             "lora": None,
@@ -40,12 +40,12 @@ def trainer_of(twin: Path, scratch: Path, **training: Any) -> tuple[Any, Rows]:
         }
     )
     set_seed(1)
-    loaded = load_for_training(job.model, None, [])
+    loaded = load_for_training(config.model, None, [])
     for module in loaded.model.modules():
         if hasattr(module, "dropout"):
             module.dropout = 0.0 if isinstance(module.dropout, float) else torch.nn.Identity()
-    rows = seq2seq_rows(PROMPTS, loaded.encoder)
-    return seq2seq.trainer(job, loaded, rows, rows, scratch, []), rows
+    rows = seq2seq_rows(PROMPTS, loaded.prompt_tokenizer)
+    return seq2seq.trainer(config, loaded, rows, rows, scratch, []), rows
 
 
 def plain_gradients(model: Any, rows: Rows, smoothing: float) -> torch.Tensor:

@@ -27,7 +27,7 @@ from twins import bart, llama32, save_twin
 from yoyak.core.records import Prediction, read_json, read_records
 from yoyak.inference import decoding, generate, hf_decoding
 from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import GenerationJob, GenerationParams
+from yoyak.inference.params import GenerationParams, OneModelConfig
 from yoyak.inference.sampling import drawn, likeliest, penalised
 from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded
@@ -38,15 +38,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_twin(llama32, tmp_path_factory.mktemp("llama") / "twin")
 
 
-def job_of(folder: Path, method: str = "lora", **params: Any) -> GenerationJob:
+def job_of(folder: Path, method: str = "lora", **params: Any) -> OneModelConfig:
     model = {"weights": str(folder), "pin": weights.pin(str(folder), "twin"), "method": method, "dtype": "fp32"}
     search = {"search": "sample", "candidates": 3, "max_new_tokens": 12, "batch_size": 5, **params}
     form = "structured" if method == "lora" else "dialogue"
-    return GenerationJob.model_validate({"model": {**model, "prompt": form}, "generation": search})
+    return OneModelConfig.model_validate({"model": {**model, "prompt": form}, "generation": search})
 
 
-def load(job: GenerationJob) -> Loaded:
-    return load_for_inference(job.model, None)
+def load(config: OneModelConfig) -> Loaded:
+    return load_for_inference(config.model, None)
 
 
 def texts(predictions: list[Prediction]) -> list[list[str]]:
@@ -64,8 +64,8 @@ def assert_same(ones: list[Prediction], others: list[Prediction]) -> None:
 def test_the_same_parameters_give_the_same_candidates(folder: Path, tmp_path: Path) -> None:
     runs = []
     for number, changes in enumerate(({}, {}, {"seed": 1})):
-        job = job_of(folder, **changes)
-        runs.append(generate.generate(load(job), PROMPTS, job, "twin", tmp_path / str(number)).predictions)
+        config = job_of(folder, **changes)
+        runs.append(generate.generate(load(config), PROMPTS, config, "twin", tmp_path / str(number)).predictions)
     assert runs[0] == runs[1]
     assert texts(runs[0]) != texts(runs[2])
     for prediction in runs[0]:
@@ -78,10 +78,10 @@ def test_the_same_parameters_give_the_same_candidates(folder: Path, tmp_path: Pa
 def test_other_models_go_through_transformers_to_the_same_greedy_summaries(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
-    job = job_of(folder, search=search, candidates=1 if search == "greedy" else 3)
-    ours = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "ours").predictions
+    config = job_of(folder, search=search, candidates=1 if search == "greedy" else 3)
+    ours = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "ours").predictions
     monkeypatch.setattr(generate, "has_plain_attention", lambda model: False)
-    theirs = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "theirs").predictions
+    theirs = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "theirs").predictions
     if search == "greedy":
         assert texts(ours) == texts(theirs)
         for one, other in zip(ours, theirs, strict=True):
@@ -161,24 +161,24 @@ def test_a_step_can_be_recorded(
 ) -> None:
     """With all penalties, as in the second search."""
     penalties = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "min_new_tokens": 4}
-    job = job_of(folder, search=search, candidates=candidates, **penalties)
-    step, steps = decoding.Recorded.__call__, []
+    config = job_of(folder, search=search, candidates=candidates, **penalties)
+    step, steps = decoding.GraphedStep.__call__, []
 
-    def checked(recorded: decoding.Recorded) -> torch.Tensor:
+    def checked(recorded: decoding.GraphedStep) -> torch.Tensor:
         steps.append(None)
         with WithoutTheHost():
             return step(recorded)
 
-    monkeypatch.setattr(decoding.Recorded, "__call__", checked)
-    generate.generate(load(job), PROMPTS[:3], job, "twin", tmp_path)
+    monkeypatch.setattr(decoding.GraphedStep, "__call__", checked)
+    generate.generate(load(config), PROMPTS[:3], config, "twin", tmp_path)
     assert len(steps) > 4
 
 
 def test_what_the_dialogue_says_is_no_repetition(folder: Path, tmp_path: Path) -> None:
     """Nor in the penalties that `generate` of transformers is given."""
-    job = job_of(folder, search="beam", num_beams=2, candidates=1, repetition_penalty=1.5, no_repeat_ngram_size=2)
-    penalties = hf_decoding._penalties(job.generation, [9])
-    (process,) = hf_decoding.of_answers([penalties], 4, None)
+    config = job_of(folder, search="beam", num_beams=2, candidates=1, repetition_penalty=1.5, no_repeat_ngram_size=2)
+    penalties = hf_decoding._penalties(config.generation, [9])
+    (process,) = hf_decoding.for_candidates([penalties], 4, None)
     scores = torch.arange(10.0)[None]
     assert torch.equal(process(torch.tensor([[1, 2, 1, 2]]), scores), scores)
     assert process(torch.tensor([[1, 2, 1, 2, 5]]), scores)[0, 5] == pytest.approx(5 / 1.5)
@@ -198,16 +198,16 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(seed: int) -> None:
 
 
 def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: Path, tmp_path: Path) -> None:
-    job = job_of(folder)
-    whole = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole")
+    config = job_of(folder)
+    whole = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "whole")
     *lines, cut = (tmp_path / "whole/first.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(PROMPTS) - 1
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed/first.jsonl").write_text("".join(lines[:5]) + cut[: len(cut) // 2])
-    resumed = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
+    resumed = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "killed")
     assert (whole.done_before, resumed.done_before) == (0, 5)
     assert_same(resumed.predictions, whole.predictions)
-    again = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "killed")
+    again = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "killed")
     assert again.done_before == len(PROMPTS)
     assert again.predictions == resumed.predictions
 
@@ -216,8 +216,10 @@ def test_how_many_stand_together_changes_no_text(folder: Path, tmp_path: Path) -
     """In fp32; each dialogue has draws of its own."""
     runs = []
     for together in (1, 5, 100):
-        job = job_of(folder, batch_size=together)
-        runs.append(texts(generate.generate(load(job), PROMPTS, job, "twin", tmp_path / str(together)).predictions))
+        config = job_of(folder, batch_size=together)
+        runs.append(
+            texts(generate.generate(load(config), PROMPTS, config, "twin", tmp_path / str(together)).predictions)
+        )
     assert runs[0] == runs[1] == runs[2]
 
 
@@ -225,8 +227,8 @@ def test_half_as_many_where_memory_runs_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As if a GPU's were full once the third dialogue is done."""
-    job = job_of(folder)
-    expected = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "whole").predictions
+    config = job_of(folder)
+    expected = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "whole").predictions
     decode, sizes = generate.decoding.decode, []
 
     def scarce(model: Any, prompts: Any, together: int, request: Any) -> Any:
@@ -237,7 +239,7 @@ def test_half_as_many_where_memory_runs_out(
             yield answers
 
     monkeypatch.setattr(generate.decoding, "decode", scarce)
-    found = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "scarce").predictions
+    found = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "scarce").predictions
     assert sizes == [5, 2, *sizes[2:]]
     assert_same(found, expected)
     assert "2 dialogues together from here" in capsys.readouterr().out
@@ -269,13 +271,13 @@ def test_a_killed_inference_goes_on(project: Project) -> None:
 
 
 def test_more_likely_tokens_than_the_vocabulary_has_are_all(folder: Path, tmp_path: Path) -> None:
-    job = job_of(folder, top_k=1_000_000)
-    assert generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept").predictions
+    config = job_of(folder, top_k=1_000_000)
+    assert generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "kept").predictions
 
 
 def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
-    job = job_of(save_twin(bart, tmp_path / "twin"), method="full")
-    runs = [generate.generate(load(job), PROMPTS, job, "twin", tmp_path / name).predictions for name in "ab"]
+    config = job_of(save_twin(bart, tmp_path / "twin"), method="full")
+    runs = [generate.generate(load(config), PROMPTS, config, "twin", tmp_path / name).predictions for name in "ab"]
     assert runs[0] == runs[1]
     assert [len(row.candidates) for row in runs[0]] == [3] * len(PROMPTS)
 
@@ -283,15 +285,15 @@ def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
 def test_diverse_groups_of_one_beam_are_greedy_with_a_penalty(folder: Path, tmp_path: Path) -> None:
     """Held to the paper's own order: at each step one group after the other."""
     params = {"search": "diverse_beam", "num_beams": 3, "num_beam_groups": 3, "diversity_penalty": 0.3}
-    job = job_of(folder, **params)
-    loaded = load(job)
+    config = job_of(folder, **params)
+    loaded = load(config)
     with torch.no_grad():
         for name, weight in loaded.model.named_parameters():
             weight.mul_(6 if "proj" in name else 1)
-    prompts = [loaded.encoder.prompt(prompt).ids for prompt in PROMPTS[:4]]
-    found = hf_decoding.decode([loaded], [prompts], job.generation)
+    prompts = [loaded.prompt_tokenizer.encode_prompt(prompt).ids for prompt in PROMPTS[:4]]
+    found = hf_decoding.decode([loaded], [prompts], config.generation)
     for prompt, row in zip(prompts, found, strict=True):
-        expected = diverse_greedy(loaded.model, prompt, loaded.encoder.end_id, groups=3, penalty=0.3, most=12)
+        expected = diverse_greedy(loaded.model, prompt, loaded.prompt_tokenizer.end_id, groups=3, penalty=0.3, most=12)
         # The last one before the limit is not held against anybody.
         assert [answer[:11] for answer in row.ids] == [answer[:11] for answer in expected]
         assert len(set(map(tuple, expected))) == 3
@@ -318,8 +320,8 @@ def test_each_group_of_beams_is_a_beam_search(folder: Path, tmp_path: Path) -> N
     """With next to no penalty."""
     diverse = {"num_beams": 4, "num_beam_groups": 2, "candidates": 4, "diversity_penalty": 1e-9}
     runs = [
-        generate.generate(load(job), PROMPTS, job, "twin", tmp_path / job.generation.search).predictions
-        for job in (
+        generate.generate(load(config), PROMPTS, config, "twin", tmp_path / config.generation.search).predictions
+        for config in (
             job_of(folder, search="diverse_beam", **diverse),
             job_of(folder, search="beam", num_beams=2, candidates=2),
         )
@@ -331,21 +333,21 @@ def test_each_group_of_beams_is_a_beam_search(folder: Path, tmp_path: Path) -> N
 def test_as_many_diverse_candidates_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
     """The best of each group before the second of any."""
     params = {"search": "diverse_beam", "num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 5.0}
-    job = job_of(folder, candidates=3, **params)
-    for row in generate.generate(load(job), PROMPTS, job, "twin", tmp_path).predictions:
+    config = job_of(folder, candidates=3, **params)
+    for row in generate.generate(load(config), PROMPTS, config, "twin", tmp_path).predictions:
         assert len({candidate.text for candidate in row.candidates}) == 3
 
 
 def test_a_summary_with_a_fault_is_searched_for_again(folder: Path, tmp_path: Path) -> None:
     """This model never ends by itself, until it must not repeat itself."""
-    job = job_of(folder, search="greedy", candidates=1, max_new_tokens=30, script_guard=False)
-    loaded = load(job)
-    end, other = loaded.encoder.end_id, loaded.tokenizer("요", add_special_tokens=False).input_ids[-1]
+    config = job_of(folder, search="greedy", candidates=1, max_new_tokens=30, script_guard=False)
+    loaded = load(config)
+    end, other = loaded.prompt_tokenizer.end_id, loaded.tokenizer("요", add_special_tokens=False).input_ids[-1]
     liked = torch.zeros(loaded.model.config.vocab_size)
     # Its favourite token again and again; of the others the end comes next.
     liked[other], liked[end] = 1000.0, 990.0
     loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * 0 + liked)
-    generated = generate.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
+    generated = generate.generate(loaded, PROMPTS, config, "twin", tmp_path / "kept")
     assert generated.generated_again == len(PROMPTS)
     assert not generated.faults
     for row in generated.predictions:
@@ -354,13 +356,13 @@ def test_a_summary_with_a_fault_is_searched_for_again(folder: Path, tmp_path: Pa
 
 
 def test_one_sound_candidate_is_enough(folder: Path, tmp_path: Path) -> None:
-    job = job_of(folder, search="sample", candidates=6, max_new_tokens=3, script_guard=False)
-    loaded = load(job)
+    config = job_of(folder, search="sample", candidates=6, max_new_tokens=3, script_guard=False)
+    loaded = load(config)
     # As likely as all other tokens together.
     liked = torch.zeros(loaded.model.config.vocab_size)
-    liked[loaded.encoder.end_id] = 7.0
+    liked[loaded.prompt_tokenizer.end_id] = 7.0
     loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * 0 + liked)
-    generated = generate.generate(loaded, PROMPTS, job, "twin", tmp_path / "kept")
+    generated = generate.generate(loaded, PROMPTS, config, "twin", tmp_path / "kept")
     sound = [[not generate.faults_of(one, "") for one in row.candidates] for row in generated.predictions]
     assert any(True in row and False in row for row in sound)
     assert all(row == sorted(row, reverse=True) for row in sound)
@@ -378,15 +380,15 @@ def test_a_second_search_is_never_freer_than_the_first(folder: Path) -> None:
 
 def test_a_baseline_is_searched_for_once(folder: Path, tmp_path: Path) -> None:
     """What untuned weights say is not repaired: the faults are told, and stay."""
-    job = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
-    generated = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept", repaired=False)
+    config = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
+    generated = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "kept", repaired=False)
     assert generated.generated_again == 0
-    assert generated.faults["unfinished"] == len(PROMPTS)
+    assert generated.faults["truncated"] == len(PROMPTS)
 
 
 def test_a_fault_that_stays_is_told(folder: Path, tmp_path: Path) -> None:
-    job = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
-    generated = generate.generate(load(job), PROMPTS, job, "twin", tmp_path / "kept")
-    assert generated.faults["unfinished"] == generated.generated_again == len(PROMPTS)
-    assert all(row.faults and "unfinished" in row.faults for row in generated.predictions)
+    config = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
+    generated = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "kept")
+    assert generated.faults["truncated"] == generated.generated_again == len(PROMPTS)
+    assert all(row.faults and "truncated" in row.faults for row in generated.predictions)
     assert all(row.text == row.candidates[0].text for row in generated.predictions)

@@ -13,16 +13,16 @@ from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
 from yoyak.core import gpu
 from yoyak.inference import decoding
-from yoyak.inference.decoding import Answers, Choose, Request
+from yoyak.inference.decoding import Candidates, Choose, Request
 from yoyak.inference.hf_decoding import log_probabilities
 from yoyak.inference.loading import load_for_inference
 from yoyak.inference.params import GenerationParams
-from yoyak.inference.sampling import Chooser, Said
+from yoyak.inference.sampling import Chooser, GeneratedTokens
 from yoyak.modeling import precision, weights
-from yoyak.modeling.attention import bears_flash
+from yoyak.modeling.attention import supports_flash
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import attention, qlora
-from yoyak.training.base_model import load_for_training, unpack
+from yoyak.training.base_model import dequantize, load_for_training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -94,10 +94,10 @@ def test_a_card_without_bf16_trains_in_fp16_with_its_loss_scaled(
 def test_compiled_layers_change_no_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     twin = save_twin(llama32, tmp_path / "twin")
     curves = []
-    for compiled_from, said in ((10**12, "no: "), (0, "yes")):
+    for compiled_from, generated in ((10**12, "no: "), (0, "yes")):
         monkeypatch.setattr(qlora, "COMPILED_FROM", compiled_from)
-        trainer, _ = trainer_of(twin, tmp_path / said.strip(": "), dtype="bf16")
-        assert trainer.ran_with["compiled"].startswith(said)
+        trainer, _ = trainer_of(twin, tmp_path / generated.strip(": "), dtype="bf16")
+        assert trainer.ran_with["compiled"].startswith(generated)
         curves.append(losses(trainer))
     assert curves[1] == pytest.approx(curves[0], rel=0.01)
 
@@ -107,7 +107,7 @@ def memory_cap() -> Iterator[Callable[[int], None]]:
     """Sets how many bytes more the process may take."""
 
     def cap(more: int) -> None:
-        gpu.give_back()
+        gpu.release_memory()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + more) / total)
 
@@ -122,7 +122,7 @@ def test_memory_that_runs_out_costs_no_step(
     twin = save_twin(llama32, tmp_path / "twin")
     monkeypatch.setattr(trainers, "PROMPTS", trainers.PROMPTS * 40)
     plain, rows = trainer_of(twin, tmp_path / "plain", dtype="bf16", effective_batch_size=480, epochs=3)
-    gpu.give_back()
+    gpu.release_memory()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_reserved()
     plain.budget.tokens, plain.budget._measured = 200_000, True
@@ -143,7 +143,7 @@ def test_unpacked_weights_are_what_4_bits_compute_with(tmp_path: Path) -> None:
     model = load_for_training(spec, NF4, []).model
     ids = torch.arange(100, device="cuda")[None]
     packed = model(input_ids=ids).logits.detach().float()
-    dense, what = unpack(model)
+    dense, what = dequantize(model)
     assert what == "4-bit values in bfloat16"
     assert torch.allclose(dense(input_ids=ids).logits.float(), packed, rtol=0.02, atol=0.02)
 
@@ -165,9 +165,9 @@ def test_each_token_is_next_to_best_for_the_plain_model(twin: Path, dtype: torch
             weight.mul_(6 if "proj" in name else 1)
     prompts = [list(range(5, 5 + length)) for length in (90, 75, 50, 30, 30, 20, 7)]
 
-    def fan_out(logits: torch.Tensor, said: Said) -> torch.Tensor:
+    def fan_out(logits: torch.Tensor, generated: GeneratedTokens) -> torch.Tensor:
         ranked = logits.topk(2).indices
-        return torch.where(said.counts[:, None] == 0, ranked[:, 0], ranked[..., 0])
+        return torch.where(generated.counts[:, None] == 0, ranked[:, 0], ranked[..., 0])
 
     ends = [decode(model, prompts[:1], fan_out, [1999])[0][1].ids[0][40], 1999]
     lengths = set()
@@ -188,19 +188,19 @@ def test_the_kernel_computes_what_plain_products_do(twin: Path, answers: int, mo
     model = AutoModelForCausalLM.from_pretrained(twin, dtype=torch.bfloat16).to("cuda").eval()
     prompts = [list(range(5, 5 + length)) for length in (90, 75, 50, 30, 30, 20, 7)]
 
-    def walk(logits: torch.Tensor, said: Said) -> torch.Tensor:
+    def walk(logits: torch.Tensor, generated: GeneratedTokens) -> torch.Tensor:
         """A path that no rounding changes, another one for each answer, which ends early or late."""
         answer = torch.arange(logits.shape[1], device="cuda")
-        over = said.counts[:, None] > 20 * (answer + 1)
-        return torch.where(over, 1999, 7 + (31 * said.counts[:, None] + 113 * answer) % 1000)
+        over = generated.counts[:, None] > 20 * (answer + 1)
+        return torch.where(over, 1999, 7 + (31 * generated.counts[:, None] + 113 * answer) % 1000)
 
     def log_probabilities() -> torch.Tensor:
         rows = decoding.decode([model], [prompts], 3, Request(answers, 80, [1999], walk))
         return torch.tensor([row.log_probabilities for _, row in sorted(rows, key=lambda pair: pair[0])])
 
-    assert bears_flash(model)
+    assert supports_flash(model)
     by_kernel = log_probabilities()
-    monkeypatch.setattr(decoding, "bears_flash", lambda model: False)
+    monkeypatch.setattr(decoding, "supports_flash", lambda model: False)
     assert by_kernel.std() > 0.001
     assert torch.allclose(by_kernel, log_probabilities(), atol=0.01)
 
@@ -223,16 +223,16 @@ def test_an_average_of_two_is_recorded_with_all_penalties(tmp_path: Path, search
         }
     )
 
-    def said(members: list[Any]) -> list[list[list[int]]]:
+    def generated(members: list[Any]) -> list[list[list[int]]]:
         chooser = Chooser(params, [1999], model.device, range(len(prompts)))
         request = Request(params.candidates, params.max_new_tokens, [1999], chooser.choose, chooser.facts)
         rows = decoding.decode(members, [prompts] * len(members), 3, request)
         return [row.ids for _, row in sorted(rows, key=lambda pair: pair[0])]
 
-    assert said([model, model]) == said([model])
+    assert generated([model, model]) == generated([model])
 
 
-def decode(model: Any, prompts: list[list[int]], choose: Choose, ends: list[int]) -> list[tuple[int, Answers]]:
+def decode(model: Any, prompts: list[list[int]], choose: Choose, ends: list[int]) -> list[tuple[int, Candidates]]:
     return list(decoding.decode([model], [prompts], 4, Request(2, 80, ends, choose)))
 
 
@@ -241,7 +241,7 @@ def test_4_bit_weights_are_decoded_through_graphs_too(tmp_path: Path) -> None:
     loaded = load_for_inference(spec_of(twin, "bf16"), None, NF4)
     prompts = [list(range(5, 5 + length)) for length in (90, 7)]
 
-    def greedy(logits: torch.Tensor, _: Said) -> torch.Tensor:
+    def greedy(logits: torch.Tensor, _: GeneratedTokens) -> torch.Tensor:
         return logits.argmax(-1)
 
     runs = [sorted(decode(loaded.model, prompts, greedy, [1999]), key=lambda pair: pair[0]) for _ in range(2)]

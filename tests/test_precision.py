@@ -15,7 +15,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.records import write_json
 from yoyak.inference import generate
 from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import GenerationJob
+from yoyak.inference.params import OneModelConfig
 from yoyak.modeling import precision, weights
 from yoyak.modeling.loading import Loaded
 from yoyak.modeling.precision import TORCH_DTYPES
@@ -57,15 +57,15 @@ def adapter(twin: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def job_of(twin: Path, dtype: DType, quantization: QuantizationParams | None, search: str = "greedy") -> GenerationJob:
+def job_of(twin: Path, dtype: DType, quantization: QuantizationParams | None, search: str = "greedy") -> OneModelConfig:
     pin = weights.pin(str(twin), "twin")
     model = {"weights": str(twin), "pin": pin, "method": "lora", "dtype": dtype, "prompt": "structured"}
     params = {"search": search, "max_new_tokens": 8, "batch_size": 5, **SEARCHES[search]}
-    return GenerationJob.model_validate({"model": model, "generation": params, "quantization": quantization})
+    return OneModelConfig.model_validate({"model": model, "generation": params, "quantization": quantization})
 
 
-def load(job: GenerationJob, adapter: Path) -> Loaded:
-    return load_for_inference(job.model, adapter, job.quantization)
+def load(config: OneModelConfig, adapter: Path) -> Loaded:
+    return load_for_inference(config.model, adapter, config.quantization)
 
 
 def logits(loaded: Loaded) -> torch.Tensor:
@@ -107,10 +107,10 @@ def test_the_adapter_says_the_same_in_each(
 def test_each_search_runs_in_each(
     twin: Path, adapter: Path, tmp_path: Path, dtype: DType, quantization: QuantizationParams | None, search: str
 ) -> None:
-    job = job_of(twin, dtype, quantization, search)
-    found = generate.generate(load(job, adapter), PROMPTS[:3], job, "twin", tmp_path).predictions
+    config = job_of(twin, dtype, quantization, search)
+    found = generate.generate(load(config, adapter), PROMPTS[:3], config, "twin", tmp_path).predictions
     for row in found:
-        assert len(row.candidates) == job.generation.candidates
+        assert len(row.candidates) == config.generation.candidates
         assert all(-30 < candidate.log_probability < 0 for candidate in row.candidates)
 
 

@@ -596,8 +596,8 @@ def test_an_average_has_its_members_own_models(workplace: Path) -> None:
         name: YAML(typ="safe").load(Path(f"data/resolved/{name}/generation.yaml"))
         for name in ("bart_mini", "bart_other", "both")
     }
-    for member, job in resolved["both"]["members"].items():
-        assert job["model"] == resolved[member]["model"]
+    for member, config in resolved["both"]["members"].items():
+        assert config["model"] == resolved[member]["model"]
     assert resolved["both"]["generation"]["temperature"] == 0.5
     assert resolved["both"]["generation"]["search"] == "sample"
     assert not Path("data/resolved/both/training.yaml").exists()

@@ -19,7 +19,7 @@ from yoyak.core.params import read_yaml
 from yoyak.core.progress import INTERVAL, span
 from yoyak.inference import generate
 from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import GenerationJob
+from yoyak.inference.params import OneModelConfig
 from yoyak.modeling import weights
 from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.progress import TrainingProgress
@@ -197,14 +197,14 @@ def summaries(twin: Path, kept: Path, search: str) -> None:
     }
     beams = {"search": search, "num_beams": 2 if search == "beam" else 1, "num_beam_groups": 1, "candidates": 1}
     params = read_yaml(Path(__file__).parent.parent / "params.yaml")["generation"]
-    job = GenerationJob.model_validate(
+    config = OneModelConfig.model_validate(
         {
             "model": entry,
             "generation": params | beams | {"max_new_tokens": 6, "batch_size": 4},
             "quantization": None,
         }
     )
-    generate.generate(load_for_inference(job.model, None), PROMPTS, job, "twin dev", kept)
+    generate.generate(load_for_inference(config.model, None), PROMPTS, config, "twin dev", kept)
 
 
 @pytest.mark.parametrize("search", ["greedy", "beam"])

@@ -18,7 +18,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams
 from yoyak.core.records import read_json
 from yoyak.training.checkpoints import last_checkpoint
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 from yoyak.training.run import KeepBudget, RoomToSave, _go_on, mean_loss
 
 
@@ -119,19 +119,19 @@ def _kill_after_a_checkpoint(project: Project, model: str) -> None:
 def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But not one that runs, nor another model's."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    job = TrainingJob.model_construct()
-    with resume.scratch_folder("checkpoints", "kobart", job, []) as folder:
+    config = TrainingConfig.model_construct()
+    with resume.scratch_folder("checkpoints", "kobart", config, []) as folder:
         (folder / "checkpoint-1").mkdir()
         (tmp_path / "data").write_text("other rows")
-        with resume.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
+        with resume.scratch_folder("checkpoints", "kobart", config, [tmp_path / "data"]):
             assert folder.exists(), "it runs"
-        with resume.scratch_folder("checkpoints", "kobart_f0", job, []):
+        with resume.scratch_folder("checkpoints", "kobart_f0", config, []):
             pass
         stale = folder.with_name(folder.name[:-1] + "x")
         stale.mkdir()
         another = folder.with_name("kobart_f0-" + "0" * 16)
         another.mkdir()
-        with resume.scratch_folder("checkpoints", "kobart", job, [tmp_path / "data"]):
+        with resume.scratch_folder("checkpoints", "kobart", config, [tmp_path / "data"]):
             assert not list(stale.parent.glob(f"{stale.name}*/"))
             assert another.exists()
 
@@ -145,13 +145,13 @@ def test_a_full_disk_stops_before_a_checkpoint() -> None:
 def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleting takes time, in which one may be killed."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    job = TrainingJob.model_construct()
+    config = TrainingConfig.model_construct()
 
     def killed(path: Path) -> None:
         raise Killed
 
     def trained() -> None:
-        with resume.scratch_folder("checkpoints", "kobart", job, []) as folder:
+        with resume.scratch_folder("checkpoints", "kobart", config, []) as folder:
             (folder / "checkpoint-1").mkdir()
             (folder / "checkpoint-1/trainer_state.json").write_text("{}")
 
@@ -159,7 +159,7 @@ def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monke
         deleting.setattr(resume.shutil, "rmtree", killed)
         with pytest.raises(Killed):
             trained()
-    with resume.scratch_folder("checkpoints", "kobart", job, []) as folder:
+    with resume.scratch_folder("checkpoints", "kobart", config, []) as folder:
         assert last_checkpoint(folder) is None
     assert not list(folder.parent.glob("*/"))
 

@@ -13,7 +13,7 @@ from twins import FAMILIES, gemma3, save_twin
 
 from yoyak.evaluation.faults import diagnose
 from yoyak.inference import generate
-from yoyak.inference.kept import read_kept
+from yoyak.inference.partial import read_partial
 from yoyak.inference.script_guard import ScriptGuard, _script, scripts_of_token
 
 DIALOGUE = "#Person1#: Jimmy가 UFO를 봤대. 3시 ㅋㅋ\n#Person2#: #Email# 로 보내 줘! 🙂"
@@ -105,12 +105,12 @@ def test_no_candidate_has_foreign_words(tmp_path: Path, family: str, search: dic
     likes = guard.forbidden(["\n".join(PROMPTS[0].turns)])[0]
     foreign = {}
     for guarded in (True, False):
-        job = job_of(folder, script_guard=guarded, temperature=3.0, top_k=0, **search)
-        loaded = load(job)
+        config = job_of(folder, script_guard=guarded, temperature=3.0, top_k=0, **search)
+        loaded = load(config)
         loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits + 5 * likes)
-        generate.generate(loaded, PROMPTS, job, "twin", tmp_path / str(guarded))
+        generate.generate(loaded, PROMPTS, config, "twin", tmp_path / str(guarded))
         # Of the first search: the second has the guard in any case.
-        found = read_kept(tmp_path / str(guarded) / "first.jsonl")
+        found = read_partial(tmp_path / str(guarded) / "first.jsonl")
         foreign[guarded] = [
             diagnose(candidate.text, "\n".join(prompt.turns)).foreign_script
             for row, prompt in enumerate(PROMPTS)

@@ -19,7 +19,7 @@ from yoyak.core.errors import UserError
 from yoyak.modeling import weights
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import memory, qlora
-from yoyak.training.base_model import load_for_training, unpack
+from yoyak.training.base_model import dequantize, load_for_training
 from yoyak.training.memory import TokenBudget
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows
@@ -144,7 +144,7 @@ def test_dev_loss_is_the_mean_of_all_labels(twin: Path, tmp_path: Path) -> None:
     total = labels = 0.0
     for row in rows.rows:
         inputs = torch.tensor([row["input_ids"]])
-        with torch.no_grad(), qlora._attention_that_bears_padding(trainer.model):
+        with torch.no_grad(), qlora._attention_with_padding(trainer.model):
             logits = trainer.model.eval()(input_ids=inputs).logits
         targets = torch.tensor(row["labels"][1:])
         total += float(cross_entropy(logits[0, :-1], targets, ignore_index=-100, reduction="sum"))
@@ -154,13 +154,13 @@ def test_dev_loss_is_the_mean_of_all_labels(twin: Path, tmp_path: Path) -> None:
 
 def test_unpacked_weights_are_what_4_bits_compute_with(twin: Path) -> None:
     """To a rounding of bf16: the CPU's 4-bit layers multiply in another order."""
-    job = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": "fp32"}
+    config = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": "fp32"}
 
-    spec = ModelSpec.model_validate({**job, "prompt": "structured"})
+    spec = ModelSpec.model_validate({**config, "prompt": "structured"})
     loaded = load_for_training(spec, QuantizationParams(load_in_4bit=True, type="nf4", double=True), [])
-    ids = torch.tensor([loaded.encoder.prompt(PROMPTS[0]).ids])
+    ids = torch.tensor([loaded.prompt_tokenizer.encode_prompt(PROMPTS[0]).ids])
     packed = loaded.model(input_ids=ids).logits.detach()
-    dense, what = unpack(loaded.model)
+    dense, what = dequantize(loaded.model)
     assert what == "4-bit values in float32"
     assert not any(weight.dtype == torch.uint8 for weight in dense.parameters())
     assert torch.allclose(dense(input_ids=ids).logits, packed, rtol=1e-3, atol=1e-4)
@@ -244,8 +244,8 @@ def test_summaries_for_rouge_are_those_of_each_row_alone(learned: tuple[SummaryL
     prompts = [row["input_ids"][: row["labels"].count(-100)] for row in rows.rows]
     together = trainer._greedy(trainer.model, prompts, 40)
     alone = [trainer._greedy(trainer.model, [prompt], 40)[0] for prompt in prompts]
-    texts = trainer.encoder.texts(alone)
-    assert trainer.encoder.texts(together) == texts
+    texts = trainer.prompt_tokenizer.decode(alone)
+    assert trainer.prompt_tokenizer.decode(together) == texts
     assert len(set(texts)) > 1
 
 

@@ -28,10 +28,10 @@ from yoyak.inference.loading import load_for_inference
 from yoyak.modeling import hub, precision, weights
 from yoyak.modeling.loading import Loaded
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.modeling.tokenization import Encoder
-from yoyak.training.base_model import load_for_training, unpack
+from yoyak.modeling.tokenization import PromptTokenizer
+from yoyak.training.base_model import dequantize, load_for_training
 from yoyak.training.memory import CPU_TOKENS
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import IGNORED, Rows, causal_rows
 
@@ -93,36 +93,40 @@ def _run_here(project: Project, stage: str, *arguments: str) -> None:
 
 
 @pytest.fixture
-def job(prepared: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> TrainingJob:
+def config(prepared: Project, name: str, monkeypatch: pytest.MonkeyPatch) -> TrainingConfig:
     """What the training stage was given, from within the project's folder."""
     monkeypatch.chdir(prepared.root)
-    return TrainingJob.model_validate(read_yaml(Path(f"data/resolved/{name}/training.yaml")))
+    return TrainingConfig.model_validate(read_yaml(Path(f"data/resolved/{name}/training.yaml")))
 
 
-def test_a_twin_is_trained_as_its_entry_says(name: str, job: TrainingJob) -> None:
+def test_a_twin_is_trained_as_its_entry_says(name: str, config: TrainingConfig) -> None:
     entry = ENTRIES[name]
-    assert (job.model.method, job.model.dtype, job.model.prompt) == (entry["method"], entry["dtype"], entry["prompt"])
-    if job.model.method == "lora":
-        assert job.quantization == QuantizationParams(load_in_4bit=True, type="nf4", double=True)
+    assert (config.model.method, config.model.dtype, config.model.prompt) == (
+        entry["method"],
+        entry["dtype"],
+        entry["prompt"],
+    )
+    if config.model.method == "lora":
+        assert config.quantization == QuantizationParams(load_in_4bit=True, type="nf4", double=True)
 
 
-def test_the_saved_folder_holds_no_pickle_and_no_checkpoint(name: str, job: TrainingJob) -> None:
+def test_the_saved_folder_holds_no_pickle_and_no_checkpoint(name: str, config: TrainingConfig) -> None:
     files = {path.name for path in Path(f"models/{name}").iterdir()}
     tokenizer = {"tokenizer.json", "tokenizer_config.json"}
-    if (Path(job.model.weights) / "chat_template.jinja").exists():
+    if (Path(config.model.weights) / "chat_template.jinja").exists():
         tokenizer.add("chat_template.jinja")
-    if job.model.method == "full":
+    if config.model.method == "full":
         assert files == {"config.json", "generation_config.json", "model.safetensors", *tokenizer}
     else:
         assert files == {"adapter_config.json", "adapter_model.safetensors", *tokenizer}
     assert not list(Path(".cache/checkpoints").glob("*/"))
 
 
-def test_vocabulary_and_embeddings_are_the_base_models(name: str, job: TrainingJob) -> None:
-    saved, base = Path(f"models/{name}"), Path(job.model.weights)
+def test_vocabulary_and_embeddings_are_the_base_models(name: str, config: TrainingConfig) -> None:
+    saved, base = Path(f"models/{name}"), Path(config.model.weights)
     assert _vocabulary(saved) == _vocabulary(base)
     tensors = load_file(next(saved.glob("*.safetensors")))
-    if job.model.method == "full":
+    if config.model.method == "full":
         size = AutoConfig.from_pretrained(base).vocab_size
         assert AutoConfig.from_pretrained(saved).vocab_size == size
         assert tensors.get("model.shared.weight", tensors.get("shared.weight")).shape[0] == size
@@ -135,8 +139,8 @@ def _vocabulary(folder: Path) -> Any:
     return content["model"]["vocab"], content["added_tokens"]
 
 
-def test_adapters_learn_in_fp32_on_every_linear_layer(name: str, job: TrainingJob) -> None:
-    if job.model.method == "full":
+def test_adapters_learn_in_fp32_on_every_linear_layer(name: str, config: TrainingConfig) -> None:
+    if config.model.method == "full":
         pytest.skip("no adapter")
     tensors = load_file(f"models/{name}/adapter_model.safetensors")
     adapted = {key.split(".")[-3] for key in tensors}
@@ -147,18 +151,18 @@ def test_adapters_learn_in_fp32_on_every_linear_layer(name: str, job: TrainingJo
     assert all(tensor.abs().max() > 0 for key, tensor in tensors.items() if "lora_B" in key)
 
 
-def test_the_record_says_what_ran(name: str, job: TrainingJob) -> None:
+def test_the_record_says_what_ran(name: str, config: TrainingConfig) -> None:
     record = read_json(Path(f"metrics/train/{name}.json"))
-    assert record["ran"] == {**describe(), **precision.describe([precision.choose(job.model.dtype)])}
+    assert record["ran"] == {**describe(), **precision.describe([precision.choose(config.model.dtype)])}
     assert record["micro_batch_tokens"] == CPU_TOKENS
     assert record["gradient_checkpointing"] is False
     assert (record["rows"], record["epochs"], record["shortened_rows"]) == (8, 2, 0)
-    figure = "eval_rouge_mean" if job.model.method == "full" else "eval_loss"
+    figure = "eval_rouge_mean" if config.model.method == "full" else "eval_loss"
     assert math.isfinite(record["train_loss"])
     assert math.isfinite(record["best"][figure])
 
 
-def test_predictions_keep_the_order_of_the_prompts(name: str, job: TrainingJob) -> None:
+def test_predictions_keep_the_order_of_the_prompts(name: str, config: TrainingConfig) -> None:
     candidates = ENTRIES[name].get("generation", {}).get("candidates", 8)
     for split in ("dev", "test"):
         predictions = read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction)
@@ -170,30 +174,30 @@ def test_predictions_keep_the_order_of_the_prompts(name: str, job: TrainingJob) 
             assert all(-math.inf < candidate.log_probability <= 0 for candidate in row.candidates)
 
 
-def test_inference_loads_what_training_saved_in_the_entrys_dtype(name: str, job: TrainingJob) -> None:
-    tuned, base = (load_for_inference(job.model, folder) for folder in (Path(f"models/{name}"), None))
-    chosen = precision.choose(job.model.dtype)
+def test_inference_loads_what_training_saved_in_the_entrys_dtype(name: str, config: TrainingConfig) -> None:
+    tuned, base = (load_for_inference(config.model, folder) for folder in (Path(f"models/{name}"), None))
+    chosen = precision.choose(config.model.dtype)
     assert {parameter.dtype for parameter in tuned.model.parameters()} == {chosen.torch_dtype}
     before, after = base.model.state_dict(), tuned.model.state_dict()
     assert before.keys() == after.keys()
     learned = [key for key in after if not torch.equal(before[key], after[key])]
-    if job.model.method == "full":
+    if config.model.method == "full":
         assert len(learned) > len(after) / 2
     else:
         assert learned == [key for key in after if key.endswith("_proj.weight")]
 
 
-def test_4_bit_weights_compute_in_the_models_dtype(name: str, job: TrainingJob) -> None:
-    if job.model.method == "full":
+def test_4_bit_weights_compute_in_the_models_dtype(name: str, config: TrainingConfig) -> None:
+    if config.model.method == "full":
         pytest.skip("not quantised")
-    model = load_for_training(job.model, job.quantization, []).model
+    model = load_for_training(config.model, config.quantization, []).model
     quantised = [module for module in model.modules() if hasattr(module, "compute_dtype")]
     assert {(module.compute_dtype, module.weight.quant_state.nested) for module in quantised} == {
-        (precision.choose(job.model.dtype).torch_dtype, True)
+        (precision.choose(config.model.dtype).torch_dtype, True)
     }
     assert len(quantised) == 7 * model.config.num_hidden_layers
     others = {parameter.dtype for parameter in model.parameters() if parameter.is_floating_point()}
-    assert others == {precision.choose(job.model.dtype).torch_dtype}
+    assert others == {precision.choose(config.model.dtype).torch_dtype}
 
 
 # Weights as the hub has koBART's and koT5's
@@ -246,7 +250,7 @@ def template(request: pytest.FixtureRequest) -> tuple[Any, str | None, str, str]
 
 def test_a_prompt_holds_each_part_once(template: tuple[Any, str | None, str, str]) -> None:
     tokenizer, begin, _, header = template
-    ids = Encoder(tokenizer, "structured", 1024).prompt(PROMPT).ids
+    ids = PromptTokenizer(tokenizer, "structured", 1024).prompt(PROMPT).ids
     text = tokenizer.decode(ids)
     assert text.count("[Conversation]\n" + "\n".join(TURNS) + "\n\n[Question]\n" + PROMPT.question) == 1
     assert text.count(PROMPT.question) == 1
@@ -259,22 +263,22 @@ def test_a_prompt_holds_each_part_once(template: tuple[Any, str | None, str, str
 
 def test_labels_are_the_summary_and_the_end_of_turn(template: tuple[Any, str | None, str, str]) -> None:
     tokenizer, _, end, _ = template
-    encoder = Encoder(tokenizer, "structured", 1024)
-    (row,) = causal_rows([PROMPT], encoder).rows
-    prompt = encoder.prompt(PROMPT).ids
+    prompt_tokenizer = PromptTokenizer(tokenizer, "structured", 1024)
+    (row,) = causal_rows([PROMPT], prompt_tokenizer).rows
+    prompt = prompt_tokenizer.encode_prompt(PROMPT).ids
     assert row["labels"][: len(prompt)] == [IGNORED] * len(prompt)
     supervised = row["labels"][len(prompt) :]
     assert row["input_ids"] == prompt + supervised
     assert tokenizer.decode(supervised[:-1]) == PROMPT.summary
-    assert supervised[-1] == encoder.end_id == tokenizer.convert_tokens_to_ids(end)
+    assert supervised[-1] == prompt_tokenizer.end_id == tokenizer.convert_tokens_to_ids(end)
 
 
 def test_a_row_reads_as_the_template_writes_the_conversation(template: tuple[Any, str | None, str, str]) -> None:
     tokenizer, *_ = template
     if not tokenizer.chat_template:
         pytest.skip("no template")
-    encoder = Encoder(tokenizer, "structured", 1024)
-    text = tokenizer.decode(causal_rows([PROMPT], encoder).rows[0]["input_ids"])
+    prompt_tokenizer = PromptTokenizer(tokenizer, "structured", 1024)
+    text = tokenizer.decode(causal_rows([PROMPT], prompt_tokenizer).rows[0]["input_ids"])
     user = "[Conversation]\n" + "\n".join(TURNS) + "\n\n[Question]\n" + PROMPT.question
     messages = [
         {"role": "system", "content": PROMPT.system},
@@ -287,7 +291,7 @@ def test_a_row_reads_as_the_template_writes_the_conversation(template: tuple[Any
 
 def test_llama_is_not_told_todays_date() -> None:
     _, tokenizer = twins.llama32()
-    text = tokenizer.decode(Encoder(tokenizer, "structured", 1024).prompt(PROMPT).ids)
+    text = tokenizer.decode(PromptTokenizer(tokenizer, "structured", 1024).prompt(PROMPT).ids)
     assert "Today Date: 26 Jul 2024" in text
     assert date.today().strftime("%d %b %Y") not in text
 
@@ -299,8 +303,8 @@ def test_a_long_dialogue_loses_whole_turns_from_its_middle(template: tuple[Any, 
     tokenizer, *_, header = template
     turns = tuple(f"#Person{1 + turn % 2}#: {turn}번째로 하는 말이니 잘 들어 보세요." for turn in range(60))
     long = PROMPT.model_copy(update={"turns": turns})
-    encoder = Encoder(tokenizer, "structured", 700)
-    encoded = encoder.prompt(long)
+    prompt_tokenizer = PromptTokenizer(tokenizer, "structured", 700)
+    encoded = prompt_tokenizer.encode_prompt(long)
     text = tokenizer.decode(encoded.ids)
     kept = text.split("[Conversation]\n")[1].split("\n\n[Question]\n")[0].split("\n")
     assert 600 < len(encoded.ids) <= 700
@@ -316,7 +320,7 @@ def test_a_long_dialogue_loses_whole_turns_from_its_middle(template: tuple[Any, 
 def test_a_single_giant_turn_is_cut_inside(template: tuple[Any, str | None, str, str]) -> None:
     tokenizer, *_, header = template
     giant = PROMPT.model_copy(update={"turns": ("#Person1#: " + "그래서 내가 말했지. " * 300,)})
-    encoded = Encoder(tokenizer, "structured", 300).prompt(giant)
+    encoded = PromptTokenizer(tokenizer, "structured", 300).prompt(giant)
     text = tokenizer.decode(encoded.ids)
     assert len(encoded.ids) <= 300
     assert (encoded.dropped_turns, encoded.cut_inside) == (0, True)
@@ -328,7 +332,7 @@ def test_a_single_giant_turn_is_cut_inside(template: tuple[Any, str | None, str,
 def test_shortened_dialogues_are_counted_and_limited() -> None:
     _, tokenizer = twins.llama32()
     long = PROMPT.model_copy(update={"turns": TURNS * 30})
-    rows = causal_rows([PROMPT, long, PROMPT, PROMPT], Encoder(tokenizer, "structured", 500))
+    rows = causal_rows([PROMPT, long, PROMPT, PROMPT], PromptTokenizer(tokenizer, "structured", 500))
     assert rows.shortened == 1
     assert rows.rows[1]["labels"][-1] == rows.rows[0]["labels"][-1]
     check_shortened(rows.shortened, len(rows.rows), LimitsParams(shortened_percent=25), "llama32_3b")
@@ -355,7 +359,7 @@ def _model_and_rows(family: Family) -> tuple[Any, Rows]:
         PROMPT.model_copy(update={"turns": TURNS * times, "summary": answer})
         for times, answer in zip((1, 3, 2), ANSWERS, strict=True)
     ]
-    return model, causal_rows(prompts, Encoder(tokenizer, "structured", 1024))
+    return model, causal_rows(prompts, PromptTokenizer(tokenizer, "structured", 1024))
 
 
 def test_joined_rows_do_not_see_each_other_in_scoring(fp32: tuple[Any, Rows]) -> None:
@@ -415,11 +419,11 @@ def quantised(prepared: Project) -> Loaded:
         prompt="structured",
     )
     loaded = load_for_training(spec, QuantizationParams(load_in_4bit=True, type="nf4", double=True), [])
-    return replace(loaded, model=unpack(loaded.model)[0])
+    return replace(loaded, model=dequantize(loaded.model)[0])
 
 
 def test_an_evaluation_leaves_the_gradients_over_4_bit_weights_as_they_were(quantised: Loaded) -> None:
-    rows = causal_rows([PROMPT], quantised.encoder)
+    rows = causal_rows([PROMPT], quantised.prompt_tokenizer)
     before = _gradient(quantised.model, rows)
     quantised.model.eval()
     with torch.no_grad():

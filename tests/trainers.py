@@ -14,7 +14,7 @@ from yoyak.modeling import weights
 from yoyak.modeling.spec import LoraParams, QuantizationParams
 from yoyak.training import qlora
 from yoyak.training.base_model import load_for_training
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows, causal_rows
 
@@ -44,7 +44,7 @@ def trainer_of(
     model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": dtype}
     lora = LoraParams(r=4, alpha=8, dropout=0, bias="none", target_modules=target_modules)
     defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
-    job = TrainingJob.model_validate(
+    config = TrainingConfig.model_validate(
         {
             "model": {**model, "prompt": "structured"},
             "lora": lora,
@@ -54,9 +54,9 @@ def trainer_of(
         }
     )
     set_seed(1)
-    loaded = load_for_training(job.model, QuantizationParams(load_in_4bit=False, type="nf4", double=True), [])
-    rows = causal_rows(PROMPTS, loaded.encoder)
-    trainer = qlora.trainer(job, loaded, rows, rows, scratch, callbacks or [])
+    loaded = load_for_training(config.model, QuantizationParams(load_in_4bit=False, type="nf4", double=True), [])
+    rows = causal_rows(PROMPTS, loaded.prompt_tokenizer)
+    trainer = qlora.trainer(config, loaded, rows, rows, scratch, callbacks or [])
     if kind is not None:
         trainer.__class__ = type("Changed", (kind, SummaryLossTrainer), {})
     return trainer, rows

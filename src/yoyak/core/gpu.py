@@ -54,23 +54,23 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
-def ran_out(error: RuntimeError) -> bool:
+def is_oom(error: RuntimeError) -> bool:
     """Whether it is the GPU's memory that ran out: cuBLAS, which takes some of its own, says so in its own way."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
 
 
-def give_back() -> None:
+def release_memory() -> None:
     """Return to the GPU what a failed attempt held."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 @contextmanager
-def running_out_is_told(who: str, advice: str) -> Iterator[None]:
+def oom_in_one_line(who: str, advice: str) -> Iterator[None]:
     """In one line, where nothing smaller can be tried."""
     try:
         yield
     except RuntimeError as error:
-        if not ran_out(error):
+        if not is_oom(error):
             raise
         raise UserError(f"{who}: out of GPU memory; see with `nvidia-smi` who else uses it, or {advice}") from None

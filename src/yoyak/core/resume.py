@@ -20,14 +20,14 @@ Kind = Literal["checkpoints", "predictions"]
 
 
 @contextmanager
-def scratch_folder(kind: Kind, name: str, job: Section, files: Sequence[Path]) -> Iterator[Path]:
-    """A folder for this very job, found again after a kill, deleted when the block ends well.
+def scratch_folder(kind: Kind, name: str, config: Section, files: Sequence[Path]) -> Iterator[Path]:
+    """A folder for this very config, found again after a kill, deleted when the block ends well.
 
     Its name hashes parameters, input files, base weights (through their pin), the imported code of this library and
     versions: after a change of any of them nothing goes on from what was made before. Locked against a second run of
-    the same job.
+    the same config.
     """
-    folder = cache_folder() / kind / f"{name}-{_key(job, files)}"
+    folder = cache_folder() / kind / f"{name}-{_key(config, files)}"
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_suffix(".lock"), timeout=0)
     try:
@@ -66,8 +66,8 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(folder.rename(doomed))
 
 
-def _key(job: Section, files: Sequence[Path]) -> str:
-    digest = hashlib.sha256(job.model_dump_json().encode())
+def _key(config: Section, files: Sequence[Path]) -> str:
+    digest = hashlib.sha256(config.model_dump_json().encode())
     digest.update(repr(sorted(describe().items())).encode())
     for path in [*files, *_imported_code()]:
         digest.update(bytes.fromhex(sha256(path)))

@@ -11,14 +11,14 @@ from yoyak.evaluation import breakdowns, leaderboard, plots
 from yoyak.evaluation.leaderboard import ScoringParams
 
 
-def score_run(models: Sequence[str], others: Sequence[str], params: ScoringParams) -> None:
-    """Score the predictions of `models`, which have learning curves, and of `others`, which have none."""
-    names = [*models, *others]
-    stale_outputs.put_away(Path("predictions"), names)
+def score_run(models: Sequence[str], averaged: Sequence[str], untuned: Sequence[str], params: ScoringParams) -> None:
+    """Score the predictions of `models`, which have learning curves, of `averaged`, and on dev of `untuned`."""
+    stale_outputs.put_away(Path("predictions"), [*models, *averaged, *untuned])
     stale_outputs.put_away(Path("plots/training"), models)
 
     boards = []
     for split in leaderboard.known_splits():
+        names = [*models, *averaged, *(untuned if split == "dev" else ())]
         predictions = {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in names}
         boards.append(leaderboard.leaderboard(leaderboard.read_split(split), predictions, params))
     dev, test = boards[0], boards[1] if len(boards) > 1 else None

@@ -10,7 +10,7 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutputWithPas
 
 from yoyak.core.errors import UserError
 from yoyak.modeling.loading import Loaded, vocabulary_of
-from yoyak.modeling.tokenization import Encoder
+from yoyak.modeling.tokenization import PromptTokenizer
 
 
 def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -157,16 +157,16 @@ class Averaged:
         return self.members[0].tokenizer
 
     @property
-    def encoder(self) -> Encoder:
-        """For answers: prompts are each member's own."""
-        return self.members[0].encoder
+    def prompt_tokenizer(self) -> PromptTokenizer:
+        """For candidates: prompts are each member's own."""
+        return self.members[0].prompt_tokenizer
 
     @property
     def end_ids(self) -> list[int]:
         return self.members[0].end_ids
 
 
-def together(name: str, members: Mapping[str, Loaded]) -> Loaded | Averaged:
+def assemble(name: str, members: Mapping[str, Loaded]) -> Loaded | Averaged:
     """The only one of `members`, or their average, whose entry of `models` is `name`."""
     first, *others = members
     for other in others:
@@ -175,7 +175,7 @@ def together(name: str, members: Mapping[str, Loaded]) -> Loaded | Averaged:
                 f"models.{name}.members: {first} and {other} have different tokens, or end with different ones, so "
                 "that their logits cannot be averaged; choose models that share a tokenizer"
             )
-        if members[first].encoder.persons != members[other].encoder.persons:
+        if members[first].prompt_tokenizer.persons != members[other].prompt_tokenizer.persons:
             raise UserError(
                 f"models.{name}.members: {first} and {other} differ in `persons`, and so in what they write"
             )

@@ -18,9 +18,9 @@ from yoyak.core.records import Candidate, Prediction, Prompt
 from yoyak.core.text import foreign_words
 from yoyak.inference import decoding, hf_decoding
 from yoyak.inference.averaging import Averaged
-from yoyak.inference.decoding import Answers, Request
-from yoyak.inference.kept import keep, read_kept
-from yoyak.inference.params import GenerationParams, Job
+from yoyak.inference.decoding import Candidates, Request
+from yoyak.inference.params import GenerationParams, InferenceConfig
+from yoyak.inference.partial import append, read_partial
 from yoyak.inference.sampling import Chooser
 from yoyak.inference.script_guard import ScriptGuard
 from yoyak.modeling.attention import has_plain_attention
@@ -64,26 +64,32 @@ class Asked(NamedTuple):
 
 
 def generate(
-    loaded: Loaded | Averaged, prompts: Sequence[Prompt], job: Job, title: str, kept: Path, repaired: bool = True
+    loaded: Loaded | Averaged,
+    prompts: Sequence[Prompt],
+    config: InferenceConfig,
+    title: str,
+    partial: Path,
+    repaired: bool = True,
 ) -> Generated:
     """A prediction for each prompt. Where each candidate has a fault, others are searched for, less freely, if
     `repaired`.
 
-    `kept` is a folder to which each dialogue's are added as they are done, for the next run should this one be killed.
+    `partial` is a folder to which each dialogue's candidates are written as they are done: a run after a kill reads
+    them.
     """
-    encoded = [[member.encoder.prompt(prompt) for member in loaded.members] for prompt in prompts]
+    encoded = [[member.prompt_tokenizer.encode_prompt(prompt) for member in loaded.members] for prompt in prompts]
     asked = [
         Asked(row, [each.ids for each in of_members], "\n".join(prompts[row].turns))
         for row, of_members in enumerate(encoded)
     ]
-    done_before, found = _searched(loaded, asked, job, title, kept / "first.jsonl")
+    done_before, found = _searched(loaded, asked, config, title, partial / "first.jsonl")
     faulty = [
         prompt
         for prompt in asked
         if repaired and all(faults_of(candidate, prompt.dialogue) for candidate in found[prompt.row])
     ]
-    second = job.model_copy(update={"generation": _less_freely(job.generation)})
-    _, again = _searched(loaded, faulty, second, f"{title}, second search", kept / "second.jsonl")
+    second = config.model_copy(update={"generation": _less_freely(config.generation)})
+    _, again = _searched(loaded, faulty, second, f"{title}, second search", partial / "second.jsonl")
     predictions = [
         _prediction(prompts[prompt.row].fname, prompt.dialogue, found[prompt.row], again.get(prompt.row))
         for prompt in asked
@@ -105,7 +111,7 @@ def faults_of(candidate: Candidate, dialogue: str) -> tuple[str, ...]:
     """For which a summary is searched for again."""
     found = {
         "empty": not candidate.text,
-        "unfinished": not candidate.finished,
+        "truncated": not candidate.finished,
         "foreign_script": not foreign_words(candidate.text) <= foreign_words(dialogue),
     }
     return tuple(fault for fault, there in found.items() if there)
@@ -124,10 +130,11 @@ def _prediction(fname: str, dialogue: str, first: list[Candidate], second: list[
 
 
 def _searched(
-    loaded: Loaded | Averaged, asked: list[Asked], job: Job, title: str, kept: Path
+    loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, title: str, partial: Path
 ) -> tuple[int, dict[int, list[Candidate]]]:
-    """How many were done before; and the candidates of each. Those of like length go together: little is padding."""
-    found = read_kept(kept)
+    """How many were done before; and the candidates of each. Those of like length are
+    batched together, so that little is padding."""
+    found = read_partial(partial)
     done_before = len(found)
     if found:
         print(f"{title}: {len(found)} of {len(asked)} dialogues were done before; going on", flush=True)
@@ -136,11 +143,11 @@ def _searched(
     if not missing:
         return done_before, found
     with Reporter(title, "dialogues") as reporter:
-        pace = Pace(reporter, len(missing), len(asked), job.generation.batch_size if _is_ours(loaded, job) else 0)
-        for group in _within_memory(loaded, missing, job):
-            for prompt, answers in group:
-                found[prompt.row] = _candidates(loaded, answers, job.generation)
-                keep(kept, prompt.row, found[prompt.row])
+        pace = Pace(reporter, len(missing), len(asked), config.generation.batch_size if _is_ours(loaded, config) else 0)
+        for group in _within_memory(loaded, missing, config):
+            for prompt, candidates in group:
+                found[prompt.row] = _candidates(loaded, candidates, config.generation)
+                append(partial, prompt.row, found[prompt.row])
             pace.show(len(found) - done_before)
         pace.end()
     return done_before, found
@@ -188,48 +195,50 @@ def check_generated(generated: Generated, limits: LimitsParams, model: str) -> N
         )
 
 
-Group = list[tuple[Asked, Answers]]
-"""Prompts that are done at the same time, with their answers."""
+Group = list[tuple[Asked, Candidates]]
+"""Prompts that are done at the same time, with their candidates."""
 
 
-def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], job: Job) -> Iterator[Group]:
-    """Answers to each prompt, half as many at once from where the GPU runs out of memory."""
-    left, together = {prompt.row: prompt for prompt in asked}, job.generation.batch_size
+def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Group]:
+    """Candidates of each prompt, half as many at once from where the GPU runs out of memory."""
+    left, max_batch_size = {prompt.row: prompt for prompt in asked}, config.generation.batch_size
     while left:
         try:
-            for group in _decoded(loaded, list(left.values()), job, together):
+            for group in _decoded(loaded, list(left.values()), config, max_batch_size):
                 for prompt, _ in group:
                     del left[prompt.row]
                 yield group
         except RuntimeError as error:
-            if not gpu.ran_out(error):
+            if not gpu.is_oom(error):
                 raise
         else:
             return
         # Outside `except`, where the error no longer holds the tensors of the failed attempt.
-        gpu.give_back()
-        if together == 1:
+        gpu.release_memory()
+        if max_batch_size == 1:
             raise UserError(
                 "a single dialogue does not fit into the GPU's memory; lower generation.candidates, "
                 "generation.num_beams, generation.max_new_tokens or the model's max_prompt_tokens"
             )
-        together = min(together, len(left) + 1) // 2
+        max_batch_size = min(max_batch_size, len(left) + 1) // 2
         print(
-            f"out of GPU memory: {together} dialogues together from here, which may change their texts; lower "
+            f"out of GPU memory: {max_batch_size} dialogues together from here, which may change their texts; lower "
             "generation.batch_size to have the same texts on every machine",
             flush=True,
         )
 
 
-def _decoded(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
-    """Answers as they are done."""
-    yield from (_by_us if _is_ours(loaded, job) else _by_transformers)(loaded, asked, job, together)
+def _decoded(
+    loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, max_batch_size: int
+) -> Iterator[Group]:
+    """Candidates as they are done."""
+    yield from (_by_us if _is_ours(loaded, config) else _by_transformers)(loaded, asked, config, max_batch_size)
 
 
-def _is_ours(loaded: Loaded | Averaged, job: Job) -> bool:
+def _is_ours(loaded: Loaded | Averaged, config: InferenceConfig) -> bool:
     """Whether `decoding` does this search of these models, which begins with one prompt as it ends with another."""
     known = all(has_plain_attention(member.model) for member in loaded.members)
-    return known and job.generation.search in ("greedy", "sample")
+    return known and config.generation.search in ("greedy", "sample")
 
 
 def _of_members(asked: list[Asked]) -> list[list[list[int]]]:
@@ -237,25 +246,29 @@ def _of_members(asked: list[Asked]) -> list[list[list[int]]]:
     return [list(prompts) for prompts in zip(*(prompt.ids for prompt in asked), strict=True)]
 
 
-def _by_us(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
-    params, device = job.generation, loaded.members[0].model.device
+def _by_us(
+    loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, max_batch_size: int
+) -> Iterator[Group]:
+    params, device = config.generation, loaded.members[0].model.device
     # Its own draws for each dialogue: which ones a killed run had done, or stand beside it, changes nothing.
     seeds = [zlib.crc32(repr((params.seed, prompt.row)).encode()) for prompt in asked]
     chooser = Chooser(params, loaded.end_ids, device, seeds, _forbidden(loaded, asked, params))
     request = Request(params.candidates, params.max_new_tokens, loaded.end_ids, chooser.choose, chooser.facts)
     models = [member.model for member in loaded.members]
-    for number, answers in decoding.decode(models, _of_members(asked), together, request):
-        yield [(asked[number], answers)]
+    for number, candidates in decoding.decode(models, _of_members(asked), max_batch_size, request):
+        yield [(asked[number], candidates)]
 
 
-def _by_transformers(loaded: Loaded | Averaged, asked: list[Asked], job: Job, together: int) -> Iterator[Group]:
-    forbidden = _forbidden(loaded, asked, job.generation)
-    for start in range(0, len(asked), together):
-        batch = asked[start : start + together]
-        set_seed(job.generation.seed + batch[0].row)
+def _by_transformers(
+    loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, max_batch_size: int
+) -> Iterator[Group]:
+    forbidden = _forbidden(loaded, asked, config.generation)
+    for start in range(0, len(asked), max_batch_size):
+        batch = asked[start : start + max_batch_size]
+        set_seed(config.generation.seed + batch[0].row)
         tokens = forbidden([*range(start, start + len(batch))]) if forbidden else None
-        answers = hf_decoding.decode(loaded.members, _of_members(batch), job.generation, tokens)
-        yield list(zip(batch, answers, strict=True))
+        candidates = hf_decoding.decode(loaded.members, _of_members(batch), config.generation, tokens)
+        yield list(zip(batch, candidates, strict=True))
 
 
 def _forbidden(
@@ -266,12 +279,12 @@ def _forbidden(
     return (lambda numbers: guard.forbidden([asked[number].dialogue for number in numbers])) if guard else None
 
 
-def _candidates(loaded: Loaded | Averaged, answers: Answers, params: GenerationParams) -> list[Candidate]:
+def _candidates(loaded: Loaded | Averaged, decoded: Candidates, params: GenerationParams) -> list[Candidate]:
     """Best first: as beams rank, else by log-probability."""
-    texts = loaded.encoder.texts(answers.ids)
+    texts = loaded.prompt_tokenizer.decode(decoded.ids)
     candidates = [
         Candidate(text=text.strip(), log_probability=value, finished=ids[-1] in loaded.end_ids)
-        for text, ids, value in zip(texts, answers.ids, answers.log_probabilities, strict=True)
+        for text, ids, value in zip(texts, decoded.ids, decoded.log_probabilities, strict=True)
     ]
     if params.search == "beam":
         return candidates

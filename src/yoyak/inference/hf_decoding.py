@@ -8,11 +8,11 @@ import torch
 from yoyak.core.environment import device
 from yoyak.inference import sampling
 from yoyak.inference.averaging import AveragedModel, mean_logits
-from yoyak.inference.decoding import Answers
+from yoyak.inference.decoding import Candidates
 from yoyak.inference.params import GenerationParams
 from yoyak.modeling.loading import Loaded
 
-SCORED_TOGETHER = 4
+SCORED_AT_ONCE = 4
 """Finished texts whose log-probabilities are computed in one pass."""
 Processor = Callable[[Any, Any], Any]
 """Of transformers' kind: from the tokens of summaries so far (summaries, steps) and scores (summaries, vocabulary) to
@@ -27,14 +27,14 @@ class Batch(NamedTuple):
     """Of its `generate`."""
     rows: int
     prompt_length: int
-    """Tokens of each sequence that come before the answer."""
+    """Tokens of each sequence that come before the candidate."""
     forbidden: Any
-    """Tokens that must not stand in the answers, shape (rows, vocabulary); or none."""
+    """Tokens that must not stand in the candidates, shape (rows, vocabulary); or none."""
 
 
 def decode(
     members: Sequence[Loaded], prompts: Sequence[list[list[int]]], params: GenerationParams, forbidden: Any = None
-) -> list[Answers]:
+) -> list[Candidates]:
     """The candidates of each prompt, whose tokens are given for each of the members: a model, or those to be averaged.
 
     `forbidden` are tokens, shape (prompts, vocabulary).
@@ -45,13 +45,13 @@ def decode(
         chain = [_penalties(params, members[0].end_ids)]
         config = _config(batch.model, members[0], params)
         if params.search == "diverse_beam":
-            answers = _in_groups(batch, config, params, chain)
+            candidates = _in_groups(batch, config, params, chain)
         else:
-            answers = _generated(batch, config, chain)
+            candidates = _generated(batch, config, chain)
         repeated = [[prompt for prompt in of_member for _ in range(width)] for of_member in prompts]
-        values = log_probabilities([member.model for member in members], repeated, answers)
-    starts = range(0, len(answers), width)
-    return [Answers(answers[start : start + width], values[start : start + width]) for start in starts]
+        values = log_probabilities([member.model for member in members], repeated, candidates)
+    starts = range(0, len(candidates), width)
+    return [Candidates(candidates[start : start + width], values[start : start + width]) for start in starts]
 
 
 def _batch(members: Sequence[Loaded], prompts: Sequence[list[list[int]]], forbidden: Any) -> Batch:
@@ -73,7 +73,7 @@ def _padded(member: Loaded, prompts: list[list[int]]) -> Any:
 def _generated(batch: Batch, config: Any, chain: list[Processor]) -> list[list[int]]:
     # In place of the model's own, whose penalties and forced tokens `generate` would mix in.
     batch.model.generation_config = config
-    processors = of_answers(chain, batch.prompt_length, batch.forbidden)
+    processors = for_candidates(chain, batch.prompt_length, batch.forbidden)
     sequences = batch.model.generate(**batch.inputs, logits_processor=processors)
     return [_until_end(ids, config.eos_token_id) for ids in sequences[:, batch.prompt_length :].tolist()]
 
@@ -95,7 +95,7 @@ def _in_groups(batch: Batch, config: Any, params: GenerationParams, chain: list[
         [group[row * size + rank] for rank in range(size) for group in groups][: params.candidates]
         for row in range(batch.rows)
     ]
-    return [answer for answers in by_row for answer in answers]
+    return [candidate for candidates in by_row for candidate in candidates]
 
 
 class Diversity:
@@ -103,7 +103,7 @@ class Diversity:
     an earlier group that has it at this step.
 
     Two exceptions: an end is never held against a later group, for what follows it is padding; nor is what the earlier
-    groups said last before the limit, which `generate` does not tell.
+    groups wrote last before the limit, which `generate` does not return.
     """
 
     def __init__(self, penalty: float, rows: int, end_ids: list[int]) -> None:
@@ -164,7 +164,7 @@ def _penalties(params: GenerationParams, end_ids: list[int]) -> Processor:
     return process
 
 
-def of_answers(chain: list[Processor], prompt_length: int, forbidden: Any) -> list[Processor]:
+def for_candidates(chain: list[Processor], prompt_length: int, forbidden: Any) -> list[Processor]:
     """Processors that look at the summary alone: a decoder-only model may well repeat what the dialogue says."""
 
     def behind_the_prompt(process: Processor) -> Processor:
@@ -186,56 +186,56 @@ def _until_end(ids: list[int], end_ids: list[int]) -> list[int]:
 
 
 def log_probabilities(
-    models: Sequence[Any], prompts: Sequence[list[list[int]]], answers: list[list[int]]
+    models: Sequence[Any], prompts: Sequence[list[list[int]]], candidates: list[list[int]]
 ) -> list[float]:
-    """Mean log-probability of each answer's tokens under the model itself, whatever search and penalties found it.
+    """Mean log-probability of each candidate's tokens under the model itself, whatever search and penalties found it.
 
     Of several models, each with its own prompts: under the mean of their logits. A second pass over the finished texts:
     `generate` would keep the logits of every step and beam to tell the same.
     """
-    chunks = (slice(start, start + SCORED_TOGETHER) for start in range(0, len(answers), SCORED_TOGETHER))
+    chunks = (slice(start, start + SCORED_AT_ONCE) for start in range(0, len(candidates), SCORED_AT_ONCE))
     return [
         value
         for rows in chunks
-        for value in _log_probabilities(models, [of_model[rows] for of_model in prompts], answers[rows])
+        for value in _log_probabilities(models, [of_model[rows] for of_model in prompts], candidates[rows])
     ]
 
 
 def _log_probabilities(
-    models: Sequence[Any], prompts: Sequence[list[list[int]]], answers: list[list[int]]
+    models: Sequence[Any], prompts: Sequence[list[list[int]]], candidates: list[list[int]]
 ) -> list[float]:
     logits = mean_logits(
-        [_logits_of(model, of_model, answers) for model, of_model in zip(models, prompts, strict=True)]
+        [_logits_of(model, of_model, candidates) for model, of_model in zip(models, prompts, strict=True)]
     )
-    tokens = torch.tensor([token for answer in answers for token in answer], device=device())
+    tokens = torch.tensor([token for candidate in candidates for token in candidate], device=device())
     values: Any = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
-    return [float(part.mean()) for part in values.split([len(answer) for answer in answers])]
+    return [float(part.mean()) for part in values.split([len(candidate) for candidate in candidates])]
 
 
-def _logits_of(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> Any:
-    """Before each token of the answers, one answer after the other: shape (tokens, vocabulary)."""
+def _logits_of(model: Any, prompts: list[list[int]], candidates: list[list[int]]) -> Any:
+    """Before each token of the candidates, one candidate after the other: shape (tokens, vocabulary)."""
     if not model.config.is_encoder_decoder:
-        return _causal_logits(model, prompts, answers)
-    return torch.cat([_seq2seq_logits(model, *pair) for pair in zip(prompts, answers, strict=True)])
+        return _causal_logits(model, prompts, candidates)
+    return torch.cat([_seq2seq_logits(model, *pair) for pair in zip(prompts, candidates, strict=True)])
 
 
-def _causal_logits(model: Any, prompts: list[list[int]], answers: list[list[int]]) -> Any:
+def _causal_logits(model: Any, prompts: list[list[int]], candidates: list[list[int]]) -> Any:
     """Of rows joined to one sequence; position ids that begin anew keep the rows from seeing each other."""
-    rows = [torch.tensor(prompt + answer) for prompt, answer in zip(prompts, answers, strict=True)]
+    rows = [torch.tensor(prompt + candidate) for prompt, candidate in zip(prompts, candidates, strict=True)]
     positions = torch.cat([torch.arange(len(row)) for row in rows])
     ends = torch.tensor([len(row) for row in rows]).cumsum(0).tolist()
-    before_answers = torch.cat(
-        [torch.arange(end - len(answer) - 1, end - 1) for end, answer in zip(ends, answers, strict=True)]
+    before_candidates = torch.cat(
+        [torch.arange(end - len(candidate) - 1, end - 1) for end, candidate in zip(ends, candidates, strict=True)]
     )
     output = model(
         input_ids=torch.cat(rows)[None].to(device()),
         position_ids=positions[None].to(device()),
         use_cache=False,
-        logits_to_keep=before_answers.to(device()),
+        logits_to_keep=before_candidates.to(device()),
     )
     return output.logits[0]
 
 
-def _seq2seq_logits(model: Any, prompt: list[int], answer: list[int]) -> Any:
-    labels = torch.tensor([answer], device=device())
+def _seq2seq_logits(model: Any, prompt: list[int], candidate: list[int]) -> Any:
+    labels = torch.tensor([candidate], device=device())
     return model(input_ids=torch.tensor([prompt], device=device()), labels=labels).logits[0]

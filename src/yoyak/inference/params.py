@@ -79,7 +79,7 @@ class Member(Section):
     """Of base weights that stay in 4 bits."""
 
 
-class GenerationJob(Member):
+class OneModelConfig(Member):
     """What decides summaries beside weights and prompts: the content of `data/resolved/<model>/generation.yaml`."""
 
     generation: GenerationParams
@@ -91,7 +91,7 @@ class GenerationJob(Member):
         return {name: self}
 
 
-class AveragedJob(Section):
+class AverageConfig(Section):
     """The same of models whose logits are averaged."""
 
     members: dict[str, Member]
@@ -106,11 +106,11 @@ class AveragedJob(Section):
         return self.members
 
 
-Job = GenerationJob | AveragedJob
+InferenceConfig = OneModelConfig | AverageConfig
 
 
-def read_job(path: Path) -> Job:
+def read_config(path: Path) -> InferenceConfig:
     content = read_yaml(path)
     if "members" in content:
-        return check(AveragedJob, content, f"{path}:")
-    return check(GenerationJob, content, f"{path}:")
+        return check(AverageConfig, content, f"{path}:")
+    return check(OneModelConfig, content, f"{path}:")

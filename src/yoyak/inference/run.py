@@ -1,4 +1,4 @@
-"""One inference, from its job to the predictions and the record of what ran."""
+"""One inference, from its config to the predictions and the record of what ran."""
 
 import time
 from collections.abc import Mapping
@@ -10,34 +10,34 @@ from yoyak.core.limits import LimitsParams
 from yoyak.core.records import Prompt, read_records, write_json, write_records
 from yoyak.core.resume import scratch_folder
 from yoyak.core.stale_outputs import PREFIX
-from yoyak.inference.averaging import together
+from yoyak.inference.averaging import assemble
 from yoyak.inference.generate import Generated, check_generated, generate
 from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import Job, Member
+from yoyak.inference.params import InferenceConfig, Member
 from yoyak.modeling import precision
 from yoyak.modeling.loading import Loaded
 
 
-def infer(name: str, job: Job, limits: LimitsParams, untuned: bool) -> None:
-    """Summarise dev, test and what a fold holds out of train; `untuned`: dev and test, by the base weights."""
-    folders = {member: None if untuned else Path(f"models/{member}") for member in job.members_of(name)}
+def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: bool) -> None:
+    """Summarise dev, test and what a fold holds out of train; `untuned`: dev alone, by the base weights."""
+    folders = {member: None if untuned else Path(f"models/{member}") for member in config.members_of(name)}
     title = f"untuned_{name}" if untuned else name
-    paths = _prompts(job, untuned)
+    paths = _prompts(config, untuned)
     files = [*paths.values(), *(path for folder in folders.values() if folder for path in sorted(folder.iterdir()))]
     gpu.use_one()
     gpu.limit(limits)
     metrics = {}
-    with scratch_folder("predictions", title, job, files) as scratch:
-        loaded = together(name, _members(title, job.members_of(name), folders))
+    with scratch_folder("predictions", title, config, files) as scratch:
+        loaded = assemble(name, _members(title, config.members_of(name), folders))
         computed_in = precision.describe(member.precision for member in loaded.members)
         print(f"{title}: dtype: {computed_in['dtype']}, {computed_in['dtype_why']}", flush=True)
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
             if split == "train":
-                prompts = folds.held_out(prompts, job.fold)
+                prompts = folds.held_out(prompts, config.fold)
             started = time.perf_counter()
             # A baseline is what the base weights say by themselves.
-            generated = generate(loaded, prompts, job, f"{title} {split}", scratch / split, repaired=not untuned)
+            generated = generate(loaded, prompts, config, f"{title} {split}", scratch / split, repaired=not untuned)
             seconds = time.perf_counter() - started
             folder = Path(f"predictions/{PREFIX if untuned else ''}{title}")
             write_records(folder / f"{split}.jsonl", generated.predictions)
@@ -45,7 +45,7 @@ def infer(name: str, job: Job, limits: LimitsParams, untuned: bool) -> None:
             if not untuned:
                 check_generated(generated, limits, name)
     ran = {
-        "seed": job.generation.seed,
+        "seed": config.generation.seed,
         "commit": repository.commit(),
         "ran": {**environment.describe(), **computed_in},
     }
@@ -55,9 +55,9 @@ def infer(name: str, job: Job, limits: LimitsParams, untuned: bool) -> None:
     )
 
 
-def _prompts(job: Job, untuned: bool) -> dict[str, Path]:
-    """Files of the splits that are summarised."""
-    splits = ("dev", "test", "train") if job.fold and not untuned else ("dev", "test")
+def _prompts(config: InferenceConfig, untuned: bool) -> dict[str, Path]:
+    """Files of the splits that are summarised: a baseline is measured on dev, and nothing of it is submitted."""
+    splits = ("dev",) if untuned else ("dev", "test", "train") if config.fold else ("dev", "test")
     return {split: Path(f"data/prompts/{split}.jsonl") for split in splits}
 
 
@@ -66,7 +66,7 @@ def _members(title: str, members: Mapping[str, Member], folders: Mapping[str, Pa
     loaded = {}
     for name, member in members.items():
         with (
-            gpu.running_out_is_told(title, f"set models.{name}.generation.load_in_4bit: true"),
+            gpu.oom_in_one_line(title, f"set models.{name}.generation.load_in_4bit: true"),
             progress.waiting(f"{title}: loading {name}"),
         ):
             loaded[name] = load_for_inference(member.model, folders[name], member.quantization)
@@ -78,7 +78,7 @@ def _figures(generated: Generated, rows: int, seconds: float) -> dict[str, Any]:
     return {
         "rows": rows,
         "generated_again": generated.generated_again,
-        **{fault: generated.faults[fault] for fault in ("empty", "unfinished", "foreign_script")},
+        **{fault: generated.faults[fault] for fault in ("empty", "truncated", "foreign_script")},
         "shortened_prompts": generated.shortened_prompts,
         "resumed_at_row": generated.done_before,
         "seconds": round(seconds, 1),

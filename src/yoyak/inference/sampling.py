@@ -2,22 +2,21 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from yoyak.inference.params import GenerationParams
 
 Facts = dict[str, torch.Tensor]
-"""What is to be known of prompts while their answers are chosen, row by row."""
+"""What is to be known of prompts while their candidates are chosen, row by row."""
 
 
 @dataclass(frozen=True)
-class Said:
-    """What answers have said so far."""
+class GeneratedTokens:
+    """What candidates have generated so far."""
 
     tokens: torch.Tensor
-    """Shape (rows, answers, most)."""
+    """Shape (rows, candidates, max_new_tokens)."""
     counts: torch.Tensor
     """How many of them there are, shape (rows,)."""
     facts: Facts
@@ -25,19 +24,19 @@ class Said:
 
 
 class Chooser:
-    """The next tokens of answers, for `decoding.decode`: on the device, for all rows at once."""
+    """The next tokens of candidates, for `decoding.decode`: on the device, for all rows at once."""
 
     def __init__(
         self,
         params: GenerationParams,
         end_ids: list[int],
-        device: Any,
+        device: torch.device,
         seeds: Sequence[int],
-        forbidden: Callable[[list[int]], Any] | None = None,
+        forbidden: Callable[[list[int]], torch.Tensor] | None = None,
     ) -> None:
         """`seeds`: a prompt's draws are its own, and do not depend on its company.
 
-        `forbidden`: from numbers of prompts to tokens that must not stand in any answer to them, shape (prompts,
+        `forbidden`: from numbers of prompts to tokens that must not stand in any candidate to them, shape (prompts,
         vocabulary).
         """
         self.params, self.device = params, device
@@ -52,42 +51,42 @@ class Chooser:
             facts["draws"] = self._draws(prompts)
         return facts
 
-    def _draws(self, prompts: list[int]) -> Any:
+    def _draws(self, prompts: list[int]) -> torch.Tensor:
         """From [0, 1), shape (prompts, candidates, max_new_tokens)."""
         shape = self.params.candidates, self.params.max_new_tokens
         generators = [torch.Generator().manual_seed(self.seeds[number]) for number in prompts]
         draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
         return draws.to(self.device)
 
-    def choose(self, logits: Any, said: Said) -> Any:
-        """Shape (rows, answers), from logits (rows, answers, vocabulary).
+    def choose(self, logits: torch.Tensor, generated: GeneratedTokens) -> torch.Tensor:
+        """Shape (rows, candidates), from logits (rows, candidates, vocabulary).
 
         It is recorded as a CUDA graph: nothing comes from the host, and nothing waits for the GPU.
         """
-        if (forbidden := said.facts.get("forbidden")) is not None:
+        if (forbidden := generated.facts.get("forbidden")) is not None:
             # In one kernel; `masked_fill` copies first.
             logits = logits.where(~forbidden[:, None], -float("inf"))
-        scores, answers = logits.flatten(0, 1), logits.shape[1]
-        counts = said.counts.repeat_interleave(answers)
-        scores = penalised(scores, said.tokens.flatten(0, 1), counts, self.params, self.ends)
+        scores, candidates = logits.flatten(0, 1), logits.shape[1]
+        counts = generated.counts.repeat_interleave(candidates)
+        scores = penalised(scores, generated.tokens.flatten(0, 1), counts, self.params, self.ends)
         if self.params.search == "greedy":
-            return scores.argmax(-1).view(-1, answers)
-        at = said.counts[:, None, None].expand(-1, answers, 1)
-        draws = said.facts["draws"].gather(2, at).flatten()
-        return drawn(scores, draws, self.params).view(-1, answers)
+            return scores.argmax(-1).view(-1, candidates)
+        at = generated.counts[:, None, None].expand(-1, candidates, 1)
+        draws = generated.facts["draws"].gather(2, at).flatten()
+        return drawn(scores, draws, self.params).view(-1, candidates)
 
 
-def drawn(scores: Any, draws: Any, params: GenerationParams) -> Any:
+def drawn(scores: torch.Tensor, draws: torch.Tensor, params: GenerationParams) -> torch.Tensor:
     """For each line of `scores` (lines, vocabulary) the token at which shares add up to the draw, shape (lines,)."""
     shares, tokens = likeliest(scores, params)
     cumulated = shares.cumsum(-1)
-    place = (cumulated <= draws[:, None] * cumulated[:, -1:]).sum(-1)
+    rank = (cumulated <= draws[:, None] * cumulated[:, -1:]).sum(-1)
     # A draw next to 1 may be rounded to the whole.
-    place = place.minimum((shares > 0).sum(-1) - 1)
-    return tokens.gather(-1, place[:, None])[:, 0]
+    rank = rank.minimum((shares > 0).sum(-1) - 1)
+    return tokens.gather(-1, rank[:, None])[:, 0]
 
 
-def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
+def likeliest(scores: torch.Tensor, params: GenerationParams) -> tuple[torch.Tensor, torch.Tensor]:
     """Probabilities of the tokens that are drawn from, the likeliest first, and the tokens: shapes (lines, `top_k`).
 
     As temperature, top-k and top-p of transformers, which sorts the whole vocabulary: here `top_k` tokens alone.
@@ -99,18 +98,20 @@ def likeliest(scores: Any, params: GenerationParams) -> tuple[Any, Any]:
     return shares, tokens
 
 
-def penalised(scores: Any, tokens: Any, counts: Any, params: GenerationParams, ends: Any) -> Any:
+def penalised(
+    scores: torch.Tensor, tokens: torch.Tensor, counts: torch.Tensor, params: GenerationParams, ends: torch.Tensor
+) -> torch.Tensor:
     """What is done to scores (lines, vocabulary) whatever the search; `ends` are the end tokens, shape (n,).
 
-    `tokens` (lines, most) have been said, so many of them as `counts` (lines,) tells. As transformers' processors,
-    whose lines have all said as much.
+    The first `counts` (lines,) of `tokens` (lines, max_new_tokens) have been generated. The results are those of
+    transformers' processors, whose lines are all of one length.
     """
     size = params.no_repeat_ngram_size
     if params.repetition_penalty != 1.0:
-        said = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]
+        generated = torch.arange(tokens.shape[1], device=tokens.device) < counts[:, None]
         penalty = params.repetition_penalty
         less_likely = torch.where(scores > 0, scores / penalty, scores * penalty)
-        scores = less_likely.where(_marked(scores, tokens, said), scores)
+        scores = less_likely.where(_marked(scores, tokens, generated), scores)
     if 0 < size <= tokens.shape[1]:
         scores = scores.masked_fill(_marked(scores, *_continuations(tokens, counts, size)), -float("inf"))
     if params.min_new_tokens:
@@ -120,8 +121,8 @@ def penalised(scores: Any, tokens: Any, counts: Any, params: GenerationParams, e
     return scores
 
 
-def _continuations(tokens: Any, counts: Any, size: int) -> tuple[Any, Any]:
-    """Tokens that once followed what has been said last, and whether they did: shapes (lines, windows)."""
+def _continuations(tokens: torch.Tensor, counts: torch.Tensor, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Tokens that once followed what has been generated last, and whether they did: shapes (lines, windows)."""
     windows = tokens.unfold(1, size, 1)
     last = counts[:, None] - (size - 1) + torch.arange(size - 1, device=tokens.device)
     prefix = tokens.gather(1, last.clamp(min=0))
@@ -130,7 +131,7 @@ def _continuations(tokens: Any, counts: Any, size: int) -> tuple[Any, Any]:
     return windows[..., -1], same & inside
 
 
-def _marked(scores: Any, tokens: Any, which: Any) -> Any:
+def _marked(scores: torch.Tensor, tokens: torch.Tensor, which: torch.Tensor) -> torch.Tensor:
     """True at those of `tokens` (lines, n) that `which` (lines, n) is true for, shape as `scores`."""
     vocabulary = scores.shape[1]
     marks = torch.zeros((len(scores), vocabulary + 1), dtype=torch.bool, device=scores.device)

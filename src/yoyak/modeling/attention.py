@@ -11,7 +11,7 @@ from torch.nn.functional import scaled_dot_product_attention
 LONGEST_HEAD = 256
 
 
-def bears_flash(model: Any, longest_head: int = LONGEST_HEAD) -> bool:
+def supports_flash(model: Any, longest_head: int = LONGEST_HEAD) -> bool:
     """Whether the kernel computes what the model's own attention does, on this card and in the model's dtype."""
     config = model.config.get_text_config()
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads

@@ -13,7 +13,7 @@ from yoyak.core.errors import UserError
 from yoyak.modeling import precision
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.modeling.tokenization import Encoder
+from yoyak.modeling.tokenization import PromptTokenizer
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Loaded:
 
     model: Any
     tokenizer: Any
-    encoder: Encoder
+    prompt_tokenizer: PromptTokenizer
     precision: Precision
 
     @property
@@ -33,7 +33,7 @@ class Loaded:
     @property
     def end_ids(self) -> list[int]:
         """A chat model's end of turn is often not its tokenizer's end token: either ends a summary."""
-        return sorted({self.encoder.end_id, self.tokenizer.eos_token_id})
+        return sorted({self.prompt_tokenizer.end_id, self.tokenizer.eos_token_id})
 
 
 def in_fast_dtype(spec: ModelSpec, load: Callable[[Precision], Any], tokenizer: Any) -> tuple[Any, Precision]:
@@ -43,7 +43,7 @@ def in_fast_dtype(spec: ModelSpec, load: Callable[[Precision], Any], tokenizer: 
     if chosen.why != precision.FP16_FOR_BF16 or not precision.overflows(model.to(device()), tokenizer, chosen):
         return model, chosen
     del model
-    gpu.give_back()
+    gpu.release_memory()
     chosen = Precision("fp32", precision.OVERFLOWS)
     return load(chosen), chosen
 
@@ -55,8 +55,8 @@ def vocabulary_of(model: Any) -> int:
 
 def assembled(spec: ModelSpec, model: Any, chosen: Precision, tokenizer: Any) -> Loaded:
     _use_safe_attention()
-    encoder = Encoder(tokenizer, spec.prompt, spec.max_prompt_tokens, spec.persons)
-    return Loaded(model, tokenizer, encoder, chosen)
+    prompt_tokenizer = PromptTokenizer(tokenizer, spec.prompt, spec.max_prompt_tokens, spec.persons)
+    return Loaded(model, tokenizer, prompt_tokenizer, chosen)
 
 
 def _use_safe_attention() -> None:

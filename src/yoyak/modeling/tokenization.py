@@ -15,7 +15,7 @@ TEMPLATE_OPTIONS: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinki
 
 
 @dataclass(frozen=True)
-class Encoded:
+class EncodedPrompt:
     """A prompt in tokens."""
 
     ids: list[int]
@@ -29,7 +29,7 @@ class Encoded:
         return self.dropped_turns > 0 or self.cut_inside
 
 
-class Encoder:
+class PromptTokenizer:
     """Turns prompts and summaries into token ids, for training and inference alike.
 
     Prompt and summary are tokenised apart and joined as ids: what training sees before the first token of the summary
@@ -41,9 +41,9 @@ class Encoder:
         self.form = form
         self.persons = persons
         self.max_prompt_tokens = max_prompt_tokens
-        self.end_id: int = self._end_of_answer()
+        self.end_id: int = self._end_of_summary()
 
-    def prompt(self, prompt: Prompt) -> Encoded:
+    def encode_prompt(self, prompt: Prompt) -> EncodedPrompt:
         """The prompt's tokens, at most `max_prompt_tokens`: turns go from the middle, question and header stay."""
         kept = [self._written(turn) for turn in prompt.turns]
         ids = self._ids(prompt, kept)
@@ -59,9 +59,9 @@ class Encoder:
                 )
             kept[longest] = kept[longest][: len(kept[longest]) * 9 // 10]
             ids = self._ids(prompt, kept)
-        return Encoded(ids, len(prompt.turns) - len(kept), cut_inside)
+        return EncodedPrompt(ids, len(prompt.turns) - len(kept), cut_inside)
 
-    def answer(self, summary: str) -> list[int]:
+    def encode_summary(self, summary: str) -> list[int]:
         """The summary's tokens and the token that ends it."""
         summary = self._written(summary)
         if self.form == "dialogue":
@@ -69,9 +69,9 @@ class Encoder:
             return list(ids) if ids and ids[-1] == self.end_id else [*ids, self.end_id]
         return [*self.tokenizer(summary, add_special_tokens=False).input_ids, self.end_id]
 
-    def texts(self, answers: Any) -> list[str]:
+    def decode(self, summaries: Any) -> list[str]:
         """Summaries from token ids, persons as tags again."""
-        texts = self.tokenizer.batch_decode(answers, skip_special_tokens=True)
+        texts = self.tokenizer.batch_decode(summaries, skip_special_tokens=True)
         return [SPEAKER.sub(r"#Person\1#", text) for text in texts] if self.persons == "speakers" else list(texts)
 
     def _written(self, text: str) -> str:
@@ -96,7 +96,7 @@ class Encoder:
         )
         return str(text)
 
-    def _end_of_answer(self) -> int:
+    def _end_of_summary(self) -> int:
         """The end token of the chat template's assistant turn, which is not every tokenizer's `eos_token`."""
         if self.form == "dialogue" or not self.tokenizer.chat_template:
             return int(self.tokenizer.eos_token_id)

@@ -41,7 +41,7 @@ class RunParams(Section):
     models: Names = Field(min_length=1)
     """Entries of `models` with weights, to train, score and ensemble."""
     untuned: Names
-    """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference each."""
+    """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference of dev each."""
     averaged: Names
     """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
     seed: int = Field(ge=0, lt=2**32)

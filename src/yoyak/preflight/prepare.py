@@ -32,9 +32,9 @@ def prepare(params: Params) -> None:
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
     check_room(params, pins)
     for name, pin in pins.items():
-        jobs = resolve(params, name, pin)
-        for kind, job in (("training", jobs.training), ("generation", jobs.generation)):
-            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), job.model_dump(mode="json"))
+        configs = resolve(params, name, pin)
+        for kind, config in (("training", configs.training), ("generation", configs.generation)):
+            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), config.model_dump(mode="json"))
     for name in params.run.averaged:
         average = resolve_average(params, name, pins)
         write_yaml(Path(f"data/resolved/{name}/generation.yaml"), average.model_dump(mode="json"))

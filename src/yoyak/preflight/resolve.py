@@ -8,11 +8,11 @@ from typing import Any
 from yoyak.core.errors import UserError
 from yoyak.core.folds import Fold
 from yoyak.core.params import Section, check, refuse_unknown
-from yoyak.inference.params import AveragedJob, GenerationJob, GenerationParams, Member
+from yoyak.inference.params import AverageConfig, GenerationParams, Member, OneModelConfig
 from yoyak.modeling import weights
 from yoyak.modeling.spec import ModelSpec
 from yoyak.preflight.params import INHERITED, Average, Params, has_members
-from yoyak.training.params import TrainingJob
+from yoyak.training.params import TrainingConfig
 
 OF_OUR_OWN = ("fold", "members")
 """Further keys of an entry."""
@@ -20,14 +20,14 @@ OUTPUTS = ("models", "predictions", "plots")
 """Folders that hold what stages write of each model."""
 
 
-class Jobs(Section):
+class ResolvedModel(Section):
     """An entry of `models`, resolved: with what it inherits."""
 
-    training: TrainingJob
-    generation: GenerationJob
+    training: TrainingConfig
+    generation: OneModelConfig
 
 
-def resolve(params: Params, name: str, pin: str | None) -> Jobs:
+def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
     """An entry of `models` with the defaults it does not override; `pin` is what its weights are, to the byte."""
     entry = dict(params.models[name])
     where = f"params.yaml: models.{name}"
@@ -46,17 +46,17 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     generation = sections.pop("generation")
     # Only the summaries' own switch counts here.
     in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
-    return Jobs(
-        training=check(TrainingJob, {"model": model, **sections, "seed": params.run.seed, "fold": fold}, where),
+    return ResolvedModel(
+        training=check(TrainingConfig, {"model": model, **sections, "seed": params.run.seed, "fold": fold}, where),
         generation=check(
-            GenerationJob,
+            OneModelConfig,
             {"model": model, "generation": generation, "quantization": in_4bit, "fold": fold},
             where,
         ),
     )
 
 
-def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AveragedJob:
+def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AverageConfig:
     """An entry with members, each as its own entry says; `pins` are theirs."""
     entry, where = dict(params.models[name]), f"params.yaml: models.{name}"
     members = check(Average, {"members": entry.pop("members")}, where).members
@@ -71,11 +71,13 @@ def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -
     merged = _merged(params, "generation", overrides, where)
     if "load_in_4bit" in (overrides or {}):
         raise UserError(f"{where}.generation.load_in_4bit: members are loaded as their own entries say; set it there")
-    jobs = {member: resolve(params, member, pins.get(member)).generation for member in members}
-    _check_learned_tokenizers(jobs, where)
-    _check_written_alike(jobs, where)
-    return AveragedJob(
-        members={member: Member(model=job.model, quantization=job.quantization) for member, job in jobs.items()},
+    configs = {member: resolve(params, member, pins.get(member)).generation for member in members}
+    _check_learned_tokenizers(configs, where)
+    _check_written_alike(configs, where)
+    return AverageConfig(
+        members={
+            member: Member(model=config.model, quantization=config.quantization) for member, config in configs.items()
+        },
         generation=check(GenerationParams, merged, f"{where}.generation"),
     )
 
@@ -92,29 +94,29 @@ def _refuse_outputs(source: str, where: str) -> None:
             )
 
 
-def _check_written_alike(jobs: Mapping[str, GenerationJob], where: str) -> None:
+def _check_written_alike(configs: Mapping[str, OneModelConfig], where: str) -> None:
     """Persons, and how a summary ends."""
-    first, *others = jobs
+    first, *others = configs
     for other, key in itertools.product(others, ("persons", "prompt")):
-        one, another = (getattr(jobs[name].model, key) for name in (first, other))
+        one, another = (getattr(configs[name].model, key) for name in (first, other))
         if one != another:
             raise UserError(f"{where}.members: {first} has {key}: {one}, {other} {another}; members write alike")
 
 
-def _check_learned_tokenizers(jobs: Mapping[str, GenerationJob], where: str) -> None:
+def _check_learned_tokenizers(configs: Mapping[str, OneModelConfig], where: str) -> None:
     """What else keeps tokenizers apart shows when they are loaded: nothing large is downloaded here."""
-    first, *others = jobs
+    first, *others = configs
     for other in others:
-        if _learned_tokenizer(jobs[first]) != _learned_tokenizer(jobs[other]):
+        if _learned_tokenizer(configs[first]) != _learned_tokenizer(configs[other]):
             raise UserError(
                 f"{where}.members: {first} and {other} have different tokenizers: a model from scratch learns its own "
                 "from the rows that it sees; average models that share one"
             )
 
 
-def _learned_tokenizer(job: GenerationJob) -> object:
+def _learned_tokenizer(config: OneModelConfig) -> object:
     """Of models from scratch what it depends on; the same for all others."""
-    return (job.model.architecture["vocab_size"], job.fold) if job.model.architecture else None
+    return (config.model.architecture["vocab_size"], config.fold) if config.model.architecture else None
 
 
 def _in_4bit(merged: Mapping[str, Any]) -> bool:

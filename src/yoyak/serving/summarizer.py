@@ -14,10 +14,10 @@ from yoyak.core.records import Dialogue, Prediction, Prompt
 from yoyak.data.prompts import build
 from yoyak.ensembling import postprocessing, weighting
 from yoyak.ensembling.weighting import ENSEMBLE, PLAN, Plan
-from yoyak.inference.averaging import together
+from yoyak.inference.averaging import assemble
 from yoyak.inference.generate import faults_of, generate
 from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import Job, read_job
+from yoyak.inference.params import InferenceConfig, read_config
 from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded
 from yoyak.preflight.check import read_params
@@ -93,9 +93,9 @@ def check_name(params: Params, name: str) -> None:
         if missing := _missing(params, model):
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
             raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
-        for member, job in _job(model).members_of(model).items():
-            config = "config.json" if job.model.method == "full" else "adapter_config.json"
-            _check_whole(Path(f"models/{member}").absolute(), config)
+        for member, config in _job(model).members_of(model).items():
+            file = "config.json" if config.model.method == "full" else "adapter_config.json"
+            _check_whole(Path(f"models/{member}").absolute(), file)
 
 
 @cache
@@ -129,18 +129,18 @@ def summarize(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue
 
 def load(name: str) -> Loaded:
     """The trained model, which has weights of its own, in memory: on the GPU where there is one."""
-    job = _job(name).members_of(name)[name]
-    with gpu.running_out_is_told(name, "ask for fewer models"):
-        return load_for_inference(job.model, Path(f"models/{name}"), job.quantization)
+    config = _job(name).members_of(name)[name]
+    with gpu.oom_in_one_line(name, "ask for fewer models"):
+        return load_for_inference(config.model, Path(f"models/{name}"), config.quantization)
 
 
 def _summarize(name: str, prompts: list[Prompt], load: Load) -> Summaries:
     # What is left of the model before this one would take memory beside it.
     gc.collect()
-    job = _job(name)
+    config = _job(name)
     with tempfile.TemporaryDirectory() as kept:
-        loaded = together(name, {member: load(member) for member in job.members_of(name)})
-        generated = generate(loaded, prompts, job, name, Path(kept))
+        loaded = assemble(name, {member: load(member) for member in config.members_of(name)})
+        generated = generate(loaded, prompts, config, name, Path(kept))
     return Summaries(name, generated.predictions, generated.shortened_prompts)
 
 
@@ -158,8 +158,8 @@ def _with_faults(row: Prediction, prompt: Prompt) -> Prediction:
     return row.model_copy(update={"faults": faults or None})
 
 
-def _job(name: str) -> Job:
-    return read_job(_resolved(name))
+def _job(name: str) -> InferenceConfig:
+    return read_config(_resolved(name))
 
 
 def _resolved(name: str) -> Path:

@@ -7,18 +7,18 @@ import torch
 
 from yoyak.core.environment import device
 from yoyak.modeling.spec import DType
-from yoyak.training.params import TrainingJob, steps_of
+from yoyak.training.params import TrainingConfig, steps_of
 
 LOGGED_POINTS = 200
 """Of a learning curve, about."""
 
 
-def trainer_arguments(job: TrainingJob, dtype: DType, scratch: Path, rows: int) -> dict[str, Any]:
+def trainer_arguments(config: TrainingConfig, dtype: DType, scratch: Path, rows: int) -> dict[str, Any]:
     """The arguments that both trainers share. `dtype`: what is computed in; `rows`: of a pass over the training data.
 
     A batch of the trainer is an effective batch, and goes through the model in micro-batches: see `steps`.
     """
-    params = job.training
+    params = config.training
     steps = steps_of(params, rows)
     return {
         "output_dir": str(scratch),
@@ -40,8 +40,8 @@ def trainer_arguments(job: TrainingJob, dtype: DType, scratch: Path, rows: int) 
         "logging_first_step": True,
         # A loss that is not a number must be seen, not averaged away.
         "logging_nan_inf_filter": False,
-        "seed": job.seed,
-        "data_seed": job.seed,
+        "seed": config.seed,
+        "data_seed": config.seed,
         "report_to": [],
         "disable_tqdm": True,
         "use_cpu": device() == "cpu",

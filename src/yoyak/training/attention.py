@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from yoyak.modeling.attention import LONGEST_HEAD, bears_flash, each_row_alone, has_plain_attention, packed_rows
+from yoyak.modeling.attention import LONGEST_HEAD, each_row_alone, has_plain_attention, packed_rows, supports_flash
 
 # Not "flash…": transformers would look for a kernel of that name on the hub.
 KERNEL = "packed_rows"
@@ -55,7 +55,7 @@ def _bears_kernel(model: Any) -> bool:
     if _drops_out(model) or not torch.cuda.is_available():
         return False
     for_data_centres = torch.cuda.get_device_capability() in ((8, 0), (9, 0))
-    return bears_flash(model, LONGEST_HEAD if for_data_centres else LONGEST_HEAD_OF_CARDS_FOR_GAMERS)
+    return supports_flash(model, LONGEST_HEAD if for_data_centres else LONGEST_HEAD_OF_CARDS_FOR_GAMERS)
 
 
 def _bears_row_by_row(model: Any) -> bool:

@@ -49,7 +49,7 @@ def _check_method(spec: ModelSpec, folder: Path) -> None:
         raise UserError(f"{spec.weights} is {kind}: its entry of models needs method: {method}")
 
 
-def unpack(model: Any) -> tuple[Any, str]:
+def dequantize(model: Any) -> tuple[Any, str]:
     """4-bit base weights as dense ones of the very same values, where memory bears it; and what they are now.
 
     What a 4-bit layer computes with is these values, unpacked at each use. Dense, they need no unpacking, and layers

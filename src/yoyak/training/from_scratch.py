@@ -53,9 +53,9 @@ def check_architecture(architecture: dict[str, Any], where: str) -> None:
 def _check_numbers(architecture: dict[str, Any], where: str) -> None:
     """A model without memory is built with any."""
     for key, value in architecture.items():
-        most = 1 if key.endswith(("dropout", "layerdrop")) else float("inf")
-        if isinstance(value, int | float) and not 0 <= value <= most:
-            raise UserError(f"{where}.{key}: {value} is not between 0 and {most:g}")
+        largest = 1 if key.endswith(("dropout", "layerdrop")) else float("inf")
+        if isinstance(value, int | float) and not 0 <= value <= largest:
+            raise UserError(f"{where}.{key}: {value} is not between 0 and {largest:g}")
 
 
 def _learned_tokenizer(texts: list[str], vocab_size: int) -> Any:

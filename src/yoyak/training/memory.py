@@ -18,8 +18,8 @@ CPU_TOKENS = 1024
 # On a GPU the first micro-batch is of this size, and its memory is measured.
 FIRST_TOKENS = 2048
 # Beyond it nothing more was gained: 3 B, H200, 39 k tokens/s at 20 k tokens, 37 k at 5 k.
-MOST_TOKENS = 24_576
-MOST_MASKED_TOKENS = 4096
+MAX_TOKENS = 24_576
+MAX_MASKED_TOKENS = 4096
 """Where a mask keeps packed rows apart: it grows with the square of their joint length."""
 SHARE = 0.85
 """Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most."""
@@ -33,9 +33,9 @@ Result = TypeVar("Result")
 class TokenBudget:
     """Most tokens that go forward and backward through the model at once; a row is never cut."""
 
-    def __init__(self, most: int = MOST_TOKENS) -> None:
+    def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         on_cpu = device() == "cpu"
-        self.most = most
+        self.max_tokens = max_tokens
         self.tokens = CPU_TOKENS if on_cpu else FIRST_TOKENS
         self.why = "the CPU's" if on_cpu else "not measured yet"
         self.checkpointing = False
@@ -54,7 +54,7 @@ class TokenBudget:
         per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         left = gpu.free_memory() - OPTIMISER_BYTES * trained
-        self.tokens = max(1, min(self.most, int(SHARE * left / per_token)))
+        self.tokens = max(1, min(self.max_tokens, int(SHARE * left / per_token)))
         self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
         if self.checkpointing:
             self.why += ", activations recomputed after running out of memory"
@@ -86,13 +86,13 @@ class TokenBudget:
         self._measured = True
 
 
-def next_rows(lengths: list[int], most: int) -> int:
-    """How many of the rows that are left go through next: `most` tokens of them, unless a single row is longer.
+def next_rows(lengths: list[int], max_tokens: int) -> int:
+    """How many of the rows that are left go through next: `max_tokens` tokens of them, unless a single row is longer.
 
     Fewer, where as many micro-batches of about the same size hold all that is left.
     """
     total = sum(lengths)
-    target = min(most, -(-total // -(-total // most)) + max(lengths) // 2)
+    target = min(max_tokens, -(-total // -(-total // max_tokens)) + max(lengths) // 2)
     rows = sum(tokens <= target for tokens in accumulate(lengths))
     return max(1, rows)
 
@@ -104,14 +104,14 @@ def in_batches(rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]]
         try:
             result = run(rows[start : start + size])
         except RuntimeError as error:
-            if not gpu.ran_out(error):
+            if not gpu.is_oom(error):
                 raise
         else:
             yield result
             start += size
             continue
         # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
-        gpu.give_back()
+        gpu.release_memory()
         if size == 1:
             raise _nothing_smaller("a single row of dev")
         size //= 2

@@ -54,7 +54,7 @@ class TrackingParams(Section):
     """To Weights & Biases, too; needs the extra `wandb` and `wandb login`."""
 
 
-class TrainingJob(Section):
+class TrainingConfig(Section):
     """All that decides a trained model but the data: the content of `data/resolved/<model>/training.yaml`."""
 
     model: ModelSpec
@@ -67,8 +67,8 @@ class TrainingJob(Section):
     """Of train, which the model does not see."""
 
 
-def read_job(path: Path) -> TrainingJob:
-    return check(TrainingJob, read_yaml(path), f"{path}:")
+def read_config(path: Path) -> TrainingConfig:
+    return check(TrainingConfig, read_yaml(path), f"{path}:")
 
 
 def steps_of(params: TrainingParams, rows: int) -> int:

@@ -24,12 +24,12 @@ from yoyak.core.errors import UserError
 from yoyak.metrics import rouge
 from yoyak.modeling.loading import Loaded
 from yoyak.modeling.spec import LoraParams
-from yoyak.modeling.tokenization import Encoder
+from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.training import attention, memory
 from yoyak.training.arguments import trainer_arguments
-from yoyak.training.base_model import unpack
+from yoyak.training.base_model import dequantize
 from yoyak.training.memory import TokenBudget
-from yoyak.training.params import EVALUATED_ROWS, TrainingJob
+from yoyak.training.params import EVALUATED_ROWS, TrainingConfig
 from yoyak.training.rows import IGNORED, Row, Rows
 from yoyak.training.steps import MicroBatching
 
@@ -59,7 +59,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """Share of each label that is spread over the whole vocabulary, in training alone."""
     summarised: Sequence[Row] = ()
     """Dev rows whose summaries are scored after each epoch."""
-    encoder: Encoder
+    prompt_tokenizer: PromptTokenizer
     """What makes texts of their tokens."""
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
@@ -100,7 +100,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             **self._borders(model, inputs["position_ids"]),
         )
         total = cross_entropy(
-            outputs.logits[0].float(),
+            # A view: the gradient of an index would be filled with zeros first, a sixteenth of a step on a CPU.
+            outputs.logits.flatten(0, 1).float(),
             targets[positions],
             reduction="sum",
             label_smoothing=self.label_smoothing if model.training else 0.0,
@@ -146,28 +147,30 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
 
         def scored(rows: Sequence[Row]) -> list[float]:
             prompts = [row["input_ids"][: row["labels"].count(IGNORED)] for row in rows]
-            answers = [row["input_ids"][row["labels"].count(IGNORED) :] for row in rows]
-            said = self._greedy(model, prompts, max(map(len, answers)) + 1)
-            texts, references = ([text.strip() for text in self.encoder.texts(ids)] for ids in (said, answers))
+            summaries = [row["input_ids"][row["labels"].count(IGNORED) :] for row in rows]
+            generated = self._greedy(model, prompts, max(map(len, summaries)) + 1)
+            texts, references = (
+                [text.strip() for text in self.prompt_tokenizer.decode(ids)] for ids in (generated, summaries)
+            )
             return [score.mean for score in rouge.score(texts, [(reference,) for reference in references])]
 
         return 100 * fmean(chain.from_iterable(self.in_dev_batches("ROUGE", self.summarised, SUMMARISED_ROWS, scored)))
 
-    def _greedy(self, model: Any, prompts: list[list[int]], most: int) -> list[list[int]]:
-        """Token ids that follow each prompt, at most so many."""
+    def _greedy(self, model: Any, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
+        """Token ids that follow each prompt, at most `max_new_tokens`."""
         width = max(map(len, prompts))
         padding = self.processing_class.pad_token_id
         ids = torch.tensor([[padding] * (width - len(prompt)) + prompt for prompt in prompts])
         mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
         # A new one: some models come with a repetition penalty, which is not greedy.
         greedy = GenerationConfig(
-            max_new_tokens=most,
+            max_new_tokens=max_new_tokens,
             do_sample=False,
             use_cache=True,
             pad_token_id=padding,
             eos_token_id=self.summarised[0]["input_ids"][-1],
         )
-        with _attention_that_bears_padding(model), self.accelerator.autocast():
+        with _attention_with_padding(model), self.accelerator.autocast():
             output = model.generate(
                 input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
             )
@@ -175,7 +178,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
 
 
 @contextmanager
-def _attention_that_bears_padding(model: Any) -> Iterator[None]:
+def _attention_with_padding(model: Any) -> Iterator[None]:
     """Ours, for packed rows, does not."""
     chosen = model.config._attn_implementation
     if chosen not in attention.OURS:
@@ -189,17 +192,17 @@ def _attention_that_bears_padding(model: Any) -> Iterator[None]:
 
 
 def trainer(
-    job: TrainingJob, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
+    config: TrainingConfig, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
 ) -> SummaryLossTrainer:
     """A trainer that keeps the epoch with the lowest dev loss, or the best dev ROUGE."""
-    lora = job.lora
+    lora = config.lora
     assert lora is not None, "the preflight gives it to each model with method: lora"
     _check_targets(lora, loaded.model)
-    model, base_weights = unpack(loaded.model)
+    model, base_weights = dequantize(loaded.model)
     chosen = attention.use_best(model)
     arguments = SFTConfig(
-        **trainer_arguments(job, loaded.precision.dtype, scratch, len(train.rows)),
-        **BEST[job.training.best_by],
+        **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
+        **BEST[config.training.best_by],
         per_device_eval_batch_size=EVALUATED_ROWS["lora"],
         gradient_checkpointing=False,
         prediction_loss_only=True,
@@ -208,7 +211,7 @@ def trainer(
         dataset_kwargs={"skip_prepare_dataset": True},
     )
     result = SummaryLossTrainer(
-        budget=TokenBudget(memory.MOST_TOKENS if chosen in attention.OURS else memory.MOST_MASKED_TOKENS),
+        budget=TokenBudget(memory.MAX_TOKENS if chosen in attention.OURS else memory.MAX_MASKED_TOKENS),
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(train.rows),
@@ -218,13 +221,13 @@ def trainer(
         peft_config=_peft_config(lora),
         callbacks=callbacks,
     )
-    result.label_smoothing = job.training.label_smoothing
+    result.label_smoothing = config.training.label_smoothing
     result.longest_of_all = max(train.longest, dev.longest)
-    result.encoder = loaded.encoder
-    if job.training.best_by == "rouge":
-        result.summarised = random.Random(job.seed).sample(dev.rows, min(job.training.rouge_rows, len(dev.rows)))
+    result.prompt_tokenizer = loaded.prompt_tokenizer
+    if config.training.best_by == "rouge":
+        result.summarised = random.Random(config.seed).sample(dev.rows, min(config.training.rouge_rows, len(dev.rows)))
     _train_in_fp32(result.model)
-    compiled = _compile(result.model, round(train.tokens * job.training.epochs))
+    compiled = _compile(result.model, round(train.tokens * config.training.epochs))
     result.ran_with = {"base": base_weights, "attention": chosen, "compiled": compiled}
     return result
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prompt
-from yoyak.modeling.tokenization import Encoder
+from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.training.params import LossOn
 
 IGNORED = -100
@@ -29,25 +29,25 @@ class Rows:
         return max(len(row["input_ids"]) for row in self.rows)
 
 
-def causal_rows(prompts: list[Prompt], encoder: Encoder, loss_on: LossOn = "summary") -> Rows:
+def causal_rows(prompts: list[Prompt], prompt_tokenizer: PromptTokenizer, loss_on: LossOn = "summary") -> Rows:
     """Prompt and summary in one sequence; labels on the summary and its end token, or on all of it."""
-    encoded = [encoder.prompt(prompt) for prompt in prompts]
-    answers = [encoder.answer(_summary(prompt)) for prompt in prompts]
+    encoded = [prompt_tokenizer.encode_prompt(prompt) for prompt in prompts]
+    summaries = [prompt_tokenizer.encode_summary(_summary(prompt)) for prompt in prompts]
     rows = [
         {
-            "input_ids": prompt.ids + answer,
-            "labels": (prompt.ids if loss_on == "text" else [IGNORED] * len(prompt.ids)) + answer,
+            "input_ids": prompt.ids + summary,
+            "labels": (prompt.ids if loss_on == "text" else [IGNORED] * len(prompt.ids)) + summary,
         }
-        for prompt, answer in zip(encoded, answers, strict=True)
+        for prompt, summary in zip(encoded, summaries, strict=True)
     ]
     return Rows(rows, sum(prompt.shortened for prompt in encoded), sum(len(row["input_ids"]) for row in rows))
 
 
-def seq2seq_rows(prompts: list[Prompt], encoder: Encoder) -> Rows:
+def seq2seq_rows(prompts: list[Prompt], prompt_tokenizer: PromptTokenizer) -> Rows:
     """The dialogue for the encoder, the summary and its end token for the decoder."""
-    encoded = [encoder.prompt(prompt) for prompt in prompts]
+    encoded = [prompt_tokenizer.encode_prompt(prompt) for prompt in prompts]
     rows = [
-        {"input_ids": dialogue.ids, "labels": encoder.answer(_summary(prompt))}
+        {"input_ids": dialogue.ids, "labels": prompt_tokenizer.encode_summary(_summary(prompt))}
         for dialogue, prompt in zip(encoded, prompts, strict=True)
     ]
     tokens = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows)

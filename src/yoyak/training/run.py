@@ -1,4 +1,4 @@
-"""One training, from its job to the saved model and the record of what ran."""
+"""One training, from its config to the saved model and the record of what ran."""
 
 import math
 import time
@@ -24,17 +24,17 @@ from yoyak.modeling.loading import Loaded
 from yoyak.training import memory, qlora, seq2seq
 from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
-from yoyak.training.params import TrackingParams, TrainingJob, steps_of
+from yoyak.training.params import TrackingParams, TrainingConfig, steps_of
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 
 
 @dataclass(frozen=True)
 class Training:
-    """A job, and what this machine and its user allow and ask for."""
+    """A config, and what this machine and its user allow and ask for."""
 
     name: str
-    job: TrainingJob
+    config: TrainingConfig
     limits: LimitsParams
     tracking: TrackingParams
 
@@ -55,28 +55,28 @@ def train(training: Training) -> dict[str, Any]:
     gpu.use_one()
     gpu.limit(training.limits)
     with (
-        scratch_folder("checkpoints", training.name, training.job, data) as scratch,
+        scratch_folder("checkpoints", training.name, training.config, data) as scratch,
         # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
-        gpu.running_out_is_told(training.name, "raise limits.gpu_gib"),
+        gpu.oom_in_one_line(training.name, "raise limits.gpu_gib"),
     ):
         result = _train(training, prompts, scratch)
     return {
         **result,
-        "seed": training.job.seed,
+        "seed": training.config.seed,
         "commit": repository.commit(),
     }
 
 
 def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path) -> dict[str, Any]:
-    name, job = training.name, training.job
-    set_seed(job.seed)
-    seen = folds.seen(prompts[0], job.fold)
-    if job.fold and not 0 < len(seen) < len(prompts[0]):
+    name, config = training.name, training.config
+    set_seed(config.seed)
+    seen = folds.seen(prompts[0], config.fold)
+    if config.fold and not 0 < len(seen) < len(prompts[0]):
         raise UserError(f"models.{name}.fold: it has {len(prompts[0]) - len(seen)} of {len(prompts[0])} rows of train")
     with progress.waiting(f"{name}: loading the base weights"):
-        loaded = load_for_training(job.model, job.quantization, _texts(seen))
-    method = qlora if job.model.method == "lora" else seq2seq
-    train, dev = _rows(job, loaded, seen, prompts[1])
+        loaded = load_for_training(config.model, config.quantization, _texts(seen))
+    method = qlora if config.model.method == "lora" else seq2seq
+    train, dev = _rows(config, loaded, seen, prompts[1])
     for split in (train, dev):
         check_shortened(split.shortened, len(split.rows), training.limits, name)
     # Of each checkpoint's writing: there is one bar.
@@ -86,7 +86,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live,
         shown.reporter,
     ):
-        trainer = method.trainer(job, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
+        trainer = method.trainer(config, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
         checkpoint_gb = _checkpoint_gb(trainer.model)
         # The best, the last, the next; and the model itself is no larger.
         check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
@@ -94,7 +94,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
             RoomToSave(training.limits, checkpoint_gb),
             KeepBudget(trainer.budget),
             shown,
-            EarlyStoppingCallback(early_stopping_patience=job.training.early_stopping_patience),
+            EarlyStoppingCallback(early_stopping_patience=config.training.early_stopping_patience),
         ):
             trainer.add_callback(callback)
         # It prints a dictionary for each point of the curves.
@@ -102,9 +102,9 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         if training.tracking.wandb:
             trainer.args.run_name = name
             trainer.add_callback(WandbCallback)
-        print(_announcement(name, job, loaded, train, trainer), flush=True)
+        print(_announcement(name, config, loaded, train, trainer), flush=True)
         outcome = _go_on(trainer, last_checkpoint(scratch))
-    _save(job, loaded, trainer.model, training.model)
+    _save(config, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
     return {
         **_figures(trainer, train),
@@ -113,10 +113,12 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
     }
 
 
-def _rows(job: TrainingJob, loaded: Loaded, train: list[Prompt], dev: list[Prompt]) -> tuple[Rows, Rows]:
-    if job.model.method == "full":
-        return seq2seq_rows(train, loaded.encoder), seq2seq_rows(dev, loaded.encoder)
-    return causal_rows(train, loaded.encoder, job.training.loss_on), causal_rows(dev, loaded.encoder)
+def _rows(config: TrainingConfig, loaded: Loaded, train: list[Prompt], dev: list[Prompt]) -> tuple[Rows, Rows]:
+    if config.model.method == "full":
+        return seq2seq_rows(train, loaded.prompt_tokenizer), seq2seq_rows(dev, loaded.prompt_tokenizer)
+    return causal_rows(train, loaded.prompt_tokenizer, config.training.loss_on), causal_rows(
+        dev, loaded.prompt_tokenizer
+    )
 
 
 def _go_on(trainer: Any, checkpoint: Path | None) -> dict[str, Any]:
@@ -164,12 +166,12 @@ def _figures(trainer: Any, train: Rows) -> dict[str, Any]:
     }
 
 
-def _announcement(name: str, job: TrainingJob, loaded: Loaded, train: Rows, trainer: Any) -> str:
+def _announcement(name: str, config: TrainingConfig, loaded: Loaded, train: Rows, trainer: Any) -> str:
     ran_with = {**precision.describe([loaded.precision]), **trainer.ran_with}
     facts = "".join(f"; {key.replace('_', ' ')}: {value}" for key, value in ran_with.items())
     return (
-        f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps_of(job.training, len(train.rows))} steps of "
-        f"{job.training.effective_batch_size} rows, on {environment.describe()['device']}{facts}"
+        f"{name}: {len(train.rows)} rows, {train.tokens} tokens, {steps_of(config.training, len(train.rows))} steps of "
+        f"{config.training.effective_batch_size} rows, on {environment.describe()['device']}{facts}"
     )
 
 
@@ -258,17 +260,17 @@ class StopOnNaN(TrainerCallback):
             )
 
 
-def _save(job: TrainingJob, loaded: Loaded, model: Any, folder: Path) -> None:
+def _save(config: TrainingConfig, loaded: Loaded, model: Any, folder: Path) -> None:
     options = {}
-    if job.model.method == "lora":
+    if config.model.method == "lora":
         # No vocabulary grows here; to see that, PEFT would ask the hub for the base's configuration.
         options = {"save_embedding_layers": False}
         # The base is named as the user named it: this machine's cache path would change the adapter's hash.
-        config = model.peft_config["default"]
-        config.base_model_name_or_path, config.revision = job.model.weights, job.model.pin
+        adapter_config = model.peft_config["default"]
+        adapter_config.base_model_name_or_path, adapter_config.revision = config.model.weights, config.model.pin
         # A set would be written in another order by each run, and change the hash, too.
-        if not isinstance(config.target_modules, str):
-            config.target_modules = sorted(config.target_modules)
+        if not isinstance(adapter_config.target_modules, str):
+            adapter_config.target_modules = sorted(adapter_config.target_modules)
     model.save_pretrained(folder, **options)
     (folder / "README.md").unlink(missing_ok=True)
     loaded.tokenizer.save_pretrained(folder)

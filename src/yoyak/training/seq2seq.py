@@ -12,10 +12,10 @@ from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTraining
 
 from yoyak.metrics import rouge
 from yoyak.modeling.loading import Loaded
-from yoyak.modeling.tokenization import Encoder
+from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.memory import TokenBudget
-from yoyak.training.params import EVALUATED_ROWS, TrainingJob
+from yoyak.training.params import EVALUATED_ROWS, TrainingConfig
 from yoyak.training.rows import IGNORED, Rows
 from yoyak.training.steps import MicroBatching
 
@@ -62,15 +62,15 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
 
 
 def trainer(
-    job: TrainingJob, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
+    config: TrainingConfig, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
 ) -> TokenMeanTrainer:
     """A trainer that keeps the epoch with the best dev ROUGE of greedy summaries."""
     longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
     arguments = Seq2SeqTrainingArguments(
-        **trainer_arguments(job, loaded.precision.dtype, scratch, len(train.rows)),
+        **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST,
         per_device_eval_batch_size=EVALUATED_ROWS["full"],
-        label_smoothing_factor=job.training.label_smoothing,
+        label_smoothing_factor=config.training.label_smoothing,
         predict_with_generate=True,
         generation_max_length=longest + 1,
         generation_num_beams=1,
@@ -84,17 +84,17 @@ def trainer(
         eval_dataset=Dataset.from_list(dev.rows),
         data_collator=DataCollatorForSeq2Seq(loaded.tokenizer, model=loaded.model, label_pad_token_id=IGNORED),
         processing_class=loaded.tokenizer,
-        compute_metrics=_rouge_of(loaded.encoder),
+        compute_metrics=_rouge_of(loaded.prompt_tokenizer),
         callbacks=callbacks,
     )
 
 
-def _rouge_of(encoder: Encoder) -> Callable[[Any], dict[str, float]]:
+def _rouge_of(prompt_tokenizer: PromptTokenizer) -> Callable[[Any], dict[str, float]]:
     """The mean of ROUGE-1/2/L in percent, against the dev summaries."""
 
     def compute(prediction: Any) -> dict[str, float]:
         texts, references = (
-            encoder.texts(np.where(ids == IGNORED, encoder.tokenizer.pad_token_id, ids))
+            prompt_tokenizer.decode(np.where(ids == IGNORED, prompt_tokenizer.tokenizer.pad_token_id, ids))
             for ids in (prediction.predictions, prediction.label_ids)
         )
         scores = rouge.score(texts, [(reference,) for reference in references])

@@ -55,14 +55,14 @@ class MicroBatching(Trainer):
             try:
                 loss = self._accumulated(model, inputs, labels, tokens)
             except RuntimeError as error:
-                if not gpu.ran_out(error):
+                if not gpu.is_oom(error):
                     raise
             else:
                 self._tokens_since_log += tokens
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
-            gpu.give_back()
+            gpu.release_memory()
             self.budget.shrink(self.longest_row(inputs))
             self._recompute_if_decided(model)
 

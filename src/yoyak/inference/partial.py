@@ -1,4 +1,4 @@
-"""Candidates kept as they are found, a dialogue a line, for the run after a kill."""
+"""Candidates written as they are found, a dialogue a line, for the run after a kill."""
 
 import os
 from pathlib import Path
@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from yoyak.core.records import Candidate
 
 
-class KeptRow(BaseModel):
+class PartialRow(BaseModel):
     """A line of the file that a killed run leaves."""
 
     row: int
@@ -16,17 +16,17 @@ class KeptRow(BaseModel):
     candidates: list[Candidate]
 
 
-def keep(path: Path, row: int, candidates: list[Candidate]) -> None:
+def append(path: Path, row: int, candidates: list[Candidate]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
-        file.write(KeptRow(row=row, candidates=candidates).model_dump_json() + "\n")
+        file.write(PartialRow(row=row, candidates=candidates).model_dump_json() + "\n")
 
 
-def read_kept(path: Path) -> dict[int, list[Candidate]]:
+def read_partial(path: Path) -> dict[int, list[Candidate]]:
     """Whole lines: the last one may have been cut, and what is added next must not stand behind its beginning."""
     if not path.exists():
         return {}
     whole, end, _cut = path.read_bytes().rpartition(b"\n")
     os.truncate(path, len(whole + end))
-    rows = [KeptRow.model_validate_json(line) for line in whole.split(b"\n") if line]
+    rows = [PartialRow.model_validate_json(line) for line in whole.split(b"\n") if line]
     return {row.row: row.candidates for row in rows}
