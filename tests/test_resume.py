@@ -1,8 +1,11 @@
 """A training that is killed goes on from its last epoch and ends as if it had not been; memory that runs out is met."""
 
+import hashlib
+import shutil
 import signal
 import subprocess
 import time
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +55,24 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     folder = Path("models", model)
     for name in (folder / weights, folder / "tokenizer.json", *_curves(undisturbed, model)):
         assert (epochs.root / name).read_bytes() == (undisturbed.root / name).read_bytes(), name
-    assert not list((epochs.root / ".cache/checkpoints").glob("*/"))
+
+
+@pytest.mark.parametrize("model", ["bart_mini", "llama32_3b"])
+def test_a_training_that_dvc_did_not_save_is_not_trained_again(epochs: Project, model: str) -> None:
+    """DVC dies after the stage's end, and deletes the outputs before it runs the stage again."""
+    epochs.stage("train", model)
+    weights = next((epochs.root / "models" / model).glob("*model.safetensors"))
+    trained = weights.read_bytes()
+
+    epochs.run("dvc", "repro", "--single-item", f"train@{model}")
+    record = read_json(epochs.root / f"metrics/train/{model}.json")
+    assert record["resumed_at_step"] == record["steps"] == 12
+    assert weights.read_bytes() == trained
+    assert list((epochs.root / ".cache/checkpoints").glob(f"{model}-*/{resume.ENDED}"))
+
+    # It is saved now, and whoever forces it again wants it trained.
+    epochs.run("dvc", "repro", "--single-item", "--force", f"train@{model}")
+    assert read_json(epochs.root / f"metrics/train/{model}.json")["resumed_at_step"] == 0
 
 
 def _curves(project: Project, model: str) -> list[Path]:
@@ -119,19 +139,18 @@ def _kill_after_a_checkpoint(project: Project, model: str) -> None:
 def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But not one that runs, nor another model's."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    config = TrainingConfig.model_construct()
-    with resume.scratch_folder("checkpoints", "kobart", config, []) as folder:
+    with _scratch(tmp_path, "kobart") as folder:
         (folder / "checkpoint-1").mkdir()
         (tmp_path / "data").write_text("other rows")
-        with resume.scratch_folder("checkpoints", "kobart", config, [tmp_path / "data"]):
+        with _scratch(tmp_path, "kobart", "data"):
             assert folder.exists(), "it runs"
-        with resume.scratch_folder("checkpoints", "kobart_f0", config, []):
+        with _scratch(tmp_path, "kobart_f0"):
             pass
         stale = folder.with_name(folder.name[:-1] + "x")
         stale.mkdir()
         another = folder.with_name("kobart_f0-" + "0" * 16)
         another.mkdir()
-        with resume.scratch_folder("checkpoints", "kobart", config, [tmp_path / "data"]):
+        with _scratch(tmp_path, "kobart", "data"):
             assert not list(stale.parent.glob(f"{stale.name}*/"))
             assert another.exists()
 
@@ -145,23 +164,59 @@ def test_a_full_disk_stops_before_a_checkpoint() -> None:
 def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Deleting takes time, in which one may be killed."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
-    config = TrainingConfig.model_construct()
 
     def killed(path: Path) -> None:
         raise Killed
 
-    def trained() -> None:
-        with resume.scratch_folder("checkpoints", "kobart", config, []) as folder:
-            (folder / "checkpoint-1").mkdir()
-            (folder / "checkpoint-1/trainer_state.json").write_text("{}")
-
+    with _scratch(tmp_path, "kobart") as folder:
+        (folder / "checkpoint-1").mkdir()
+        (folder / "checkpoint-1/trainer_state.json").write_text("{}")
+    _save(tmp_path)
     with monkeypatch.context() as deleting:
         deleting.setattr(resume.shutil, "rmtree", killed)
         with pytest.raises(Killed):
-            trained()
-    with resume.scratch_folder("checkpoints", "kobart", config, []) as folder:
+            resume.delete_saved()
+    with _scratch(tmp_path, "kobart") as folder:
         assert last_checkpoint(folder) is None
+    _save(tmp_path)
+    resume.delete_saved()
     assert not list(folder.parent.glob("*/"))
+
+
+def test_what_has_ended_waits_until_it_is_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DVC_ROOT", str(tmp_path / "cache"))
+    workspace = tmp_path / "workspace"
+    (workspace / "metrics/train").mkdir(parents=True)
+    with _scratch(workspace, "kobart") as folder:
+        pass
+    resume.delete_saved()
+    assert folder.exists(), "no dvc.lock"
+    (workspace / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
+    resume.delete_saved()
+    assert folder.exists(), "not in dvc.lock"
+    _save(workspace)
+    resume.delete_saved()
+    assert not folder.exists()
+
+    with _scratch(workspace, "kobart") as folder:
+        pass
+    shutil.rmtree(workspace)
+    resume.delete_saved()
+    assert not folder.exists(), "an experiment's workspace, which is gone"
+
+
+def _scratch(workspace: Path, name: str, *files: str) -> AbstractContextManager[Path]:
+    """The folder of a training whose metrics are there already."""
+    record = workspace / "metrics/train/kobart.json"
+    record.parent.mkdir(parents=True, exist_ok=True)
+    record.write_text("{}")
+    paths = [workspace / file for file in files]
+    return resume.scratch_folder("checkpoints", name, TrainingConfig.model_construct(), paths, record)
+
+
+def _save(workspace: Path) -> None:
+    md5 = hashlib.md5((workspace / "metrics/train/kobart.json").read_bytes()).hexdigest()
+    (workspace / "dvc.lock").write_text(f"stages:\n  train@kobart:\n    outs:\n    - md5: {md5}\n")
 
 
 def test_how_steps_were_divided_is_kept(tmp_path: Path) -> None:

@@ -9,7 +9,9 @@ from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.repository import repository_root
 
-HOW_TO_FREE = "`dvc gc -w` drops old outputs, .cache/checkpoints holds trainings that never ended"
+HOW_TO_FREE = (
+    "`dvc gc -w` drops old outputs, .cache/checkpoints holds trainings that did not end or that DVC did not save"
+)
 
 
 class LimitsParams(Section):

@@ -1,4 +1,8 @@
-"""Where unfinished work waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs."""
+"""Where a stage's work waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs.
+
+Work that has ended waits, too, until DVC has saved its outputs. Where DVC is killed between the two, or its cache's
+disk is full, the next run has next to nothing to compute.
+"""
 
 import hashlib
 import shutil
@@ -12,34 +16,58 @@ from filelock import FileLock, Timeout
 
 from yoyak.core.environment import describe
 from yoyak.core.errors import UserError
-from yoyak.core.files import sha256
+from yoyak.core.files import sha256, write_whole
 from yoyak.core.params import Section
 from yoyak.core.repository import cache_folder
 
 Kind = Literal["checkpoints", "predictions"]
+ENDED = "ended"
+"""A file in the folder of work that has ended: the path of its record, and the record's md5, a line each."""
 
 
 @contextmanager
-def scratch_folder(kind: Kind, name: str, config: Section, files: Sequence[Path]) -> Iterator[Path]:
-    """A folder for this very config, found again after a kill, deleted when the block ends well.
+def scratch_folder(kind: Kind, name: str, config: Section, files: Sequence[Path], record: Path) -> Iterator[Path]:
+    """A folder for this very config, found again after a kill, deleted once DVC has saved what the block made.
+
+    `record` is the metrics file that the block writes, an output of the stage: once `dvc.lock` has its hash, DVC has
+    saved them all.
 
     Its name hashes parameters, input files, base weights (through their pin), the imported code of this library and
     versions: after a change of any of them nothing goes on from what was made before. Locked against a second run of
     the same config.
     """
     folder = cache_folder() / kind / f"{name}-{_key(config, files)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_suffix(".lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise UserError(f"another process works on {name} already (lock: {lock.lock_file})") from None
     try:
+        delete_saved()
         _forget_others(name, folder)
+        folder.mkdir(exist_ok=True)
+        (folder / ENDED).unlink(missing_ok=True)
         yield folder
-        _delete(folder)
+        write_whole(folder / ENDED, f"{record.absolute()}\n{_md5(record)}\n")
     finally:
         lock.release()
+
+
+def delete_saved() -> None:
+    """Delete the folders of work that has ended and is saved, of all workspaces that share this cache."""
+    for marker in cache_folder().glob(f"*/*/{ENDED}"):
+        record, md5 = marker.read_text(encoding="utf-8").splitlines()
+        lock = Path(record).parents[2] / "dvc.lock"
+        # An experiment's temporary workspace is gone once DVC has saved it.
+        saved = not lock.parent.exists() or (lock.exists() and md5 in lock.read_text(encoding="utf-8"))
+        if saved:
+            _delete(marker.parent)
+
+
+def _md5(path: Path) -> str:
+    """As DVC hashes a file."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _forget_others(name: str, folder: Path) -> None:
