@@ -464,3 +464,10 @@ def test_an_unknown_key_of_a_list(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("data: [f0]\nexperiments: {a: {sets: [lora.r=3]}}\n")
     with pytest.raises(UserError, match=r"list\.yaml: experiments\.a\.sets: unknown key; did you mean 'set'"):
         read_list(tmp_path / "list.yaml")
+
+
+def test_the_old_name_of_a_target_is_refused() -> None:
+    done = subprocess.run(["make", "final"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "make competition" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

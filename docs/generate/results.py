@@ -3,7 +3,7 @@
     python docs/generate/results.py
 
 `sweeps/results` has a folder of what `python -m yoyak.sweeps run` wrote for each list: `final`, `sweep`, `ablations`,
-`true_size`; of `make final` it has `final_again`. A section is there where its folder is; a test writes the
+`true_size`; of `make competition` it has `final_again`. A section is there where its folder is; a test writes the
 document anew and compares.
 """
 

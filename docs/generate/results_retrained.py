@@ -17,7 +17,7 @@ def retrained_section(results: list[Result], before: list[Result]) -> str:
         [
             "### Trained once more",
             paragraph(f"""
-                `make final` trained the ensemble's members again, with the same seeds and the same rows:
+                `make competition` trained the ensemble's members again, with the same seeds and the same rows:
                 {ran_on(results)}. What GPUs add up in another order, and what was mended between the two commits, moves
                 scores by as much as this; intervals are of the same rows, paired.
             """),
