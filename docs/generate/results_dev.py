@@ -93,8 +93,8 @@ def _lines(result: Result) -> Iterator[Line]:
     for name in result.figures["run"]["untuned"]:
         entry = entry_of(result, name)
         yield Line(f"{entry}, untuned", f"`{entry}`", scores[f"baseline/untuned_{name}"], trained=False)
-    for name, job in result.averaged.items():
-        yield Line(name, f"logits of {', '.join(job['members'])}", scores[name])
+    for name, config in result.averaged.items():
+        yield Line(name, f"logits of {', '.join(config['members'])}", scores[name])
     if len(result.models) == 1:
         yield Line(result.model, f"`{entry_of(result, result.model)}`", scores[result.model], mean(result.mbr))
     else:
@@ -167,8 +167,8 @@ def _costs(results: list[Result]) -> str:
             peaks = f"{train['peak_memory_gib']:.1f}, {infer[name]['peak_memory_gib']:.1f}"
             minutes = _minutes(train["seconds"], infer[name])
             lines.append([name, wording.parameters(result, name), result.rate, minutes, peaks])
-        for name, job in result.averaged.items():
-            search, minutes = wording.searched(job["generation"]), _minutes(0, infer[name])
+        for name, config in result.averaged.items():
+            search, minutes = wording.searched(config["generation"]), _minutes(0, infer[name])
             lines.append([name, search, "", minutes, f"{infer[name]['peak_memory_gib']:.1f}"])
     return table(["", "parameters", "train tokens/s", "minutes", "peak GiB"], lines)
 

@@ -34,8 +34,8 @@ def usual() -> str:
 def parameters(result: Result, name: str) -> str:
     """Those of a model that was trained as adapters; `name` is its name in the result."""
     resolved = result.figures["models"][name]
-    job, search = resolved["training"], resolved["generation"]["generation"]
-    model, training, lora, quantization = (job[key] for key in ("model", "training", "lora", "quantization"))
+    config, search = resolved["training"], resolved["generation"]["generation"]
+    model, training, lora, quantization = (config[key] for key in ("model", "training", "lora", "quantization"))
     rate, epochs, rows = (training[key] for key in ("learning_rate", "epochs", "effective_batch_size"))
     base = quantization["type"].upper() if quantization["load_in_4bit"] else model["dtype"]
     tuned = [

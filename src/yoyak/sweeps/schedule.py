@@ -16,12 +16,12 @@ def work(params: Params, data: str) -> frozenset[str]:
     takes it from DVC's cache.
     """
     given = f"{data} {params.prompts.model_dump_json()} {params.data.model_dump_json()}"
-    jobs = {name: resolve(params, name, pin=None) for name in params.run.models}
-    trained = {name: f"{name} {job.training.model_dump_json()}" for name, job in jobs.items()}
+    configs = {name: resolve(params, name, pin=None) for name in params.run.models}
+    trained = {name: f"{name} {config.training.model_dump_json()}" for name, config in configs.items()}
     found = set()
-    for name, job in jobs.items():
+    for name, config in configs.items():
         found.add(_hash(f"{given} {trained[name]}"))
-        found.add(_hash(f"{given} {trained[name]} {job.generation.model_dump_json()}"))
+        found.add(_hash(f"{given} {trained[name]} {config.generation.model_dump_json()}"))
     for name in params.run.averaged:
         average = resolve_average(params, name, pins={})
         training = " ".join(trained[member] for member in average.members)
