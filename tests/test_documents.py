@@ -21,6 +21,7 @@ from dvc.utils.collections import merge_dicts
 from dvc.utils.hydra import apply_overrides
 from project import ROOT
 from ruamel.yaml import YAML
+from typer import Typer
 from typer.main import get_command
 
 from yoyak.cli import app
@@ -28,8 +29,9 @@ from yoyak.core.params import Section
 from yoyak.preflight import add_folds
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params
+from yoyak.sweeps import cli as sweeps
 
-DOCUMENTS = (*READMES, *PAGES, ROOT / "data/README.md", ROOT / "experiments/README.md")
+DOCUMENTS = (*READMES, *PAGES, ROOT / "data/README.md", ROOT / "sweeps/README.md")
 PAIRS = [(path, path.with_name(f"{path.stem.removesuffix('.md')}.ko.md")) for path in DOCUMENTS]
 KOREAN = [(english, korean) for english, korean in PAIRS if korean.exists()]
 SRC = ROOT / "src/yoyak"
@@ -95,12 +97,16 @@ def check_dvc(arguments: list[str], folder: Path) -> None:
 
 
 def check_yoyak(arguments: list[str], folder: Path) -> None:
+    check_subcommand(app, arguments)
+
+
+def check_subcommand(program: Typer, arguments: list[str]) -> None:
     """The subcommand is there, and takes these arguments."""
-    command: Any = get_command(app)
+    command: Any = get_command(program)
     rest = list(arguments)
     while hasattr(command, "commands") and rest:
         command = command.commands[rest.pop(0)]
-    command.make_context("yoyak", rest)
+    command.make_context("program", rest)
 
 
 def check_git(arguments: list[str], folder: Path) -> None:
@@ -109,8 +115,11 @@ def check_git(arguments: list[str], folder: Path) -> None:
 
 
 def check_python(arguments: list[str], folder: Path) -> None:
-    """The script is there, and its text has each option."""
+    """The script is there, and its text has each option; the module is there, and takes these arguments."""
     script, *rest = arguments
+    if arguments[:2] == ["-m", "yoyak.sweeps"]:
+        check_subcommand(sweeps.app, rest[1:])
+        return
     if script == "-m":
         assert find_spec(rest[0])
         return

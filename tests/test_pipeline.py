@@ -307,6 +307,7 @@ def edited(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Pro
         ("ensembling/weighting.py", {"prepare_prompts", "ensemble"}),
         ("submission/checklist.py", {"prepare_prompts", "submit"}),
         ("reporting/html.py", set()),
+        ("sweeps/run.py", set()),
         ("training/qlora.py", {"prepare_prompts", *TRAININGS}),
     ],
 )

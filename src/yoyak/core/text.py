@@ -4,10 +4,11 @@ import re
 import unicodedata
 
 SPEAKER = re.compile(r"(#Person\d+#)\s*:")
+"""The tag before a turn, with its colon: `#Person1#:`."""
 TAG = re.compile(r"#\w+#")
 """A person tag or a mask: `#Person1#`, `#PhoneNumber#`."""
 FOREIGN_WORD = re.compile(r"[^\W\d_\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]+")
-"""Letters that are no Hangul."""
+"""A word of letters that are not Hangul."""
 
 
 def speakers(dialogue: str) -> set[str]:

@@ -38,7 +38,7 @@ class DataParams(Section):
 
 
 def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
-    """The rows of a CSV file in its order, as they stand; train and dev files have summaries, test files none."""
+    """The rows of a CSV file in its order, not cleaned; train and dev files have summaries, test files none."""
     columns = ["fname", "dialogue", "summary"] if with_summary else ["fname", "dialogue"]
     table = read_table(path, columns)
     for column in columns[1:]:
@@ -63,7 +63,7 @@ def read_references(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The same of a table that was read from `path`."""
+    """The references of each row of a table that was read from `path`, by `fname`."""
     columns = [column for column in table.columns if SUMMARY_COLUMN.fullmatch(column)]
     if not columns:
         raise UserError(f"{path}: no column 'summary' or 'summary_1'; it has {', '.join(map(repr, table.columns))}")
@@ -81,23 +81,23 @@ def turns(dialogue: str) -> list[str]:
     """The cleaned turns of a dialogue, each beginning with its speaker's tag.
 
     Repairs what the competition's rows carry: line ends written out as `\\n` or `<br>`, a speaker's tag in the middle
-    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay. Where
-    nobody says anything there is no turn: a model would summarise the tags alone.
+    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay. A
+    dialogue in which nobody speaks has no turns: a model would summarise the tags alone.
     """
     text = unicodedata.normalize("NFC", dialogue).replace("\\n", "\n")
     text = SPEAKER.sub(r"\n\1:", BREAK.sub("\n", text))
     lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in re.split(r"[\r\n]+", text)]
-    return _joined([line for line in lines if line]) if any(map(_says_something, lines)) else []
+    return _joined([line for line in lines if line]) if any(map(_has_words, lines)) else []
 
 
-def _says_something(line: str) -> bool:
+def _has_words(line: str) -> bool:
     """Whether there is more in it than speakers' tags, blanks and characters of no width."""
-    said = SPEAKER.sub("", line)
-    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in said)
+    spoken = SPEAKER.sub("", line)
+    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in spoken)
 
 
 def _joined(lines: list[str]) -> list[str]:
-    """A line without a speaker's tag goes on the turn before it."""
+    """Turns; a line without a speaker's tag continues the turn before it."""
     result: list[str] = []
     for line in lines:
         if result and not SPEAKER.match(line):

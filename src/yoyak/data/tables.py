@@ -14,7 +14,7 @@ from yoyak.core.files import FROM_EXCEL, read_text
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV or JSONL file as text, with at least `columns`; `fname` unique and filled in each row."""
+    """The table in a CSV or JSONL file, all cells text, with at least `columns`; each row has an `fname` of its own."""
     if path.suffix.lower() == ".json":
         raise UserError(f"{path}: CSV or JSONL is expected, an object a line, and the name .jsonl says so")
     missing = "no such file; is the path right? The pipeline's own are in data.dir of params.yaml"

@@ -57,7 +57,7 @@ def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
 
 
 def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AverageConfig:
-    """An entry with members, each as its own entry says; `pins` are theirs."""
+    """An entry with members, each resolved from its own entry; `pins` are those of their weights, by name."""
     entry, where = dict(params.models[name]), f"params.yaml: models.{name}"
     members = check(Average, {"members": entry.pop("members")}, where).members
     overrides = entry.pop("generation", None)
@@ -115,7 +115,7 @@ def _check_learned_tokenizers(configs: Mapping[str, OneModelConfig], where: str)
 
 
 def _learned_tokenizer(config: OneModelConfig) -> object:
-    """Of models from scratch what it depends on; the same for all others."""
+    """What the learned tokenizer of a model from scratch depends on; None for all other models."""
     return (config.model.architecture["vocab_size"], config.fold) if config.model.architecture else None
 
 

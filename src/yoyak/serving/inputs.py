@@ -32,7 +32,7 @@ class Row(BaseModel):
 
 
 def read(source: str) -> Input:
-    """The dialogues of a file, by its suffix what kind it is, or of standard input for `-`."""
+    """The dialogues of a file, whose suffix tells its kind, or of standard input for `-`."""
     if source == STANDARD_INPUT:
         text = decode(sys.stdin.buffer.read(), "standard input", FROM_EXCEL)
         return _json_lines(text, "standard input") if text.lstrip().startswith("{") else _text(text, "standard input")

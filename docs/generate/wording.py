@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from result import Result
+from yoyak.sweeps.results import Result
 
 USUAL_TRAINING = {
     "schedule": "cosine",
@@ -26,33 +26,34 @@ USUAL_TOP_K = 50
 
 
 def usual() -> str:
-    """What the parameters of no run name."""
-    told = {**USUAL_TRAINING, **USUAL_SEARCH, "top_k": USUAL_TOP_K}
-    return ", ".join(f"`{key}` {_value(value)}" for key, value in told.items()) + "; no topic in train's prompts"
+    """The values that `parameters` and `searched` leave out."""
+    values = {**USUAL_TRAINING, **USUAL_SEARCH, "top_k": USUAL_TOP_K}
+    return ", ".join(f"`{key}` {_value(value)}" for key, value in values.items()) + "; no topic in train's prompts"
 
 
 def parameters(result: Result, name: str) -> str:
-    """Of adapters."""
+    """Those of a model that was trained as adapters; `name` is its name in the result."""
     resolved = result.figures["models"][name]
-    job, search = resolved["training"], resolved["generation"]["generation"]
-    model, training, lora, quantization = (job[key] for key in ("model", "training", "lora", "quantization"))
+    config, search = resolved["training"], resolved["generation"]["generation"]
+    model, training, lora, quantization = (config[key] for key in ("model", "training", "lora", "quantization"))
     rate, epochs, rows = (training[key] for key in ("learning_rate", "epochs", "effective_batch_size"))
     base = quantization["type"].upper() if quantization["load_in_4bit"] else model["dtype"]
-    told = [
+    tuned = [
         f"lr {rate:g}, {epochs:g} epochs, {rows} rows a step",
         f"r {lora['r']}, alpha {lora['alpha']:g}, dropout {lora['dropout']:g}; {base} base",
         f"{model['prompt']} prompt" + (", persons as 화자1" if model["persons"] == "speakers" else ""),
         *(["topic in train's prompts"] if result.figures["prompts"]["train_topic"] else []),
         *_unusual(training, USUAL_TRAINING),
     ]
-    return "; ".join([*told, searched(search)])
+    return "; ".join([*tuned, searched(search)])
 
 
-def searched(search: dict[str, Any]) -> str:
+def searched(search: Mapping[str, Any]) -> str:
+    """A section `generation` in words."""
     return "; ".join([_kind(search), *_unusual(search, USUAL_SEARCH)])
 
 
-def _kind(search: dict[str, Any]) -> str:
+def _kind(search: Mapping[str, Any]) -> str:
     if search["search"] == "greedy":
         return "greedy"
     if search["search"] == "beam":

@@ -1,21 +1,23 @@
 """The final models trained a second time, for docs/results.md: how much of a score is chance."""
 
-from compared import paired_interval
-from leaderboard import gains
-from markdown import interval, mean, paragraph, signed, table
-from result import Result, ran_on
+from comparisons import paired_interval
+from markdown_tables import interval, mean, paragraph, signed, table
+from provenance import ran_on
+from results_dev import gains
 
 from yoyak.core.records import Floats
+from yoyak.sweeps.results import Result
 
 
-def again(results: list[Result], before: list[Result]) -> str:
+def retrained_section(results: list[Result], before: list[Result]) -> str:
+    """The section "Trained once more": `results` beside the results `before` of the same experiments."""
     first = {result.experiment: result for result in before}
     header = ["", "mean", "again", "difference", "MBR, all alike", "again", "difference"]
     return "\n\n".join(
         [
             "### Trained once more",
             paragraph(f"""
-                `make final` trained the ensemble's members again, with the same seeds and the same rows:
+                `make competition` trained the ensemble's members again, with the same seeds and the same rows:
                 {ran_on(results)}. What GPUs add up in another order, and what was mended between the two commits, moves
                 scores by as much as this; intervals are of the same rows, paired.
             """),

@@ -1,29 +1,26 @@
 """The shapes of models whose weights need a hub, with random weights, and data to drive them through the stages.
 
-    python experiments/true_size.py FOLDER data/raw --llama TOKENIZER --qwen TOKENIZER
-    python experiments/run.py FOLDER/true_size.yaml --data FOLDER/data --out experiments/results/true_size --gpus 4
+    python -m yoyak.sweeps true-size FOLDER data/raw --llama TOKENIZER --qwen TOKENIZER
+    python -m yoyak.sweeps run FOLDER/true_size.yaml --data FOLDER/data --out sweeps/results/true_size --gpus 4
 
-FOLDER gets a model folder of each shape (46 GB in all), the list of experiments and their data: the longest rows of
-train and others, 512 in all, and 64 of dev. The tokenizers are folders with Llama-3's and Qwen's; chat templates are
-TRL's. Random weights say nothing: memory and rates are what such a run is for. No summary may end before it has as many
-tokens as it may have, so that all shapes have as much to do.
+Random weights say nothing: memory and rates are what such a run is for. No summary may end before it has as many tokens
+as it may have, so that all shapes have as much to do.
 """
 
-import argparse
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import fold_data
 import pandas as pd
 import torch
 import trl
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from yoyak.core.environment import device
-from yoyak.core.errors import exits_with_one_line
+from yoyak.core.errors import UserError
 from yoyak.core.params import write_yaml
-from yoyak.data.tables import read_table
+from yoyak.sweeps import data_folder
 
 LLAMA = {
     "model_type": "llama",
@@ -87,24 +84,24 @@ NEW_TOKENS = 128
 TRAIN_ROWS, LONGEST_ROWS, DEV_ROWS = 512, 8, 64
 
 
-@exits_with_one_line
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path)
-    parser.add_argument("data", type=Path, help="the folder with train.csv and dev.csv")
-    parser.add_argument("--llama", type=Path, required=True, help="a folder with Llama-3's tokenizer")
-    parser.add_argument("--qwen", type=Path, required=True, help="a folder with Qwen's")
-    parser.add_argument("--only", nargs="*", default=list(SHAPES), choices=list(SHAPES))
-    asked = parser.parse_args()
-    folder = asked.folder.resolve()
-    for name in asked.only:
-        save(name, folder / name, asked.llama if "llama" in name else asked.qwen)
-    few_rows(asked.data, folder / "data/few")
-    write_yaml(folder / "true_size.yaml", experiments(folder, asked.only))
+def write_models_and_list(folder: Path, data: Path, llama: Path, qwen: Path, only: Sequence[str]) -> None:
+    """Write a model folder of each shape, 46 GB in all, their data in `data/few`, and the list `true_size.yaml`.
+
+    `data` has `train.csv` and `dev.csv`; `llama` and `qwen` are folders with the tokenizers of Llama-3 and Qwen, whose
+    chat templates are TRL's; `only` has names of `SHAPES`, or nothing for all. Raises a `UserError` for another name.
+    """
+    for name in only:
+        if name not in SHAPES:
+            raise UserError(f"--only {name}: there are {', '.join(SHAPES)}")
+    names, absolute = list(only or SHAPES), folder.resolve()
+    for name in names:
+        save(name, absolute / name, llama if "llama" in name else qwen)
+    few_rows(data, absolute / "data/few")
+    write_yaml(absolute / "true_size.yaml", experiments(absolute, names))
 
 
 def save(name: str, folder: Path, tokenizer: Path) -> None:
-    """A model folder as `save_pretrained` leaves it; one that is there stays."""
+    """Write the shape `name` as `save_pretrained` does, with a folder's tokenizer; a model that is there stays."""
     if (folder / "config.json").exists():
         return
     with_template = AutoTokenizer.from_pretrained(tokenizer)
@@ -122,11 +119,12 @@ def save(name: str, folder: Path, tokenizer: Path) -> None:
 
 
 def few_rows(data: Path, folder: Path) -> None:
-    train, dev = (read_table(data / f"{split}.csv", fold_data.COLUMNS) for split in ("train", "dev"))
+    """Write a data folder with the longest rows of train and others, `TRAIN_ROWS` in all, and `DEV_ROWS` of dev."""
+    train, dev = data_folder.read_train_and_dev(data)
     order = train["dialogue"].str.len().sort_values(ascending=False).index
     longest, others = train.loc[order[:LONGEST_ROWS]], train.loc[sorted(order[LONGEST_ROWS:])]
     rows = pd.concat([longest, others.head(TRAIN_ROWS - LONGEST_ROWS)])
-    fold_data.write(folder, rows, dev.head(DEV_ROWS))
+    data_folder.write(folder, rows, dev.head(DEV_ROWS))
 
 
 def experiments(folder: Path, names: list[str]) -> dict[str, Any]:
@@ -143,7 +141,3 @@ def experiments(folder: Path, names: list[str]) -> dict[str, Any]:
         "data": ["few"],
         "experiments": {f"true_size_{name}": [f"run.models=[{name}]"] for name in names},
     }
-
-
-if __name__ == "__main__":
-    main()

@@ -1,6 +1,5 @@
-"""A list of experiments, and which of them need the same training or the same summaries."""
+"""A list of experiments as its YAML file has it, and the runs that it asks for."""
 
-import hashlib
 import itertools
 import re
 from dataclasses import dataclass
@@ -11,11 +10,9 @@ from pydantic import Field, field_validator
 
 from yoyak.core.errors import UserError
 from yoyak.core.params import Section, check, read_yaml
-from yoyak.preflight.params import Params
-from yoyak.preflight.resolve import resolve, resolve_average
 
 NAME = re.compile(r"[\w-]+")
-"""Of an experiment, or of a folder of data."""
+"""Of an experiment, or of a data folder."""
 
 
 class Experiment(Section):
@@ -29,7 +26,7 @@ class Experiment(Section):
     """Folders of `--data`."""
 
 
-class List(Section):
+class ExperimentList(Section):
     """The content of a list of experiments. What an experiment does not say, it has from here."""
 
     params: dict[str, Any] = Field(default={})
@@ -55,16 +52,20 @@ class Run:
 
     experiment: str
     data: str
+    """Name of the data folder."""
     seed: int
     overrides: tuple[str, ...]
+    """Of `params.yaml`: the list's, the experiment's and the seed's, in the order in which they are applied."""
 
     @property
     def name(self) -> str:
+        """Unique in its list, and fit for a file's name."""
         return f"{self.experiment}.{self.data}.s{self.seed}"
 
 
-def read_list(path: Path) -> List:
-    listed = check(List, read_yaml(path), f"{path}:")
+def read_list(path: Path) -> ExperimentList:
+    """The list in a YAML file; a `UserError` names a key that is wrong, or a name that no file can have."""
+    listed = check(ExperimentList, read_yaml(path), f"{path}:")
     folders = [*listed.data, *(folder for each in listed.experiments.values() for folder in each.data or [])]
     for name in [*listed.experiments, *folders]:
         if not NAME.fullmatch(name):
@@ -72,8 +73,8 @@ def read_list(path: Path) -> List:
     return listed
 
 
-def runs(listed: List) -> list[Run]:
-    """All of them, in the order of the list."""
+def runs(listed: ExperimentList) -> list[Run]:
+    """All runs, in the order of the list."""
     return [
         Run(
             name,
@@ -84,37 +85,3 @@ def runs(listed: List) -> list[Run]:
         for name, experiment in listed.experiments.items()
         for data, seed in itertools.product(experiment.data or listed.data, experiment.seeds or listed.seeds)
     ]
-
-
-def work(params: Params, data: str) -> frozenset[str]:
-    """What a project with these parameters trains and writes, each as a hash of all that decides it.
-
-    Two runs with one of these in common must not run at once: the second takes it from DVC's cache.
-    """
-    given = f"{data} {params.prompts.model_dump_json()} {params.data.model_dump_json()}"
-    jobs = {name: resolve(params, name, pin=None) for name in params.run.models}
-    trained = {name: f"{name} {job.training.model_dump_json()}" for name, job in jobs.items()}
-    found = set()
-    for name, job in jobs.items():
-        found.add(_hash(f"{given} {trained[name]}"))
-        found.add(_hash(f"{given} {trained[name]} {job.generation.model_dump_json()}"))
-    for name in params.run.averaged:
-        average = resolve_average(params, name, pins={})
-        training = " ".join(trained[member] for member in average.members)
-        found.add(_hash(f"{given} {training} {average.model_dump_json()}"))
-    for name in params.run.untuned:
-        found.add(_hash(f"{given} untuned {name} {resolve(params, name, pin=None).generation.model_dump_json()}"))
-    return frozenset(found)
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def may_start(name: str, needs: dict[str, frozenset[str]], done: set[str], failed: set[str]) -> bool:
-    """Whether all that `name` needs has been done, or is its own to do: the first run that needs it does it."""
-    there = frozenset().union(*(needs[other] for other in done))
-    return all(
-        name == next(other for other in needs if work in needs[other] and other not in failed)
-        for work in needs[name] - there
-    )

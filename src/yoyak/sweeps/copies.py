@@ -1,4 +1,7 @@
-"""A copy of the project for each experiment: its own parameters and data, DVC's cache and the weights shared."""
+"""A copy of the project for each run: its own parameters and data, DVC's cache and the weights shared.
+
+The project is the one in the working folder.
+"""
 
 import os
 import shutil
@@ -11,32 +14,33 @@ from dvc.utils.collections import merge_dicts
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).resolve().parent.parent
+from yoyak.core.repository import cache_folder
+from yoyak.sweeps.data_folder import REFERENCES
+
 PARTS = ("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".dvc/config")
 DATA = Path("data/raw")
-REFERENCES = "test_references.csv"
-"""In a data folder, where test's summaries are known."""
 WITHOUT_GIT = "[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
 SHARED = ("packages", "weights")
 """Of `.cache`: what is downloaded and converted once for all."""
 
 
 def make(folder: Path, cache: Path, data: Path, changes: dict[str, Any], overrides: list[str]) -> None:
-    """The project in `folder`, its parameters changed first by the mapping, then by overrides as `-S` takes them.
+    """Copy the project to `folder`, its parameters changed first by the mapping, then by overrides as `-S` takes them.
 
-    A copy that is there already is brought up to date, and what it has computed stays.
+    `cache` is DVC's for all copies, `data` a folder of CSV files. A copy that is there already is brought up to date,
+    and what it has computed stays.
     """
     for part in PARTS:
-        _copy(ROOT / part, folder / part)
-    _copy(data, folder / DATA)
-    (folder / ".dvc/config.local").write_text(WITHOUT_GIT.format(cache=cache.resolve()))
+        replace(Path(part), folder / part)
+    replace(data, folder / DATA)
+    (folder / ".dvc/config.local").write_text(WITHOUT_GIT.format(cache=cache.resolve()), encoding="utf-8")
     for name in SHARED:
-        _link(folder / ".cache" / name, ROOT / ".cache" / name)
+        _link(folder / ".cache" / name, cache_folder() / name)
     write_params(folder / "params.yaml", data, changes, overrides)
 
 
-def _copy(source: Path, target: Path) -> None:
-    """A file or a folder, and nothing else that was there: a module that was renamed must not be imported."""
+def replace(source: Path, target: Path) -> None:
+    """Copy a file or a folder, and keep nothing that was there: a module that was renamed must not be imported."""
     target.parent.mkdir(parents=True, exist_ok=True)
     if not source.is_dir():
         shutil.copyfile(source, target)
@@ -47,10 +51,17 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def write_params(path: Path, data: Path, changes: dict[str, Any], overrides: list[str]) -> None:
-    """The project's `params.yaml` with the changes of an experiment on that data folder."""
+    """Write the project's `params.yaml` with the changes of an experiment on that data folder.
+
+    Raises DVC's `InvalidArgumentError`, or `ValueError`, for an override that cannot be applied.
+    """
     references = REFERENCES if (data / REFERENCES).exists() else "null"
-    shutil.copyfile(ROOT / "params.yaml", path)
-    _change(path, changes, [f"data.dir={DATA}", f"data.test_references={references}", *overrides])
+    yaml = YAML()
+    content = yaml.load(Path("params.yaml").read_text(encoding="utf-8"))
+    merge_dicts(content, changes)
+    with path.open("w", encoding="utf-8") as file:
+        yaml.dump(content, file)
+    apply_overrides(path, [f"data.dir={DATA}", f"data.test_references={references}", *overrides])
 
 
 def _link(link: Path, target: Path) -> None:
@@ -60,17 +71,8 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target.resolve())
 
 
-def _change(path: Path, changes: dict[str, Any], overrides: list[str]) -> None:
-    yaml = YAML()
-    content = yaml.load(path.read_text(encoding="utf-8"))
-    merge_dicts(content, changes)
-    with path.open("w", encoding="utf-8") as file:
-        yaml.dump(content, file)
-    apply_overrides(path, overrides)
-
-
 def repro(folder: Path, log: Path, environment: dict[str, str], last: str = "ensemble") -> bool:
-    """`dvc repro` up to that stage, and whether it ended well. What it prints goes to `log`."""
+    """Run `dvc repro` up to the stage `last` in a copy; whether it ended well. What it prints goes to `log`."""
     own = {
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "DVC_NO_ANALYTICS": "1",
@@ -83,7 +85,7 @@ def repro(folder: Path, log: Path, environment: dict[str, str], last: str = "ens
 
 
 def python(arguments: list[str], log: Path, environment: dict[str, str], folder: Path | None = None) -> bool:
-    """Whether a process of this Python ended well; what it prints is added to `log`."""
+    """Run this Python in `folder`; whether it ended well. What it prints is added to `log`."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
     with log.open("a", encoding="utf-8") as file:
         done = subprocess.run(

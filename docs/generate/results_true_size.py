@@ -1,15 +1,18 @@
 """Shapes of models that need a hub, for docs/results.md: memory and rates."""
 
-import words
-from markdown import paragraph, table
-from result import Result, ran_on
+import wording
+from markdown_tables import paragraph, table
+from provenance import ran_on
+
+from yoyak.sweeps.results import Result
 
 
-def true_size(results: list[Result]) -> str:
+def true_size_section(results: list[Result]) -> str:
+    """The section "True sizes"."""
     header = ["shape", "rows", "base weights", "tokens/s", "peak GiB"]
     header += ["dialogues", "searched twice", "cut off", "dialogues/s", "peak GiB"]
     limits = sorted({each for run in results for each in run.figures["set"] if each.startswith("limits.gpu_gib=")})
-    searches = sorted({words.searched(_search(result)) for result in results})
+    searches = sorted({wording.searched(_search(result)) for result in results})
     return "\n\n".join(
         [
             "## True sizes",

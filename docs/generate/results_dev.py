@@ -5,16 +5,17 @@ from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import words
-from compared import paired_interval
-from markdown import interval, mean, paragraph, signed, table
-from result import Result, counted, entry_of, ran_on, rows_of
+import wording
+from comparisons import paired_interval
+from markdown_tables import interval, mean, paragraph, signed, table
+from provenance import ROOT, counted, entry_of, ran_on, rows_of
 
 from yoyak.core.params import read_yaml
 from yoyak.evaluation.leaderboard import NOISE
 from yoyak.evaluation.plots import draw_leaderboard
+from yoyak.sweeps.results import Result
 
-ANCHORS = Path(__file__).parent / "anchors.yaml"
+ANCHORS = ROOT / "sweeps/anchors.yaml"
 SCORES = ["R-1", "R-2", "R-L", "mean", "sum"]
 LEAD = "lead-2, the first two turns"
 ALT = (
@@ -22,7 +23,8 @@ ALT = (
 )
 
 
-def final(results: list[Result], picture: str) -> str:
+def dev_section(results: list[Result], picture: str) -> str:
+    """The section "Dev"; `picture` is the file that `draw` writes, as the document links it."""
     header = ["", "weights", *SCORES, "95 %", "MBR of its own"]
     return "\n\n".join(
         [
@@ -65,7 +67,7 @@ def final(results: list[Result], picture: str) -> str:
 
 
 class Line(NamedTuple):
-    """Of the leaderboard."""
+    """A line of the leaderboard."""
 
     name: str
     of: str
@@ -91,8 +93,8 @@ def _lines(result: Result) -> Iterator[Line]:
     for name in result.figures["run"]["untuned"]:
         entry = entry_of(result, name)
         yield Line(f"{entry}, untuned", f"`{entry}`", scores[f"baseline/untuned_{name}"], trained=False)
-    for name, job in result.averaged.items():
-        yield Line(name, f"logits of {', '.join(job['members'])}", scores[name])
+    for name, config in result.averaged.items():
+        yield Line(name, f"logits of {', '.join(config['members'])}", scores[name])
     if len(result.models) == 1:
         yield Line(result.model, f"`{entry_of(result, result.model)}`", scores[result.model], mean(result.mbr))
     else:
@@ -109,7 +111,7 @@ def _cells(line: Line) -> list[str]:
 
 
 def draw(results: list[Result], path: Path) -> None:
-    """The leaderboard; bars of what was not trained here are grey, and an anchor's has no interval."""
+    """Write a picture of the leaderboard; what was not trained here is grey, and an anchor has no interval."""
     entries = {}
     for line in _leaderboard(results):
         entries[line.name if line.trained else f"baseline/{line.name}"] = {"ci95": [nan, nan]} | line.scores
@@ -117,7 +119,7 @@ def draw(results: list[Result], path: Path) -> None:
 
 
 def gains(results: list[Result]) -> str:
-    """Of ensembles over their best member."""
+    """A table of what each ensemble gains over its best member, and whether dev can tell its members apart."""
     alone = {result.model: result for result in results if len(result.models) == 1}
     ensembles = [result for result in results if len(result.models) > 1]
     if not ensembles:
@@ -152,8 +154,8 @@ def _open(result: Result) -> str:
     best = result.figures["scores"]["best"]
     others = {name: best["delta"][name] for name in [*result.models, *result.averaged] if name != best["model"]}
     worse = [name for name, difference in others.items() if not difference["noise"]]
-    told = f"worse than it: {', '.join(worse)}" if worse else "none of the others is worse than it"
-    return f"Of {result.experiment}'s members {best['model']} has the highest mean; p < {NOISE} after Holm: {told}."
+    verdict = f"worse than it: {', '.join(worse)}" if worse else "none of the others is worse than it"
+    return f"Of {result.experiment}'s members {best['model']} has the highest mean; p < {NOISE} after Holm: {verdict}."
 
 
 def _costs(results: list[Result]) -> str:
@@ -164,10 +166,10 @@ def _costs(results: list[Result]) -> str:
             name, train = result.model, result.figures["train"][result.model]
             peaks = f"{train['peak_memory_gib']:.1f}, {infer[name]['peak_memory_gib']:.1f}"
             minutes = _minutes(train["seconds"], infer[name])
-            lines.append([name, words.parameters(result, name), result.rate, minutes, peaks])
-        for name, job in result.averaged.items():
-            told = [words.searched(job["generation"]), "", _minutes(0, infer[name])]
-            lines.append([name, *told, f"{infer[name]['peak_memory_gib']:.1f}"])
+            lines.append([name, wording.parameters(result, name), result.rate, minutes, peaks])
+        for name, config in result.averaged.items():
+            search, minutes = wording.searched(config["generation"]), _minutes(0, infer[name])
+            lines.append([name, search, "", minutes, f"{infer[name]['peak_memory_gib']:.1f}"])
     return table(["", "parameters", "train tokens/s", "minutes", "peak GiB"], lines)
 
 

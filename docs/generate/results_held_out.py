@@ -1,20 +1,22 @@
 """What was tried on rows of train that were held out, for docs/results.md: the sweep, and the ablations."""
 
 import numpy as np
-import words
-from compared import p_values, paired_interval, same_runs
-from markdown import interval, mean, paragraph, signed, table
-from result import Result, counted, entry_of, ran_on, rows_of
+import wording
+from comparisons import p_values, paired_interval, same_runs
+from markdown_tables import interval, mean, paragraph, signed, table
+from provenance import counted, entry_of, ran_on, rows_of
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Floats
 from yoyak.evaluation.leaderboard import NOISE
+from yoyak.sweeps.results import Result
 
 BASE = "base"
 """The ablation that others are compared with."""
 
 
-def sweep(results: list[Result]) -> str:
+def sweep_section(results: list[Result]) -> str:
+    """The section "Sweep": a table for each entry of `params.yaml` whose weights were tuned."""
     by_entry: dict[str, list[Result]] = {}
     for result in results:
         by_entry.setdefault(entry_of(result, result.model), []).append(result)
@@ -40,8 +42,8 @@ def _swept(entry: str, results: list[Result]) -> str:
     others = sorted((run for run in results if run.overrides), key=lambda run: -float(run.own.mean()))
     lines = [_line(run, base) for run in [*base, *others]]
     header = ["", "changed", "held out", "mean", "difference", "MBR", "difference"]
-    told = f"Nothing changed: {words.parameters(base[0], base[0].model)}.\n\n" if base else ""
-    return f"### `{entry}`\n\n{told}{table(header, lines)}"
+    unchanged = f"Nothing changed: {wording.parameters(base[0], base[0].model)}.\n\n" if base else ""
+    return f"### `{entry}`\n\n{unchanged}{table(header, lines)}"
 
 
 def _line(run: Result, base: list[Result]) -> list[str]:
@@ -58,12 +60,16 @@ def _minus(rows: Floats, others: list[Floats]) -> str:
     return "; ".join(f"{signed((rows - other).mean())} {interval(paired_interval(rows - other))}" for other in others)
 
 
-def ablations(results: list[Result]) -> str:
+def ablations_section(results: list[Result]) -> str:
+    """The section "Ablations": each experiment's differences to `BASE`, over seeds and rows.
+
+    Raises a `UserError` where `BASE` has no result.
+    """
     by_name: dict[str, list[Result]] = {}
     for result in results:
         by_name.setdefault(result.experiment, []).append(result)
     if BASE not in by_name:
-        raise UserError(f"experiments/results/ablations: no result of `{BASE}`, which others are compared with; run it")
+        raise UserError(f"sweeps/results/ablations: no result of `{BASE}`, which others are compared with; run it")
     base = by_name.pop(BASE)
     compared = {name: _by_seed(runs, base) for name, runs in by_name.items()}
     left_out = ", ".join(name for name, differences in compared.items() if not differences)
@@ -79,7 +85,7 @@ def ablations(results: list[Result]) -> str:
                 MBR is named. Each training chose its best epoch on these same rows. The weights were 4-bit values
                 before anything was trained: NF4 against bf16 is of those. {ran_on(base)}; {counted(base)}.
             """),
-            f"The base: {words.parameters(base[0], base[0].model)}; mean {mean([run.own for run in base])}, "
+            f"The base: {wording.parameters(base[0], base[0].model)}; mean {mean([run.own for run in base])}, "
             f"MBR of its samples {mean([run.mbr for run in base])}.",
             _compared(by_name, {name: rows for name, rows in compared.items() if rows}),
         ]

@@ -1,0 +1,1 @@
+"""Many experiments, run side by side through the stages."""

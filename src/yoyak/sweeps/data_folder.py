@@ -1,0 +1,35 @@
+"""The CSV files of a data folder, as the pipeline reads them."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from yoyak.data.dialogues import SUMMARY_COLUMN
+from yoyak.data.tables import read_table
+
+COLUMNS = ("fname", "dialogue", "summary")
+TEST_ROWS = 4
+REFERENCES = "test_references.csv"
+"""In a data folder, where test's summaries are known."""
+
+
+def read_train_and_dev(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both tables; a `UserError` names the file and the row of a fault."""
+    train, dev = (read_table(folder / f"{split}.csv", COLUMNS) for split in ("train", "dev"))
+    return train, dev
+
+
+def write(folder: Path, train: pd.DataFrame, dev: pd.DataFrame, test: pd.DataFrame | None = None) -> None:
+    """Write the files that the pipeline reads.
+
+    Without `test` the first rows of dev stand for it, for an experiment is not judged by test. Where `test` has
+    summaries, they become its references.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    judged = test if test is not None else dev.head(TEST_ROWS)[["fname", "dialogue"]]
+    train.to_csv(folder / "train.csv", index=False)
+    dev.to_csv(folder / "dev.csv", index=False)
+    judged[["fname", "dialogue"]].to_csv(folder / "test.csv", index=False)
+    judged[["fname"]].assign(summary="요약문").reset_index(drop=True).to_csv(folder / "sample_submission.csv")
+    if summaries := [column for column in judged.columns if SUMMARY_COLUMN.fullmatch(column)]:
+        judged[["fname", *summaries]].to_csv(folder / REFERENCES, index=False)
