@@ -82,7 +82,7 @@ def _forget_others(name: str, folder: Path) -> None:
         except Timeout:
             # Somebody works there, in an experiment of another workspace.
             continue
-        print(f"deleted the unfinished {other.name}: parameters, data or code have changed since", flush=True)
+        print(f"deleted {other.name}, never saved by DVC: parameters, data or code have changed since", flush=True)
 
 
 def _delete(folder: Path) -> None:
