@@ -5,6 +5,7 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from project import ROOT
@@ -14,6 +15,8 @@ PAGES = tuple(sorted((ROOT / "docs").glob("*.md")))
 FENCED = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 INLINE_CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
+FIGURE = re.compile(r"\d+(?:[.,]\d+)+")
+"""With a point or a comma: small numbers are words in one language and digits in the other."""
 PROGRAMS = ("make", "dvc", "yoyak", "git", "python", "hf")
 """An inline code that begins with one of these, and goes on, is a command."""
 
@@ -37,6 +40,39 @@ def anchors(page: Path) -> set[str]:
         found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
         seen[slug] += 1
     return found
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a page has in whatever language it is written."""
+
+    headings: list[int]
+    """The level of each."""
+    pictures: list[str]
+    tables: list[tuple[int, list[str], list[str]]]
+    """Of each row: how many cells, its codes, its numbers."""
+    codes: set[str]
+    figures: dict[str, int]
+    """How often each stands in the text."""
+
+
+def facts(page: Path) -> Facts:
+    text = prose(page)
+    headings = [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+    tables = [_facts_of_row(row) for row in re.findall(r"^ *\|.*\|$", text, re.MULTILINE)]
+    codes = set(INLINE_CODE.findall(text))
+    figures = Counter(FIGURE.findall(_without_codes_and_targets(text)))
+    return Facts(headings, re.findall(r"!\[.*?\]\((.*?)\)", text), tables, codes, dict(figures))
+
+
+def _facts_of_row(row: str) -> tuple[int, list[str], list[str]]:
+    # Words stand in another order in another language, and codes and numbers with them.
+    numbers = re.findall(r"\d+(?:[.,]\d+)*", _without_codes_and_targets(row))
+    return row.count("|"), sorted(INLINE_CODE.findall(row)), sorted(numbers)
+
+
+def _without_codes_and_targets(text: str) -> str:
+    return INLINE_CODE.sub("", re.sub(r"\]\([^)]*\)", "]", text))
 
 
 def blocks(page: Path, language: str) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from documents import PAGES, READMES, anchors, blocks, links, messages, named, prose, quoted_messages, typed
+from documents import PAGES, READMES, anchors, blocks, facts, links, messages, named, prose, quoted_messages, typed
 from dvc.cli import parse_args
 from dvc.utils.collections import merge_dicts
 from dvc.utils.hydra import apply_overrides
@@ -152,6 +152,26 @@ CHECKS: dict[str, Callable[[list[str], Path], None]] = {
 def test_both_languages_have_the_same_commands(english: Path, korean: Path) -> None:
     assert typed(english) == typed(korean)
     assert blocks(english, "yaml") == blocks(korean, "yaml")
+
+
+@pytest.mark.parametrize(("english", "korean"), KOREAN, ids=name)
+def test_both_languages_have_the_same_facts(english: Path, korean: Path) -> None:
+    """Headings, pictures, rows of tables, codes and figures."""
+    assert facts(english) == facts(korean)
+
+
+@pytest.mark.parametrize("korean", [korean for _, korean in KOREAN], ids=name)
+def test_a_korean_page_leads_to_korean_pages(korean: Path) -> None:
+    own = korean.name.replace(".ko.md", ".md")
+    for link in links(korean):
+        target = korean.parent / unquote(link).partition("#")[0]
+        assert target.name == own or not target.with_suffix(".ko.md").exists(), link
+
+
+def test_where_a_user_starts_there_are_both_languages() -> None:
+    korean = {name(english) for english, _ in KOREAN}
+    pages = ("index", "summarize", "competition", "models", "experiments", "scoring")
+    assert korean == {"README.md", *(f"docs/{page}.md" for page in pages)}
 
 
 def test_make_help_lists_the_targets() -> None:
