@@ -82,16 +82,16 @@ def blocks(page: Path, language: str) -> list[str]:
 
 def typed(page: Path) -> list[tuple[str, ...]]:
     """The commands of its shell blocks, word by word, in their order."""
-    return [command for block in blocks(page, "sh") for line in block.splitlines() for command in _commands(line)]
+    return [command for block in blocks(page, "sh") for line in block.splitlines() for command in commands(line)]
 
 
 def named(page: Path) -> list[tuple[str, ...]]:
     """The commands in its prose."""
     codes = [text for text in INLINE_CODE.findall(prose(page)) if re.match(rf"({'|'.join(PROGRAMS)})\s", text)]
-    return [command for text in codes for command in _commands(text)]
+    return [command for text in codes for command in commands(text)]
 
 
-def _commands(line: str) -> Iterator[tuple[str, ...]]:
+def commands(line: str) -> Iterator[tuple[str, ...]]:
     """`a b > c && d  # e` → (a, b), (d,)."""
     words: list[str] = []
     rest = iter(shlex.split(line, comments=True))

@@ -175,9 +175,7 @@ def test_where_a_user_starts_there_are_both_languages() -> None:
 
 
 def test_make_help_lists_the_targets() -> None:
-    listed = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=ROOT, text=True, capture_output=True, check=True
-    ).stdout
+    listed = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
     for target in ("setup", "repro", "test", "weights", "docs"):
         assert re.search(rf"^ +make {target} +\S", listed, re.MULTILINE)
 
