@@ -113,11 +113,25 @@ def quoted_messages(page: Path) -> list[str]:
 
 
 def messages(folder: Path) -> set[str]:
-    """Every text in the code of a folder but docstrings, with `…` for what is filled in."""
-    return {text for path in folder.rglob("*.py") for text in _texts(ast.parse(path.read_text(encoding="utf-8")))}
+    """What the code of a folder may raise, with `…` for what is filled in."""
+    return {text for path in folder.rglob("*.py") for text in _raised(ast.parse(path.read_text(encoding="utf-8")))}
 
 
-def _texts(tree: ast.Module) -> Iterator[str]:
+def _raised(tree: ast.Module) -> Iterator[str]:
+    """Texts of `raise` statements, and of the file's functions that help to word them."""
+    functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    parts: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    for part in parts:
+        yield from _texts(part)
+        for name in {node.id for node in ast.walk(part) if isinstance(node, ast.Name)} & functions.keys():
+            parts.append(functions.pop(name))
+
+
+def makefile_messages(makefile: Path) -> list[str]:
+    return re.findall(r"error: (.*)", makefile.read_text(encoding="utf-8"))
+
+
+def _texts(tree: ast.AST) -> Iterator[str]:
     docstrings = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     for node in ast.walk(tree):
         if isinstance(node, ast.JoinedStr):

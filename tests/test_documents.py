@@ -15,7 +15,20 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from documents import PAGES, READMES, anchors, blocks, facts, links, messages, named, prose, quoted_messages, typed
+from documents import (
+    PAGES,
+    READMES,
+    anchors,
+    blocks,
+    facts,
+    links,
+    makefile_messages,
+    messages,
+    named,
+    prose,
+    quoted_messages,
+    typed,
+)
 from dvc.cli import parse_args
 from dvc.utils.collections import merge_dicts
 from dvc.utils.hydra import apply_overrides
@@ -250,7 +263,7 @@ def test_each_parameter_is_explained() -> None:
 
 
 def test_each_message_of_troubleshooting_is_in_the_code() -> None:
-    known = [*messages(SRC), (ROOT / "Makefile").read_text(encoding="utf-8")]
+    known = [*messages(SRC), *makefile_messages(ROOT / "Makefile")]
     quoted = quoted_messages(ROOT / "docs/troubleshooting.md")
     assert len(quoted) > 50
     for quote in quoted:
