@@ -15,7 +15,20 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from documents import PAGES, READMES, anchors, blocks, links, messages, named, prose, quoted_messages, typed
+from documents import (
+    PAGES,
+    READMES,
+    anchors,
+    blocks,
+    facts,
+    links,
+    makefile_messages,
+    messages,
+    named,
+    prose,
+    quoted_messages,
+    typed,
+)
 from dvc.cli import parse_args
 from dvc.utils.collections import merge_dicts
 from dvc.utils.hydra import apply_overrides
@@ -154,10 +167,28 @@ def test_both_languages_have_the_same_commands(english: Path, korean: Path) -> N
     assert blocks(english, "yaml") == blocks(korean, "yaml")
 
 
+@pytest.mark.parametrize(("english", "korean"), KOREAN, ids=name)
+def test_both_languages_have_the_same_facts(english: Path, korean: Path) -> None:
+    """Headings, pictures, rows of tables, codes and figures."""
+    assert facts(english) == facts(korean)
+
+
+@pytest.mark.parametrize("korean", [korean for _, korean in KOREAN], ids=name)
+def test_a_korean_page_leads_to_korean_pages(korean: Path) -> None:
+    own = korean.name.replace(".ko.md", ".md")
+    for link in links(korean):
+        target = korean.parent / unquote(link).partition("#")[0]
+        assert target.name == own or not target.with_suffix(".ko.md").exists(), link
+
+
+def test_where_a_user_starts_there_are_both_languages() -> None:
+    korean = {name(english) for english, _ in KOREAN}
+    pages = ("index", "summarize", "competition", "models", "experiments", "scoring")
+    assert korean == {"README.md", *(f"docs/{page}.md" for page in pages)}
+
+
 def test_make_help_lists_the_targets() -> None:
-    listed = subprocess.run(
-        ["make", "--no-print-directory", "help"], cwd=ROOT, text=True, capture_output=True, check=True
-    ).stdout
+    listed = subprocess.run(["make", "help"], cwd=ROOT, text=True, capture_output=True, check=True).stdout
     for target in ("setup", "repro", "test", "weights", "docs"):
         assert re.search(rf"^ +make {target} +\S", listed, re.MULTILINE)
 
@@ -232,7 +263,7 @@ def test_each_parameter_is_explained() -> None:
 
 
 def test_each_message_of_troubleshooting_is_in_the_code() -> None:
-    known = [*messages(SRC), (ROOT / "Makefile").read_text(encoding="utf-8")]
+    known = [*messages(SRC), *makefile_messages(ROOT / "Makefile")]
     quoted = quoted_messages(ROOT / "docs/troubleshooting.md")
     assert len(quoted) > 50
     for quote in quoted:

@@ -384,7 +384,8 @@ def test_a_misspelt_key_ends_before_any_work_and_loses_nothing(reproduced: Proje
     assert "training.learning_rte: unknown key; did you mean 'learning_rate'?" in told
     assert "Traceback" not in failed.stdout
 
-    project.run("git", "checkout", "params.yaml", "metrics")
+    project.run("git", "checkout", "params.yaml")
     project.run("dvc", "checkout")
+    project.run("git", "checkout", "metrics")
     assert [(project.root / path).read_bytes() for path in kept] == before
     assert "up to date" in project.run("dvc", "status").stdout
