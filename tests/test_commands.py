@@ -34,7 +34,7 @@ RUN_BY = {
     "make docs": CI,
     "make setup": MAKE_TEST,
     "make help": "test_documents.py: test_make_help_lists_the_targets",
-    "make final DATA=folder": "test_commands.py: test_make_final_writes_the_ensemble_s_summaries",
+    "make competition DATA=folder": "test_commands.py: test_make_competition_writes_the_ensemble_s_summaries",
     "source .venv/bin/activate": "test_commands.py: test_from_csv_files_to_the_score_of_a_submission",
     "dvc add data/raw": "test_commands.py: test_from_csv_files_to_the_score_of_a_submission",
     "dvc repro": "test_pipeline.py: test_a_second_run_runs_nothing",
@@ -250,16 +250,16 @@ def test_folds_of_a_model_become_entries(reproduced: Project, tmp_path: Path) ->
     assert {name for name in models if name.startswith("kobart_")} == {f"kobart_f{part}" for part in range(5)}
 
 
-def test_make_final_writes_the_ensemble_s_summaries(reproduced: Project, tmp_path: Path) -> None:
+def test_make_competition_writes_the_ensemble_s_summaries(reproduced: Project, tmp_path: Path) -> None:
     """By a list of one model, a twin; its weights are given, where the real ones are downloaded."""
     project = reproduced.copy(tmp_path / "project")
     set_up(project)
-    shutil.copytree(ROOT / "experiments", project.root / "experiments", ignore=shutil.ignore_patterns("results", "__*"))
+    shutil.copytree(ROOT / "sweeps", project.root / "sweeps", ignore=shutil.ignore_patterns("results", "__*"))
     shutil.copytree(project.root / "data/sample", project.root / "folder")
     save_twin(llama32, tmp_path / "weights/twin")
-    _shrink_the_list(project.root / "experiments/final.yaml", tmp_path / "weights/twin")
+    _shrink_the_list(project.root / "sweeps/final.yaml", tmp_path / "weights/twin")
     weights = f"WEIGHTS={tmp_path / 'weights'}"
-    printed = project.run("make", "final", "DATA=folder", weights).stdout
+    printed = project.run("make", "competition", "DATA=folder", weights).stdout
     assert "submission/final.csv: written; used: best of q15_a" in printed
     written = pd.read_csv(project.root / "submission/final.csv")
     assert list(written["fname"]) == list(pd.read_csv(project.root / "folder/test.csv")["fname"])
