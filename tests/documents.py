@@ -118,13 +118,17 @@ def messages(folder: Path) -> set[str]:
 
 
 def _raised(tree: ast.Module) -> Iterator[str]:
-    """Texts of `raise` statements, and of the file's functions that help to word them."""
+    """Texts of `raise` statements, of the file's functions that help to word them, and of what is given to `read_text`."""
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    parts: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    parts: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise) or _reads_text(node)]
     for part in parts:
         yield from _texts(part)
         for name in {node.id for node in ast.walk(part) if isinstance(node, ast.Name)} & functions.keys():
             parts.append(functions.pop(name))
+
+
+def _reads_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "read_text"
 
 
 def makefile_messages(makefile: Path) -> list[str]:

@@ -901,6 +901,12 @@ def test_package_that_cannot_be_converted(workplace: Path) -> None:
         gguf.convert(PACKAGE, Path("target"))
 
 
+def test_a_transformers_that_reads_its_tokenizer_wrongly(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.__version__", "5.17.1")
+    with pytest.raises(UserError, match=f"{PACKAGE}: transformers 5.17.1 reads its tokenizer without merges and begin"):
+        gguf.convert(PACKAGE, Path("target"))
+
+
 @pytest.mark.parametrize("spoil", [lambda whole: whole[:-30], lambda whole: whole.replace(b"GGUF" * 9, b"GGUX" * 9)])
 def test_damaged_package(workplace: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[bytes], bytes]) -> None:
     use(PACKAGE)
