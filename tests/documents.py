@@ -118,7 +118,7 @@ def messages(folder: Path) -> set[str]:
 
 
 def _raised(tree: ast.Module) -> Iterator[str]:
-    """Texts of `raise` statements, of the file's functions that help to word them, and of what is given to `read_text`."""
+    """Texts of `raise` statements, of the functions of the file that word them, and of calls of `read_text`."""
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
     parts: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise) or _reads_text(node)]
     for part in parts:
