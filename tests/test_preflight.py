@@ -242,6 +242,22 @@ def test_file_in_place_of_the_folder(workplace: Path, capsys: pytest.CaptureFixt
     assert "params.yaml/train.csv: cannot be read" in complaint(capsys)
 
 
+def test_labels_are_read_or_it_is_told(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = "밥 먹었어?\n아니, 아직.\n같이 가자."
+    (DATA / "train.csv").write_bytes(
+        pairs("train", "화자1: 안녕?\n화자2: 응.\n화자1: 가자.", unknown, f"{unknown} 응.")
+    )
+    (DATA / "dev.csv").write_bytes(pairs("dev", unknown))
+    assert [len(prompt.turns) for prompt in prepared()] == [3, 3, 3]
+    assert read_json(Path("metrics/data.json"))["train"]["speakers"] == {"0": 2, "2": 1}
+    why = "nobody speaks under a label such as `#Person1#:` or `A:`, so that each line is read as a turn"
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        f"note: {DATA}/train.csv: train_1 (and 1 more of 3 rows): {why}",
+        f"note: {DATA}/dev.csv: dev_0: {why}",
+    ]
+
+
 def test_old_outputs_stay(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     prepared()
     capsys.readouterr()

@@ -252,4 +252,4 @@ def test_the_only_model_needs_no_name(reproduced: Project, tmp_path: Path) -> No
     done = summarize(project, "-", stdin="내일 같이 등산 갈래?")
     assert done.returncode == 0, done.stderr
     assert "llama32_3b" not in done.stderr
-    assert "note: standard input: nobody speaks under a tag such as #Person1#" in done.stderr
+    assert "note: standard input: nobody speaks under a label such as `#Person1#:` or `A:`" in done.stderr

@@ -1,18 +1,12 @@
-"""What dialogues and summaries are written in: person tags, speakers, letters of other scripts."""
+"""What dialogues and summaries are written in: person tags, letters of other scripts."""
 
 import re
 import unicodedata
 
-SPEAKER = re.compile(r"(#Person\d+#)\s*:")
 TAG = re.compile(r"#\w+#")
 """A person tag or a mask: `#Person1#`, `#PhoneNumber#`."""
 FOREIGN_WORD = re.compile(r"[^\W\d_\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]+")
 """Letters that are no Hangul."""
-
-
-def speakers(dialogue: str) -> set[str]:
-    """The tags of those who speak: `{"#Person1#", "#Person2#"}`."""
-    return set(SPEAKER.findall(dialogue))
 
 
 def foreign_words(text: str) -> set[str]:

@@ -4,6 +4,7 @@ import re
 import statistics
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +13,11 @@ import pandas as pd
 from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.records import Dialogue
-from yoyak.core.text import SPEAKER, speakers
+from yoyak.core.speakers import begin_turns, read, speakers
+from yoyak.data.line_breaks import repaired
 from yoyak.data.tables import read_table
 
 SUMMARY_COLUMN = re.compile(r"(summary|summaries)(_\d+)?")
-BREAK = re.compile(r"(?:<br\s*)+/?>", re.IGNORECASE)
 
 
 class DataParams(Section):
@@ -78,33 +79,47 @@ def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]
 
 
 def turns(dialogue: str) -> list[str]:
-    """The cleaned turns of a dialogue, each beginning with its speaker's tag.
+    """The cleaned turns of a dialogue, each beginning with its speaker's label.
 
     Repairs what the competition's rows carry: line ends written out as `\\n` or `<br>`, a speaker's tag in the middle
-    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay. Where
-    nobody says anything there is no turn: a model would summarise the tags alone.
+    of a line, parted from its colon or in bold, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ`
+    stay. Where no line has a label that we know, each line is a turn. Where nobody says anything there is no turn: a
+    model would summarise the labels alone.
     """
-    text = unicodedata.normalize("NFC", dialogue).replace("\\n", "\n")
-    text = SPEAKER.sub(r"\n\1:", BREAK.sub("\n", text))
+    text = begin_turns(repaired(unicodedata.normalize("NFC", dialogue)))
     lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in re.split(r"[\r\n]+", text)]
-    return _joined([line for line in lines if line]) if any(map(_says_something, lines)) else []
-
-
-def _says_something(line: str) -> bool:
-    """Whether there is more in it than speakers' tags, blanks and characters of no width."""
-    said = SPEAKER.sub("", line)
-    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in said)
+    return _joined([line for line in lines if line])
 
 
 def _joined(lines: list[str]) -> list[str]:
-    """A line without a speaker's tag goes on the turn before it."""
+    """A line without a label goes on the turn before it, if any line has one."""
+    labels = read(lines)
+    if not any(_is_said(label.said if label else line) for label, line in zip(labels, lines, strict=True)):
+        return []
     result: list[str] = []
-    for line in lines:
-        if result and not SPEAKER.match(line):
+    for label, line in zip(labels, lines, strict=True):
+        if result and label is None and any(labels):
             result[-1] += f" {line}"
         else:
-            result.append(line)
+            result.append(label.line if label else line)
     return result
+
+
+def _is_said(text: str) -> bool:
+    """Whether there is more in it than blanks and characters of no width."""
+    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in text)
+
+
+def note_on_labels(rows: Sequence[Dialogue]) -> list[str]:
+    """A line on the rows in which nobody speaks under a label that we know: their number and the first; or none."""
+    names = [row.fname for row in rows if not speakers("\n".join(turns(row.dialogue)))]
+    if not names:
+        return []
+    others = f" (and {len(names) - 1} more of {len(rows)} rows)" if len(names) > 1 else ""
+    return [
+        f"{names[0]}{others}: nobody speaks under a label such as `#Person1#:` or `A:`, so that each line is read as a "
+        "turn"
+    ]
 
 
 def quality_report(splits: dict[str, list[Dialogue]]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from yoyak.core.text import speakers
+from yoyak.core.speakers import speakers
 from yoyak.evaluation import significance
 from yoyak.evaluation.faults import Diagnosis
 from yoyak.evaluation.leaderboard import Leaderboard, ScoringParams, Split, diagnose_rows, length_ratios

@@ -10,8 +10,7 @@ from pydantic_core import ErrorDetails
 from yoyak.core.errors import UserError
 from yoyak.core.files import FROM_EXCEL, decode, read_text
 from yoyak.core.records import Dialogue
-from yoyak.core.text import speakers
-from yoyak.data.dialogues import read_dialogues, turns
+from yoyak.data.dialogues import note_on_labels, read_dialogues, turns
 
 STANDARD_INPUT = "-"
 
@@ -52,11 +51,7 @@ def of_text(text: str, name: str) -> Dialogue:
 
 def notes(dialogues: list[Dialogue]) -> list[str]:
     """Notes for the user on these dialogues, a line each."""
-    return [
-        f"{row.fname}: nobody speaks under a tag such as #Person1#, so that all of it is read as one turn"
-        for row in dialogues
-        if not speakers(row.dialogue)
-    ]
+    return note_on_labels(dialogues)
 
 
 def _text(text: str, name: str) -> Input:
