@@ -2,6 +2,7 @@
 
 import re
 import statistics
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Sequence
@@ -17,7 +18,10 @@ from yoyak.core.speakers import begin_turns, read, speakers
 from yoyak.data.line_breaks import repaired
 from yoyak.data.tables import read_table
 
-SUMMARY_COLUMN = re.compile(r"(summary|summaries)(_\d+)?")
+REFERENCE_COLUMN = re.compile(r"(?:summary|summaries|references?)[ _-]?\d*", re.IGNORECASE)
+"""`summary`, `summary2`, `summaries_1`, `reference 3`."""
+ALIKE = re.compile(r"summar|referen|gold|요약", re.IGNORECASE)
+"""In names of columns that may be meant as references."""
 
 
 class DataParams(Section):
@@ -39,19 +43,20 @@ class DataParams(Section):
 
 
 def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
-    """The rows of a CSV file in its order, as they stand; train and dev files have summaries, test files none."""
-    columns = ["fname", "dialogue", "summary"] if with_summary else ["fname", "dialogue"]
-    table = read_table(path, columns)
-    for column in columns[1:]:
-        for row, text in enumerate(table[column], start=1):
-            if not (turns(text) if column == "dialogue" else text.strip()):
-                fname = table["fname"].iloc[row - 1]
-                raise UserError(f"{path}, row {row} ({fname}), column '{column}': empty; fill it in or drop the row")
+    """The rows of a file in its order, as they stand; train and dev files have summaries, test files none."""
+    table = read_table(path, ["fname", "dialogue"])
+    if with_summary and not _reference_columns(table):
+        raise UserError(f"{path}: column 'summary' is missing; it has {', '.join(map(repr, table.columns))}")
+    for row, text in enumerate(table["dialogue"], start=1):
+        if not turns(text):
+            fname = table["fname"].iloc[row - 1]
+            raise UserError(f"{path}, row {row} ({fname}), column 'dialogue': empty; fill it in or drop the row")
+    summaries = references_in(path, table) if with_summary else {}
     return [
         Dialogue(
             fname=row["fname"],
             dialogue=row["dialogue"],
-            summaries=(row["summary"],) if with_summary else (),
+            summaries=summaries.get(row["fname"], ()),
             topic=row.get("topic") or None,
         )
         for row in table.to_dict("records")
@@ -59,15 +64,16 @@ def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
 
 
 def read_references(path: Path) -> dict[str, tuple[str, ...]]:
-    """The references of each row, by `fname`, from the columns `summary`, `summary_1`, `summaries_1`, …."""
+    """The references of each row, by `fname`, from all columns `summary`, `summary2`, `reference_1`, …."""
     return references_in(path, read_table(path, ["fname"]))
 
 
 def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """The same of a table that was read from `path`."""
-    columns = [column for column in table.columns if SUMMARY_COLUMN.fullmatch(column)]
+    columns = _reference_columns(table)
     if not columns:
         raise UserError(f"{path}: no column 'summary' or 'summary_1'; it has {', '.join(map(repr, table.columns))}")
+    tell_passed_over(path, table, columns)
     references = {
         row["fname"]: tuple(row[column] for column in columns if row[column].strip())
         for row in table.to_dict("records")
@@ -76,6 +82,17 @@ def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]
         if not summaries:
             raise UserError(f"{path}, row {row} ({fname}), column '{columns[0]}': empty; fill it in or drop the row")
     return references
+
+
+def _reference_columns(table: pd.DataFrame) -> list[str]:
+    return [column for column in table.columns if REFERENCE_COLUMN.fullmatch(column)]
+
+
+def tell_passed_over(path: Path, table: pd.DataFrame, read: Sequence[str]) -> None:
+    """A line on stderr, if there are columns beside those `read` whose names are like a summary's."""
+    over = [repr(column) for column in table.columns if ALIKE.search(column) and column not in read]
+    if over:
+        print(f"note: {path}: passed over {', '.join(over)}; read {', '.join(map(repr, read))}", file=sys.stderr)
 
 
 def turns(dialogue: str) -> list[str]:

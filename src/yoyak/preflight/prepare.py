@@ -59,7 +59,10 @@ def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:
 
 
 def _notes(data: DataParams, split: str, rows: list[Dialogue]) -> list[str]:
-    return [f"{data.dir / getattr(data, split)}: {note}" for note in dialogues.note_on_labels(rows)]
+    notes = dialogues.note_on_labels(rows)
+    if split == "train" and any(len(row.summaries) > 1 for row in rows):
+        notes.append("of several summaries a row training learns the first")
+    return [f"{data.dir / getattr(data, split)}: {note}" for note in notes]
 
 
 def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> dict[str, list[Reference]]:
