@@ -20,7 +20,7 @@ FEWEST_ROWS = 10
 """Fewest rows of a group that gets an interval: the bootstrap of fewer rows is far too narrow."""
 TOPIC_ROWS = 5
 """Fewest rows of a topic that is a group of its own: most of the competition's topics occur once."""
-LAST_WORD = re.compile(r"(\w+)[.!?…]*$")
+LAST_WORD = re.compile(r"(\w+)[.!?…\"'”’)\]]*$")
 
 
 def by_row(board: Leaderboard) -> pd.DataFrame:
