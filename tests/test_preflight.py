@@ -19,7 +19,8 @@ from safetensors.numpy import save
 
 from yoyak.core import stale_outputs
 from yoyak.core.errors import UserError
-from yoyak.core.params import read_yaml, write_yaml
+from yoyak.core.limits import LimitsParams
+from yoyak.core.params import read_section, read_yaml, write_yaml
 from yoyak.core.records import Prompt, Reference, read_json, read_records
 from yoyak.modeling import gguf, hub
 from yoyak.preflight.add_folds import add_entries
@@ -413,6 +414,12 @@ def test_spoilt_params(workplace: Path, capsys: pytest.CaptureFixture[str], text
 def test_params_in_another_encoding(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("params.yaml").write_bytes(Path("params.yaml").read_text().encode("cp949"))
     assert re.search(r"params.yaml, line \d+: not UTF-8", complaint(capsys))
+
+
+def test_a_section_that_is_missing(workplace: Path) -> None:
+    Path("params.yaml").write_text("run: {}\n")
+    with pytest.raises(UserError, match=r"^params.yaml: limits: this key is missing; add it$"):
+        read_section(LimitsParams, "limits")
 
 
 def test_no_params(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -28,7 +28,7 @@ class LimitsParams(Section):
 
 
 def on_one_disk(*folders: Path) -> bool:
-    """Also of folders that are not there yet."""
+    """Whether all folders, some of which may not exist yet, are on one file system."""
     lines = ((folder.resolve(), *folder.resolve().parents) for folder in folders)
     return len({next(path for path in line if path.exists()).stat().st_dev for line in lines}) == 1
 

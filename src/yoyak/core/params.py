@@ -80,7 +80,7 @@ def check(section: type[AnySection], values: object, where: str) -> AnySection:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        # A misspelt key is missing under its right name too: the one that can say so comes first.
+        # A misspelt key is missing under its right name too: the fault that names it comes first.
         faults = sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UserError(_one_line(section, faults[0], where) + more) from None

@@ -15,7 +15,7 @@ def repository_root() -> Path:
 
 
 def cache_folder() -> Path:
-    """Git-ignored: packages, converted weights, and training's scratch."""
+    """The git-ignored folder of packages, converted weights and unfinished work."""
     return repository_root() / ".cache"
 
 

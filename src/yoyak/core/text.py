@@ -6,7 +6,7 @@ import unicodedata
 TAG = re.compile(r"#\w+#")
 """A person tag or a mask: `#Person1#`, `#PhoneNumber#`."""
 FOREIGN_WORD = re.compile(r"[^\W\d_\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]+")
-"""Letters that are no Hangul."""
+"""A word of letters that are not Hangul."""
 LETTER_LIKE = re.compile(r"[\u2100-\u218f]|°[CF](?![A-Za-z])")
 """Signs that Unicode takes for letters: `ℓ`, `№`, `Ⅱ`."""
 SYMBOL = re.compile(r"[^\w\s]")

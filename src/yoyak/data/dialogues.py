@@ -43,7 +43,7 @@ class DataParams(Section):
 
 
 def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
-    """The rows of a file in its order, as they stand; train and dev files have summaries, test files none."""
+    """The rows of a file in its order, not cleaned; train and dev files have summaries, test files none."""
     table = read_table(path, ["fname", "dialogue"])
     if with_summary and not _reference_columns(table):
         raise UserError(f"{path}: column 'summary' is missing; it has {', '.join(map(repr, table.columns))}")
@@ -69,7 +69,7 @@ def read_references(path: Path) -> dict[str, tuple[str, ...]]:
 
 
 def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The same of a table that was read from `path`."""
+    """The references of each row of a table that was read from `path`, by `fname`."""
     columns = _reference_columns(table)
     if not columns:
         raise UserError(f"{path}: no column 'summary' or 'summary_1'; it has {', '.join(map(repr, table.columns))}")

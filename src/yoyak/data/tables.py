@@ -19,7 +19,7 @@ OF_REFERENCES = ("summar", "reference")
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV, JSONL or JSON file as text, with at least `columns`; `fname` unique and filled in each row."""
+    """The table in a CSV or JSON file, all cells text, with at least `columns`; each row has an `fname` of its own."""
     missing = "no such file; is the path right? The pipeline's own are in data.dir of params.yaml"
     text = read_text(path, missing, mend=FROM_EXCEL)
     read = _json_rows if path.suffix.lower() in JSON_SUFFIXES else csv_rows

@@ -1,4 +1,4 @@
-"""What is looked at before any work: every section of `params.yaml`, every entry of `models`, files and room."""
+"""Checks before any work: every section of `params.yaml`, every entry of `models`, files and room."""
 
 import os
 import re
@@ -77,14 +77,14 @@ def _check_scratch(params: Params, name: str) -> None:
 
 
 def check_room(params: Params, pins: Mapping[str, str | None]) -> None:
-    """For the weights, too, that later stages download or convert."""
+    """Stop where the disk has no room for the run, with the weights that later stages download or convert."""
     sources = {params.models[name]["weights"]: pin for name, pin in pins.items()}
     weights_gb = sum(weights.to_write_gb(source, pin) for source, pin in sources.items())
     check_disk(params.limits, 1 + weights_gb, "this run, with weights that are still to be downloaded or converted,")
 
 
 def check_wandb() -> None:
-    """Whether it is there, and somebody is logged in; a training must not be the first to find out."""
+    """Stop where wandb is missing, or nobody is logged in; a training must not be the first to find out."""
     where = "params.yaml: tracking.wandb"
     if find_spec("wandb") is None:
         raise UserError(f"{where}: the package wandb is missing; `pip install wandb`, or set it false")

@@ -1,4 +1,4 @@
-"""The first stage: everything is looked at, then prompts and resolved models are written."""
+"""The first stage: everything is checked, then prompts and resolved models are written."""
 
 import sys
 from collections.abc import Mapping
@@ -33,9 +33,9 @@ def prepare(params: Params) -> None:
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
     check_room(params, pins)
     for name, pin in pins.items():
-        jobs = resolve(params, name, pin)
-        for kind, job in (("training", jobs.training), ("generation", jobs.generation)):
-            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), job.model_dump(mode="json"))
+        resolved = resolve(params, name, pin)
+        for kind, section in (("training", resolved.training), ("generation", resolved.generation)):
+            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), section.model_dump(mode="json"))
     for name in params.run.averaged:
         average = resolve_average(params, name, pins)
         write_yaml(Path(f"data/resolved/{name}/generation.yaml"), average.model_dump(mode="json"))
@@ -66,7 +66,7 @@ def _notes(data: DataParams, split: str, rows: list[Dialogue]) -> list[str]:
 
 
 def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> dict[str, list[Reference]]:
-    """What dev, and test where a file says so, is scored against. No stage but `score` and `ensemble` reads it."""
+    """References of dev, and of test where `data.test_references` is given; only `score` and `ensemble` read them."""
     known = {"dev": [Reference(fname=row.fname, summaries=row.summaries, topic=row.topic) for row in splits["dev"]]}
     if data.test_references is None:
         return known

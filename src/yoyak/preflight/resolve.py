@@ -20,14 +20,14 @@ OUTPUTS = ("models", "predictions", "plots")
 """Folders that hold what stages write of each model."""
 
 
-class Jobs(Section):
+class ResolvedModel(Section):
     """An entry of `models`, resolved: with what it inherits."""
 
     training: TrainingJob
     generation: GenerationJob
 
 
-def resolve(params: Params, name: str, pin: str | None) -> Jobs:
+def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
     """An entry of `models` with the defaults it does not override; `pin` is what its weights are, to the byte."""
     entry = dict(params.models[name])
     where = f"params.yaml: models.{name}"
@@ -46,7 +46,7 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
     generation = sections.pop("generation")
     # Only the summaries' own switch counts here.
     in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
-    return Jobs(
+    return ResolvedModel(
         training=check(TrainingJob, {"model": model, **sections, "seed": params.run.seed, "fold": fold}, where),
         generation=check(
             GenerationJob,
@@ -57,7 +57,7 @@ def resolve(params: Params, name: str, pin: str | None) -> Jobs:
 
 
 def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AveragedJob:
-    """An entry with members, each as its own entry says; `pins` are theirs."""
+    """An entry with members, each resolved from its own entry; `pins` are those of their weights, by name."""
     entry, where = dict(params.models[name]), f"params.yaml: models.{name}"
     members = check(Average, {"members": entry.pop("members")}, where).members
     overrides = entry.pop("generation", None)
@@ -113,7 +113,7 @@ def _check_learned_tokenizers(jobs: Mapping[str, GenerationJob], where: str) -> 
 
 
 def _learned_tokenizer(job: GenerationJob) -> object:
-    """Of models from scratch what it depends on; the same for all others."""
+    """What the learned tokenizer of a model from scratch depends on; None for all other models."""
     return (job.model.architecture["vocab_size"], job.fold) if job.model.architecture else None
 
 

@@ -1,4 +1,4 @@
-"""Two revisions of this project: which dev rows each model says better or worse, and whether the mean may be chance."""
+"""Two revisions of this project: which dev rows each model summarises better or worse, and what may be chance."""
 
 import json
 from collections.abc import Iterator
@@ -19,22 +19,21 @@ from yoyak.evaluation.leaderboard import BOOTSTRAP_SAMPLES, NOISE, SEED
 from yoyak.reporting.console import interval, printable
 
 SHOWN = 3
-"""Rows of each model that got better, and as many that got worse."""
+"""Rows shown of each model that got better, and as many that got worse."""
 SAME_RULE = ("tokenizer", "tokenizer_version", "dictionary", "library", "references")
-"""Of `metrics/scores.json`: scores that differ in one of them are not comparable."""
-
+"""Keys of `scoring` in `metrics/scores.json`: scores that differ in one of them are not comparable."""
 NEEDED = ("tokenizer", "library", "references")
-"""Of the same, without which nothing can be scored."""
+"""Those of the same keys without which nothing can be scored."""
 MEND = "run `dvc repro`, and commit what it makes"
 
 
 class Run(NamedTuple):
-    """What a revision holds of the dev rows."""
+    """The dev rows in a revision."""
 
     revision: str
     rule: dict[str, str]
     models: list[str]
-    """Best first; before them the ensemble, where it was made."""
+    """Names of the models, best first; before them the ensemble, where it was made."""
     scores: pd.DataFrame
     """Mean ROUGE in percent: rows by fname, a column for each of them."""
     references: dict[str, list[str]]
@@ -43,7 +42,7 @@ class Run(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What became of each model that both runs have."""
+    """Differences of each model that both runs have."""
 
     models: list[str]
     differences: pd.DataFrame
@@ -55,7 +54,7 @@ class Changes(NamedTuple):
 
 
 def tables(before: str, after: str) -> list[Table | str]:
-    """What `yoyak compare` prints."""
+    """Output of `yoyak compare`."""
     runs = read(before), read(after)
     changes = changes_between(*runs)
     return [
@@ -68,7 +67,7 @@ def tables(before: str, after: str) -> list[Table | str]:
 
 
 def read(revision: str) -> Run:
-    """From git and from DVC's cache; what was pushed, but is not in the cache, DVC fetches."""
+    """A revision's dev rows, from git and DVC's cache; DVC fetches what was pushed, but is not in the cache."""
     files = _Files(revision)
     table = dev_table(files.text("scores/rows.csv"), files.place("scores/rows.csv"))
     counted = files.object("metrics/scores.json", "models", *(f"scoring.{name}" for name in NEEDED))
@@ -99,7 +98,7 @@ def _check_rows(run: Run, texts: dict[str, str], scores: str) -> None:
 
 
 def _scored(run: Run) -> Floats:
-    """The ensemble's scores, which no file has, counted here: in percent, shape (rows,)."""
+    """Mean ROUGE of the ensemble's summaries, which no file has: in percent, shape (rows,)."""
     fnames = list(map(str, run.scores.index))
     texts = [run.texts[ENSEMBLE][fname] for fname in fnames]
     references = [run.references[fname] for fname in fnames]
@@ -117,7 +116,7 @@ class _Files:
         self.revision = revision
         self.files = DVCFileSystem(rev=None if revision == "workspace" else revision)
         with self._in_one_line():
-            # Where DVC cannot read its own files, `exists` would say that nothing is there.
+            # Where DVC cannot read its own files, `exists` would find nothing.
             _ = self.files.repo.index
 
     def text(self, path: str) -> str:
@@ -134,7 +133,7 @@ class _Files:
 
     @contextmanager
     def _in_one_line(self) -> Iterator[None]:
-        """What DVC says."""
+        """Turn an error of DVC into a line."""
         from dvc.exceptions import DvcException
         from dvc.scm import RevError
 
@@ -151,11 +150,11 @@ class _Files:
         return bool(self.files.exists(path))
 
     def place(self, path: str) -> str:
-        """As errors name a file."""
+        """The name of a file in errors."""
         return f"{self.revision}: {path}"
 
     def object(self, path: str, *keys: str) -> dict[str, Any]:
-        """Of a JSON file; it has these keys."""
+        """The object in a JSON file; it has these keys."""
         text = self.text(path)
         try:
             return with_keys(json.loads(text), self.place(path), *keys)
@@ -163,7 +162,7 @@ class _Files:
             raise UserError(f"{self.place(path)}, line {error.lineno}: not valid JSON: {error.msg}; {MEND}") from None
 
     def by_fname(self, path: str, key: str) -> dict[str, Any]:
-        """This of each row of a JSONL file. Not as our records: another revision's may have other fields."""
+        """The value of `key` in each row of a JSONL file. No records: an old revision's may have other fields."""
         found = {}
         for number, line in enumerate(self.text(path).removesuffix("\n").split("\n"), start=1):
             try:
@@ -188,7 +187,7 @@ class _Files:
 
 
 def changes_between(before: Run, after: Run) -> Changes:
-    """Of the models that both have, on the rows that both have, with the same references."""
+    """Differences of the models that both have, on the rows that both have with the same references."""
     _check_rule(before, after)
     models = [model for model in after.models if model in before.models]
     if not models:

@@ -1,4 +1,4 @@
-"""Tables of what the pipeline found, for the terminal; each fits into 80 columns."""
+"""Tables of scores for the terminal; each fits into 80 columns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -43,7 +43,7 @@ SCORES = (
 
 
 def print_run(root: Path) -> None:
-    """What `make repro` ends with: the leaderboards, what ROUGE does not see, and where everything lies."""
+    """Print what `make repro` ends with: the leaderboards, faults that ROUGE does not see, and where the files are."""
     console = Console()
     scores, ensemble = scores_of_the_run(root), of_the_ensemble(root)
     console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
@@ -128,7 +128,7 @@ def leaderboard_table(
 
 
 def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
-    """What `yoyak score` prints of a file."""
+    """Output of `yoyak score` for a file."""
     board = {"models": {name: result["scores"]}, "best": {"model": name, "delta": {}}}
     extra = result["rows_without_reference"]
     note = f"{extra} further rows of {_name(name)} have no reference and were not scored.\n" if extra else ""
@@ -141,7 +141,7 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
 
 
 def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
-    """What was chosen on dev is worth less elsewhere."""
+    """Lines on what was chosen on dev, and what that is worth on other rows."""
     where = ensemble.get("learned_on", "dev")
     weights = "the best model and the ensemble's weights were chosen on dev."
     if where != "dev":

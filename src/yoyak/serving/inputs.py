@@ -24,7 +24,7 @@ class Input(NamedTuple):
 
 
 def read(source: str) -> Input:
-    """The dialogues of a file, by its suffix what kind it is, or of standard input for `-`."""
+    """The dialogues of a file, whose suffix tells its kind, or of standard input for `-`."""
     if source == STANDARD_INPUT:
         text = decode(sys.stdin.buffer.read(), "standard input", FROM_EXCEL)
         is_json = re.match(r"\s*(\[\s*)?\{", text)

@@ -21,7 +21,7 @@ from yoyak.serving.summarizer import Load, Summaries
 
 HOST = "127.0.0.1"
 FONTS = ["Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "sans-serif"]
-"""Of the reader's own machine: nothing is fetched from elsewhere."""
+"""Fonts of the reader's own machine: nothing is fetched from elsewhere."""
 STYLES = [TAG_STYLE, Path(__file__).with_name("page.css")]
 EXAMPLE = """\
 #Person1#: 여보세요, 한빛치과죠? 내일 오후 세 시에 예약한 사람인데요, 시간을 좀 바꿀 수 있을까요?
