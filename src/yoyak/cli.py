@@ -59,9 +59,10 @@ def compare_revisions(
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="CSV or JSONL with fname and summary (or text).")],
+    predictions: Annotated[Path, typer.Argument(help="CSV or JSON with fname and summary (or text).")],
     references: Annotated[
-        Path, typer.Argument(help="CSV or JSONL with fname, summary or summary_1, summary_2, …; best with dialogue.")
+        Path,
+        typer.Argument(help="CSV or JSON with fname, and summary or summary_1, …; best with dialogue."),
     ],
     tokenizer: Annotated[Tokenizer, typer.Option(help="Morpheme analyser.")] = "mecab",
     library: Annotated[Library, typer.Option(help="Whose rule counts the n-grams.")] = "rouge",
@@ -83,7 +84,7 @@ def score(
 
 @app.command()
 def summarize(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Text (a dialogue), JSONL or CSV; - is standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Text (a dialogue), JSON or CSV; - is standard input.")],
     model: Annotated[
         str | None, typer.Option(help="A trained model, or ensemble; else the ensemble, or the only model.")
     ] = None,

@@ -21,14 +21,15 @@ FAULTS = {
     "unknown_tags": "tags",
     "foreign_script": "script",
     "repeated": "repeats",
+    "labelled": "label",
     "distinct": "distinct",
     "length_ratio": "length",
 }
 WHAT_FAULTS_MEAN = (
     "copied: 80 % is in the dialogue word for word; no end: it does not end as a sentence does; "
     "tags, script: what the dialogue has not; "
-    "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
-    "references' being 1."
+    "repeats: five words in a row twice, or a stutter; label: `요약:` before it; "
+    "distinct: no two alike; length: characters, the references' being 1."
 )
 LONGEST_NAME = 30
 BOARD = ("models", "best.model", "best.delta")
