@@ -11,6 +11,7 @@ from yoyak.core import gpu
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.modeling import precision
+from yoyak.modeling.chat_template import keep_default
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.modeling.tokenization import PromptTokenizer
@@ -84,6 +85,7 @@ def read_tokenizer(folder: Path, base: Path) -> Any:
     # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     tokenizer = kind.from_pretrained(folder)
+    keep_default(tokenizer)
     _name_missing_tokens(tokenizer, AutoConfig.from_pretrained(base), folder)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
