@@ -31,6 +31,7 @@ DIALOGUE = "#Person1#: 우산 가져왔어?\n#Person2#: 아니, 비 온대?"
 SUMMARY = "#Person2#는 우산을 가져오지 않았다."
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x01\x00\x00\x00\x01\x08\x02\x00\x00\x00"
 TENSORS = save({"a": np.zeros(9, np.float32)})
+TOKENIZER = b'{"added_tokens": [], "model": {"type": "BPE", "vocab": {"a": 0, "b": 1, "c": 2}, "merges": []}}'
 PACKAGE = "package:some-model-gguf==1.0"
 
 
@@ -695,7 +696,7 @@ def wheel(files: dict[str, bytes], name: str = "some_model_gguf-1.0-py3-none-any
 
 def save_model(changes: dict[str, bytes | None]) -> None:
     """The smallest folder that passes for a model, in `twins/kobart`; None takes a file away."""
-    files = {"config.json": b'{"model_type": "bart"}', "model.safetensors": TENSORS, "tokenizer.json": b"{}"}
+    files = {"config.json": b'{"model_type": "bart"}', "model.safetensors": TENSORS, "tokenizer.json": TOKENIZER}
     Path("twins/kobart").mkdir(parents=True)
     for name, content in {**files, **changes}.items():
         if content is not None:
@@ -710,7 +711,11 @@ BAD_FOLDERS: dict[str, tuple[dict[str, bytes | None], str]] = {
     "binary config": ({"config.json": PNG}, "config.json is damaged ('utf-8' codec"),
     "config of another kind": ({"config.json": b"[]"}, "config.json is damaged (a JSON object is expected)"),
     "config of nothing": ({"config.json": b"{}"}, "config.json is damaged (it has no model_type)"),
-    "pickled": ({"model.safetensors": None, "pytorch_model.bin": b""}, "*.safetensors is missing"),
+    "no weights": ({"model.safetensors": None, "training_args.bin": b"PK"}, "*.safetensors is missing"),
+    "empty pickle": (
+        {"model.safetensors": None, "pytorch_model.bin": b""},
+        "pytorch_model.bin is damaged (it does not",
+    ),
     "cut weights": ({"model.safetensors": TENSORS[:-1]}, "model.safetensors is damaged (Error while deserializing"),
     "empty weights": ({"model.safetensors": b""}, "model.safetensors is damaged (Error while deserializing"),
     "a part missing": (IN_PARTS, "model-2-of-2.safetensors is missing"),

@@ -250,7 +250,7 @@ def template(request: pytest.FixtureRequest) -> tuple[Any, str | None, str, str]
 
 def test_a_prompt_holds_each_part_once(template: tuple[Any, str | None, str, str]) -> None:
     tokenizer, begin, _, header = template
-    ids = PromptTokenizer(tokenizer, "structured", 1024).prompt(PROMPT).ids
+    ids = PromptTokenizer(tokenizer, "structured", 1024).encode_prompt(PROMPT).ids
     text = tokenizer.decode(ids)
     assert text.count("[Conversation]\n" + "\n".join(TURNS) + "\n\n[Question]\n" + PROMPT.question) == 1
     assert text.count(PROMPT.question) == 1
@@ -291,7 +291,7 @@ def test_a_row_reads_as_the_template_writes_the_conversation(template: tuple[Any
 
 def test_llama_is_not_told_todays_date() -> None:
     _, tokenizer = twins.llama32()
-    text = tokenizer.decode(PromptTokenizer(tokenizer, "structured", 1024).prompt(PROMPT).ids)
+    text = tokenizer.decode(PromptTokenizer(tokenizer, "structured", 1024).encode_prompt(PROMPT).ids)
     assert "Today Date: 26 Jul 2024" in text
     assert date.today().strftime("%d %b %Y") not in text
 
@@ -320,7 +320,7 @@ def test_a_long_dialogue_loses_whole_turns_from_its_middle(template: tuple[Any, 
 def test_a_single_giant_turn_is_cut_inside(template: tuple[Any, str | None, str, str]) -> None:
     tokenizer, *_, header = template
     giant = PROMPT.model_copy(update={"turns": ("#Person1#: " + "그래서 내가 말했지. " * 300,)})
-    encoded = PromptTokenizer(tokenizer, "structured", 300).prompt(giant)
+    encoded = PromptTokenizer(tokenizer, "structured", 300).encode_prompt(giant)
     text = tokenizer.decode(encoded.ids)
     assert len(encoded.ids) <= 300
     assert (encoded.dropped_turns, encoded.cut_inside) == (0, True)

@@ -11,6 +11,7 @@ from yoyak.core import gpu
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.modeling import precision
+from yoyak.modeling.chat_template import keep_default
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.modeling.tokenization import PromptTokenizer
@@ -71,6 +72,17 @@ def model_class(folder: Path) -> Any:
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
+def pretrained(folder: Path, **options: Any) -> Any:
+    """The model in `folder`, all of whose weights must be there: transformers makes random ones in place of others."""
+    model, info = model_class(folder).from_pretrained(folder, output_loading_info=True, **options)
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"{folder}: its weights lack {missing[0]}" + f" and {len(missing) - 1} others" * (len(missing) > 1) + ", "
+            f"which a {type(model).__name__} has (config.json: architectures); name a model that was saved as one"
+        )
+    return model
+
+
 def read_tokenizer(folder: Path, base: Path) -> Any:
     """The model's own tokenizer, its vocabulary never resized; the end token pads where there is no pad token.
 
@@ -84,8 +96,11 @@ def read_tokenizer(folder: Path, base: Path) -> Any:
     # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     tokenizer = kind.from_pretrained(folder)
-    _name_missing_tokens(tokenizer, AutoConfig.from_pretrained(base), folder)
-    if tokenizer.pad_token is None:
+    keep_default(tokenizer)
+    config = AutoConfig.from_pretrained(base)
+    _name_missing_tokens(tokenizer, config, folder)
+    # A pad token that somebody added may have no embedding.
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= config.get_text_config().vocab_size:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -109,7 +124,7 @@ def quantised(chosen: Precision, quantization: QuantizationParams, folder: Path)
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=chosen.torch_dtype,
     )
-    return model_class(folder).from_pretrained(
+    return pretrained(
         folder,
         dtype=chosen.torch_dtype,
         quantization_config=config if quantization.load_in_4bit else None,

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from yoyak.core import stale_outputs
@@ -15,6 +16,7 @@ from yoyak.data.prompts import build
 from yoyak.metrics import morphemes
 from yoyak.modeling import weights
 from yoyak.preflight.check import check_room, check_submission, check_wandb
+from yoyak.preflight.check_files import check_files
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve, resolve_average
 
@@ -31,17 +33,21 @@ def prepare(params: Params) -> None:
     check_disk(params.limits, 1, "prepare_prompts")
     names = dict.fromkeys([*params.run.models, *params.run.untuned])
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
+    resolved = {name: resolve(params, name, pin) for name, pin in pins.items()}
+    prompts = {
+        split: [build(row, params.prompts, for_training=split == "train") for row in rows]
+        for split, rows in splits.items()
+    }
+    check_files(resolved, [*chain.from_iterable(prompts.values())])
     check_room(params, pins)
-    for name, pin in pins.items():
-        resolved = resolve(params, name, pin)
-        for kind, section in (("training", resolved.training), ("generation", resolved.generation)):
+    for name, of_model in resolved.items():
+        for kind, section in (("training", of_model.training), ("generation", of_model.generation)):
             write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), section.model_dump(mode="json"))
     for name in params.run.averaged:
         average = resolve_average(params, name, pins)
         write_yaml(Path(f"data/resolved/{name}/generation.yaml"), average.model_dump(mode="json"))
-    for split, rows in splits.items():
-        prompts = [build(row, params.prompts, for_training=split == "train") for row in rows]
-        write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
+    for split, of_split in prompts.items():
+        write_records(Path(f"data/prompts/{split}.jsonl"), of_split)
     for split, expected in references.items():
         write_records(Path(f"data/references/{split}.jsonl"), expected)
     for note in [note for split in splits for note in _notes(params.data, split, splits[split])]:
