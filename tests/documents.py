@@ -107,9 +107,18 @@ def commands(line: str) -> Iterator[tuple[str, ...]]:
         yield tuple(words)
 
 
+QUOTED = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+OF_DVC = "\n## DVC's own lines\n"
+
+
 def quoted_messages(page: Path) -> list[str]:
-    """Of troubleshooting: the first cell of each row."""
-    return re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    """Of troubleshooting: the first cell of each row that quotes a line of ours."""
+    return QUOTED.findall(page.read_text(encoding="utf-8").partition(OF_DVC)[0])
+
+
+def quoted_of_dvc(page: Path) -> list[str]:
+    """Of troubleshooting: the first cell of each row that quotes a line of DVC's."""
+    return QUOTED.findall(page.read_text(encoding="utf-8").partition(OF_DVC)[2])
 
 
 def messages(folder: Path) -> set[str]:

@@ -142,6 +142,7 @@ def made_by(data: DataParams, dev_score: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "experiment": os.environ.get("DVC_EXP_NAME"),
         "commit": repository.commit(),
+        "uncommitted": repository.uncommitted(),
         "data": {name: sha256(data.dir / name) for name in (data.train, data.dev, data.test)},
         "dev": dev_score["ensemble"],
         "scoring": dev_score["scoring"],
@@ -192,7 +193,8 @@ def to_markdown(checks: Sequence[Check], content: Mapping[str, Any]) -> str:
             "Made by",
             "",
             f"- experiment: {origin['experiment'] or 'none'}",
-            f"- commit: {origin['commit']}",
+            f"- commit: {repository.told(origin['commit'], digits=40)}",
+            *(f"  - {change}" for change in origin["uncommitted"]),
             f"- ensemble on dev: mean ROUGE {dev['rouge_mean']:.2f} [{dev['ci95_low']:.2f}, {dev['ci95_high']:.2f}]",
             *(f"- {name}: sha256 {digest}" for name, digest in origin["data"].items()),
             f"- submission: sha256 {content['sha256']}",
