@@ -26,7 +26,7 @@ from transformers import (
 
 from yoyak.data.dialogues import read_dialogues
 
-SAMPLE = Path(__file__).parent.parent / "data/sample"
+SAMPLE = Path(__file__).parents[2] / "data/sample"
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 VOCABULARY = 2000
 SPARE_EMBEDDINGS = 16
