@@ -107,9 +107,18 @@ def commands(line: str) -> Iterator[tuple[str, ...]]:
         yield tuple(words)
 
 
+QUOTED = re.compile(r"^\| `([^`]+)` \|", re.MULTILINE)
+OF_DVC = "\n## DVC's own lines\n"
+
+
 def quoted_messages(page: Path) -> list[str]:
-    """Of troubleshooting: the first cell of each row."""
-    return re.findall(r"^\| `([^`]+)` \|", page.read_text(encoding="utf-8"), re.MULTILINE)
+    """Of troubleshooting: the first cell of each row that quotes a line of ours."""
+    return QUOTED.findall(page.read_text(encoding="utf-8").partition(OF_DVC)[0])
+
+
+def quoted_of_dvc(page: Path) -> list[str]:
+    """Of troubleshooting: the first cell of each row that quotes a line of DVC's."""
+    return QUOTED.findall(page.read_text(encoding="utf-8").partition(OF_DVC)[2])
 
 
 def messages(folder: Path) -> set[str]:
@@ -118,13 +127,17 @@ def messages(folder: Path) -> set[str]:
 
 
 def _raised(tree: ast.Module) -> Iterator[str]:
-    """Texts of `raise` statements, and of the file's functions that help to word them."""
+    """Texts of `raise` statements, of the functions of the file that word them, and of calls of `read_text`."""
     functions = {node.name: node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
-    parts: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise)]
+    parts: list[ast.AST] = [node for node in ast.walk(tree) if isinstance(node, ast.Raise) or _reads_text(node)]
     for part in parts:
         yield from _texts(part)
         for name in {node.id for node in ast.walk(part) if isinstance(node, ast.Name)} & functions.keys():
             parts.append(functions.pop(name))
+
+
+def _reads_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "read_text"
 
 
 def makefile_messages(makefile: Path) -> list[str]:

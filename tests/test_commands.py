@@ -188,12 +188,12 @@ def test_from_csv_files_to_the_score_of_a_submission(project: Project) -> None:
     assert "data/raw.dvc" in type_in(project, activate, "dvc add data/raw", "git status --short --untracked-files")
 
     project.edit(lambda params: params["data"].update(dir="data/raw", test_references=None))
-    project.edit(lambda params: params["run"].update(untuned=["llama32_3b"]))
+    project.edit(lambda params: params["run"].update(models=["llama32_3b", "bart_mini"], untuned=[]))
     assert running(type_in(project, activate, "dvc repro -s prepare_prompts")) == {"prepare_prompts"}
     assert not (project.root / "models").exists()
 
     printed = type_in(project, activate, "dvc repro --keep-going", "yoyak leaderboard")
-    assert running(printed) >= {"train@llama32_3b", "infer_untuned@llama32_3b", "train@bart_mini", "submit"}
+    assert running(printed) >= {"train@llama32_3b", "infer@llama32_3b", "train@bart_mini", "submit"}
     assert "Leaderboard: ROUGE F1 on dev" in printed
     assert "Leaderboard: ROUGE F1 on test" not in printed
     submission, sample = (
@@ -221,6 +221,7 @@ def test_a_run_that_is_killed_goes_on(reproduced: Project, tmp_path: Path) -> No
     project = reproduced.copy(tmp_path / "project")
     project.edit(lambda params: params["run"].update(models=["bart_mini"]))
     project.edit(lambda params: params["models"]["bart_mini"]["training"].update(epochs=12, early_stopping_patience=12))
+    shutil.rmtree(project.root / ".cache/checkpoints", ignore_errors=True)
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(
             ["dvc", "repro", "--keep-going"],
@@ -254,10 +255,10 @@ def test_make_competition_writes_the_ensemble_s_summaries(reproduced: Project, t
     """By a list of one model, a twin; its weights are given, where the real ones are downloaded."""
     project = reproduced.copy(tmp_path / "project")
     set_up(project)
-    shutil.copytree(ROOT / "sweeps", project.root / "sweeps", ignore=shutil.ignore_patterns("results", "__*"))
+    (project.root / "sweeps").mkdir()
+    _write_a_list_of_one(project.root / "sweeps/final.yaml", tmp_path / "weights/twin")
     shutil.copytree(project.root / "data/sample", project.root / "folder")
     save_twin(llama32, tmp_path / "weights/twin")
-    _shrink_the_list(project.root / "sweeps/final.yaml", tmp_path / "weights/twin")
     weights = f"WEIGHTS={tmp_path / 'weights'}"
     printed = project.run("make", "competition", "DATA=folder", weights).stdout
     assert "submission/final.csv: written; used: best of q15_a" in printed
@@ -265,13 +266,13 @@ def test_make_competition_writes_the_ensemble_s_summaries(reproduced: Project, t
     assert list(written["fname"]) == list(pd.read_csv(project.root / "folder/test.csv")["fname"])
 
 
-def _shrink_the_list(path: Path, weights: Path) -> None:
-    content: Any = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
-    content["params"]["training"].update(epochs=1)
-    content["params"]["lora"].update(r=4)
-    content["params"]["generation"].update(candidates=2, max_new_tokens=24)
-    content["params"]["models"] = {"q15_a": content["params"]["models"]["q15_a"] | {"weights": str(weights)}}
-    content["params"]["models"]["q15_a"].update(dtype="fp32")
+def _write_a_list_of_one(path: Path, weights: Path) -> None:
+    """The final models' list with the first of its models alone, shrunk."""
+    content: Any = YAML(typ="safe").load((ROOT / "sweeps/final.yaml").read_text(encoding="utf-8"))
+    params = content["params"]
+    params["training"].update(epochs=1)
+    params["generation"].update(candidates=2, max_new_tokens=24)
+    params["models"] = {"q15_a": params["models"]["q15_a"] | {"weights": str(weights), "dtype": "fp32"}}
     content["set"] = ["run.untuned=[]"]
     content["experiments"] = {"q15_a": ["run.models=[q15_a]"], "ensemble": ["run.models=[q15_a]"]}
     with path.open("w", encoding="utf-8") as file:

@@ -31,6 +31,34 @@ DIALOGUE = """#Person1#: 내일 아침 아홉 시에 강남역 앞에서 만나�
         ("# Person1 #은 내일 만난다.", {"unknown_tags"}),
         ("#Person1#은 #Person1#은 #Person1#은 만난다.", {"repeated"}),
         ("내일 본다 내일 본다.", set()),
+        ("#Person1#은 하나 하나 설명한다.", set()),
+        ("#Person1#은 천천히 천천히 걷는다.", set()),
+        ("한 명 한 명 만난다.", set()),
+        ("마을 마을 다닌다.", set()),
+        ("빵을 빵을 만난다.", {"repeated"}),
+        ("역에서 역에서 만난다.", {"repeated"}),
+        ("천천히 천천히 천천히 만난다.", {"repeated"}),
+        ("내일 만나자고 내일 만나자고 말한다.", {"repeated"}),
+        ("#Person1#은 #Person2#에게 빵을, #Person1#은 #Person2#에게 책을 준다.", set()),
+        ("두 사람은 내일 역 앞에서 보고 두 사람은 내일 역 앞에서 만난다.", {"repeated"}),
+        ("기온은 30℃이고 무게는 5㎏, 3ℓ, №3, Ⅱ부, 30°C이다.", set()),
+        ("요약: 내일 만난다.", {"labelled"}),
+        ("대화 요약: 내일 만난다.", {"labelled"}),
+        ("**요약**: 내일 만난다.", {"labelled"}),
+        ("**대화 요약:** 내일 만난다.", {"labelled"}),
+        ("[대화 요약] 내일 만난다.", {"labelled"}),
+        ("【요약】내일 만난다.", {"labelled"}),
+        ("## 요약 내일 만난다.", {"labelled", "unknown_tags"}),
+        ("요약\n내일 만난다.", {"labelled"}),
+        ("다음은 대화의 요약입니다: 내일 만난다.", {"labelled"}),
+        ("답변: 내일 만난다.", {"labelled"}),
+        ("#Person1#: 내일 만난다.", {"labelled"}),
+        ("내일 만난다. (65자)", {"labelled", "no_sentence_end"}),
+        ("내일 만난다. [1] 시작: 내일 본다.", {"labelled"}),
+        ("'요약'을 부탁한다.", set()),
+        ("<요약 보고서>를 쓴다.", set()),
+        ("두 사람은 회의 내용을 요약한다.", set()),
+        ("내일 (3명) 만난다.", set()),
         ("내일 본다. 내일 본다.", {"repeated"}),
         (".", set()),
         ("두 사람은 明日 만난다.", {"foreign_script"}),
@@ -50,6 +78,18 @@ def test_latin_is_foreign_where_the_dialogue_has_none() -> None:
     korean = "#Person1#: 내일 봐.\n#Person2#: #PhoneNumber#로 전화해."
     assert diagnose("두 사람은 내일 bye 한다.", korean).foreign_script
     assert not diagnose("#Person1#은 내일 전화한다.", korean).foreign_script
+
+
+@pytest.mark.parametrize("label", ["Person1", "#Person 1#", "# Person1 #"])
+def test_the_dialogues_own_labels_are_known(label: str) -> None:
+    dialogue = f"{label}: 내일 봐.\n{label.replace('1', '2')}: 그래."
+    assert not diagnose(f"{label}은 내일 온다.", dialogue).unknown_tags
+    assert diagnose(f"{label.replace('1', '3')}은 내일 온다.", dialogue).unknown_tags
+
+
+@pytest.mark.parametrize("summary", ["Summary: they meet.", "Here is a summary of the dialogue: 만난다."])
+def test_labels_in_english(summary: str) -> None:
+    assert diagnose(summary, None).labelled
 
 
 def test_without_a_dialogue_only_what_needs_none() -> None:

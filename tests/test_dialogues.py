@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yoyak.core.records import Dialogue
-from yoyak.core.text import speakers
+from yoyak.core.speakers import read, speakers
 from yoyak.data.dialogues import quality_report, turns
 
-TAG = re.compile(r"#Person\d+#:")
+WRITTEN_OUT = re.compile(r"(\\+r)?\\+n")
 
-TAGS = ["#Person1#", "#Person2#:", "#Person3# :", "#PhoneNumber#", "#", ":"]
+TAGS = ["#Person1#", "#Person2#:", "#Person3# :", "**#Person1#**：", "#PhoneNumber#", "#", ":", "**"]
+TAGS += ["\nA:", "\n화자1: ", "\n철수 :", "\n[화자2] ", "\n1. ", "#사람1#:", "\n10:30 ", "\nC:\\"]
 LINE_ENDS = ["\n", "\r\n", "\r", "\\n", "<br>", "<br/>", "<BR />", "<br", ">", "\\", "n"]
 BLANKS = [" ", "\t", "\u3000", "\u2028", "\x85", "\u200b"]
 WORDS = ["각", "ㅋㅋ", "…", "e\u0301", "\u0301"]
@@ -33,17 +34,21 @@ def test_cleaning_twice_changes_nothing(text: str) -> None:
 @settings(max_examples=300)
 @given(WITH_WORDS)
 def test_no_character_is_lost(text: str) -> None:
-    """But blanks, and line ends written out as text. Neither is one added."""
-    without_line_ends = unicodedata.normalize("NFC", text).replace("\\n", " ")
-    without_line_ends = re.sub(r"(<br\s*)+/?>", " ", without_line_ends, flags=re.IGNORECASE)
-    assert "".join("".join(turns(text)).split()) == "".join(without_line_ends.split())
+    """But blanks, line ends written out as text, and Markdown round labels. Neither is one added."""
+    without_line_ends = re.sub(r"(<br\s*)+/?>", " ", unicodedata.normalize("NFC", text), flags=re.IGNORECASE)
+    assert letters("\n".join(turns(text))) == letters(without_line_ends)
+
+
+def letters(text: str) -> str:
+    return "".join(WRITTEN_OUT.sub(" ", text).replace("：", ":").replace("*", "").replace("_", "").split())
 
 
 @settings(max_examples=300)
 @given(ANY_TEXT)
-def test_each_turn_after_the_first_has_a_speaker(text: str) -> None:
-    for turn in turns(text)[1:]:
-        assert TAG.match(turn), turn
+def test_each_turn_after_the_first_has_a_speaker_or_none_has(text: str) -> None:
+    cleaned = turns(text)
+    labels = read(cleaned)
+    assert not any(labels) or all(labels[1:]), cleaned
 
 
 @settings(max_examples=300)
@@ -56,7 +61,7 @@ def test_a_turn_is_one_trimmed_line(text: str) -> None:
 
 @given(WITH_WORDS)
 def test_cleaning_keeps_the_speakers(text: str) -> None:
-    assert speakers("\n".join(turns(text))) >= speakers(text)
+    assert speakers("\n".join(turns(text))) >= set(re.findall(r"(#Person\d+#)\s*:", text))
 
 
 GOLDEN = {
@@ -109,7 +114,13 @@ GOLDEN = {
         "\n".join(f"#Person{number}#: 네" for number in range(1, 8)),
         [f"#Person{number}#: 네" for number in range(1, 8)],
     ),
-    "no speaker": ("안내 말씀\n드립니다", ["안내 말씀 드립니다"]),
+    "no speaker": ("안내 말씀\n드립니다", ["안내 말씀", "드립니다"]),
+    "a colon forgotten": ("#Person1#: 왔니?\n#Person2# 왔어.", ["#Person1#: 왔니?", "#Person2# 왔어."]),
+    "full-width colon": ("#Person1#： 왔니?\n#Person2#：왔어.", ["#Person1#: 왔니?", "#Person2#:왔어."]),
+    "bold": ("**#Person1#:** 왔니?\n**#Person2#**: **왔어.**", ["#Person1#: 왔니?", "#Person2#: **왔어.**"]),
+    "a turn of several lines under another label": ("A: 살 것은\n우유,\n빵.\nB: 응", ["A: 살 것은 우유, 빵.", "B: 응"]),
+    "speaker of another name in a line": ("#사람1#: 껐지? #사람2#: 껐어.", ["#사람1#: 껐지?", "#사람2#: 껐어."]),
+    "labels alone": ("화자1:\n화자2 : ", []),
     "words before the first speaker": ("(전화)\n#Person1#: 네?", ["(전화)", "#Person1#: 네?"]),
     "nothing": (" \n\\n<br>", []),
     "tags alone": ("#Person1#:\n#Person2# : ", []),
@@ -121,6 +132,39 @@ GOLDEN = {
 @pytest.mark.parametrize(("text", "expected"), GOLDEN.values(), ids=GOLDEN)
 def test_golden(text: str, expected: list[str]) -> None:
     assert turns(text) == expected
+
+
+LINE_ENDS_WRITTEN_OUT = {
+    "after a sentence": ("#Person1#: 왔니?\\nNo.", ["#Person1#: 왔니? No."]),
+    "before a tag": ("#Person1#: ok\\n#Person2#: ok", ["#Person1#: ok", "#Person2#: ok"]),
+    "between lines without marks": ("뭐 했어\\n등산\\n그래", ["뭐 했어", "등산", "그래"]),
+    "of Windows": ("A: 가.\\r\\nB: 나.", ["A: 가.", "B: 나."]),
+    "escaped twice": ("A: 가.\\\\nB: 나.", ["A: 가.", "B: 나."]),
+    "several": ("가.\\n\\n나.", ["가.", "나."]),
+    "before a capital letter": ("철수: 응\\nAnna: 네", ["철수: 응", "Anna: 네"]),
+    "between blanks": ("가 \\n 나", ["가", "나"]),
+}
+NO_LINE_ENDS = [
+    "C:\\new\\notes에 있어",
+    "D:\\n\\m 폴더",
+    "경로는 C:\\work\\notes야",
+    "\\\\nas\\share에 올려",
+    "기울기는 \\nabla 로 써",
+    "f=\\nabla g, \\nu, \\neq",
+    "문자열 \\n을 넣어",
+    "'\\n'은 줄바꿈이야",
+    "정규식 [\\n\\t]",
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), LINE_ENDS_WRITTEN_OUT.values(), ids=LINE_ENDS_WRITTEN_OUT)
+def test_line_ends_written_out_are_repaired(text: str, expected: list[str]) -> None:
+    assert turns(text) == expected
+
+
+@pytest.mark.parametrize("text", NO_LINE_ENDS)
+def test_a_backslash_inside_words_stays(text: str) -> None:
+    assert turns(f"#Person1#: {text}\n#Person2#: 네.") == [f"#Person1#: {text}", "#Person2#: 네."]
 
 
 def row(fname: str, dialogue: str, *summaries: str) -> Dialogue:

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from mecab import MeCab
 from project import ROOT
 
 from yoyak.core.errors import UserError
-from yoyak.metrics.morphemes import PACKAGES, Packages, Tokenizer, describe, morphemes, require
+from yoyak.core.text import TAG
+from yoyak.metrics.morphemes import PACKAGES, Packages, Tokenizer, around_tags, describe, morphemes, require
 
 EXAMPLE = "호킨스 의사는 매년 건강검진을 받는 것을 권장합니다."
 """The organisers' own, with its morphemes: the baseline's page shows them."""
@@ -53,6 +55,36 @@ def test_the_organisers_example(tokenizer: Tokenizer) -> None:
 @pytest.mark.parametrize("tokenizer", OF_JAVA)
 def test_the_organisers_example_by_analysers_on_java(tokenizer: Tokenizer) -> None:
     assert " ".join(morphemes(EXAMPLE, tokenizer)) == OF_JAVA[tokenizer]
+
+
+TAGS = "#Person1#은 #Person2#와 #Person3#에게는 #Email#로 쓴다. #Person1##Person2#의 집. 철수는 홍길동이다."
+OF_TAGS = {
+    "kiwi": "#Person1# 은 #Person2# 와 #Person3# 에게 는 #Email# 로 쓰 ᆫ다 . #Person1# #Person2# 의 집 .",
+    "okt": "#Person1# 은 #Person2# 와 #Person3# 에게는 #Email# 로 쓴다 . #Person1# #Person2# 의 집 .",
+}
+
+
+@pytest.mark.parametrize("tokenizer", ["kiwi", *(pytest.param(each, marks=needs_java) for each in OF_JAVA)])
+def test_a_tag_is_one_token_and_its_particle_another(tokenizer: Tokenizer) -> None:
+    tokens = morphemes(TAGS, tokenizer)
+    if tokenizer in OF_TAGS:
+        assert " ".join(tokens).startswith(OF_TAGS[tokenizer])
+    assert [token for token in tokens if "#" in token] == re.findall(r"#\w+#", TAGS)
+    for tag, particles in (("#Person2#", ("와",)), ("#Person3#", ("에게", "에게는")), ("#Email#", ("로",))):
+        assert tokens[tokens.index(tag) + 1] in particles
+
+
+def test_mecab_counts_tags_as_the_competition_does() -> None:
+    assert morphemes("#Person1#은") == ("#", "Person", "1", "#", "은")
+
+
+@given(st.lists(st.sampled_from(["#Person1#", "철수", "홍길동", "은", " ", "집", "#", "."]), max_size=8).map("".join))
+def test_tags_by_any_analyser(text: str) -> None:
+    """One that joins names with what follows, too."""
+    for analyse in (str.split, list, lambda text: re.findall(r"\w+|[^\w\s]", text)):
+        tokens = around_tags(text, analyse)
+        assert "".join(tokens) == text.replace(" ", "") or analyse is list
+        assert [token for token in tokens if TAG.fullmatch(token)] == TAG.findall(text)
 
 
 def test_mecab_is_konlpys(tmp_path: Path) -> None:

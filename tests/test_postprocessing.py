@@ -24,7 +24,26 @@ from yoyak.evaluation.leaderboard import ScoringParams, Split
 from yoyak.metrics import rouge
 
 PIECES = ["#Person1#", "#Person2#", "#은#", "#", " ", "  ", "\n", "은", "에게", "는", "이유", "간다", "간다."]
-PIECES += ["Mr.", "3.", ".", "!", "…", ",", "'", "”", "(", "OK", "\u3000", "\x1c", "Person1#"]
+PIECES += [
+    "Mr.",
+    "3.",
+    "A.",
+    "OK.",
+    "%",
+    "#Person1#.",
+    "℃",
+    ".",
+    "!",
+    "…",
+    ",",
+    "'",
+    "”",
+    "(",
+    "OK",
+    "\u3000",
+    "\x1c",
+    "Person1#",
+]
 TEXT = st.one_of(st.lists(st.sampled_from(PIECES), max_size=12).map("".join), st.text())
 ALL_ON = PostprocessingParams(**dict.fromkeys(RULES, True))
 PARAMS = st.builds(PostprocessingParams, **dict.fromkeys(RULES, st.booleans()))
@@ -67,9 +86,26 @@ def test_spaces(text: str, mended: str) -> None:
         ("'비가 온다.' 우산을", "'비가 온다.'"),
         ("우산을", "우산을"),
         ("비가 온다. 우산을 산다.", "비가 온다. 우산을 산다."),
+        ("발표자는 #Person1#. #Person2#는 자료를 늦", "발표자는 #Person1#."),
+        ("회의실은 A. 두 사람은", "회의실은 A."),
+        ("오늘은 OK. 내일은", "오늘은 OK."),
+        ("할인은 30%. 그래서", "할인은 30%."),
+        ("기온은 30℃. 그래서", "기온은 30℃."),
+        ("방은 302. 그래서", "방은 302."),
+        ("값은 1.5. 그래서", "값은 1.5."),
+        ("'담당은 #Person1#.' 그래서", "'담당은 #Person1#.'"),
+        ("그것은 Yahoo! 그래서", "그것은 Yahoo!"),
         # These full stops end no sentence.
         ("#Person1#은 Mr. Kim과", "#Person1#은 Mr. Kim과"),
         ("모두 1.5 킬로를", "모두 1.5 킬로를"),
+        ("그는 Dr. 김과", "그는 Dr. 김과"),
+        ("작가 J. K. 롤링의", "작가 J. K. 롤링의"),
+        ("작가 J. Smith의", "작가 J. Smith의"),
+        ("만나는 날은 2024. 3. 1. 금요일로", "만나는 날은 2024. 3. 1. 금요일로"),
+        ("3. 빵을", "3. 빵을"),
+        ("A. 빵을", "A. 빵을"),
+        ("오후 5 p.m. 에 만나", "오후 5 p.m. 에 만나"),
+        ("그것은 #. 그래서", "그것은 #. 그래서"),
     ],
 )
 def test_unfinished_sentence(text: str, mended: str) -> None:
@@ -83,6 +119,10 @@ def test_unfinished_sentence(text: str, mended: str) -> None:
         ("비가 온다. 빵을 산다.\n비가 온다. 끝이다.", "비가 온다. 빵을 산다. 끝이다."),
         ("비가  온다. 빵을 산다.", "비가  온다. 빵을 산다."),
         ("Mr. 김이 온다. Mr. 이도 온다.", "Mr. 김이 온다. Mr. 이도 온다."),
+        ("회의실은 A. 회의실은 A.", "회의실은 A."),
+        ("담당은 #Person1#. 담당은 #Person1#.", "담당은 #Person1#."),
+        ("할인은 5%! 할인은 5%!", "할인은 5%!"),
+        ("방은 3. 방은 3.", "방은 3."),
     ],
 )
 def test_repeated_sentences(text: str, mended: str) -> None:

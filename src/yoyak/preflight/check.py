@@ -13,7 +13,7 @@ from yoyak.core.records import Dialogue
 from yoyak.data.dialogues import DataParams
 from yoyak.ensembling.weighting import check_members
 from yoyak.modeling import weights
-from yoyak.preflight.params import Params, has_members
+from yoyak.preflight.params import Params, check_run, has_members
 from yoyak.preflight.resolve import resolve, resolve_average
 from yoyak.submission.file import read_sample
 from yoyak.training.from_scratch import check_architecture
@@ -31,11 +31,7 @@ def read_params(path: Path) -> Params:
             raise UserError(f"{path}: models.{name}: this name is taken by what a run writes; choose another")
         if not NAME.fullmatch(name):
             raise UserError(f"{path}: models.{name}: a name has small letters, digits and _ alone (a dot breaks -S)")
-    for key in ("models", "untuned", "averaged"):
-        for name in getattr(params.run, key):
-            if name not in params.models:
-                raise UserError(f"{path}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
-            _check_kind(params, key, name)
+    check_run(params)
     check_members(params.ensemble, params.run.scored)
     for name, entry in params.models.items():
         if has_members(params, name):
@@ -47,18 +43,6 @@ def read_params(path: Path) -> Params:
     for name in params.run.averaged:
         _check_members_run(params, name)
     return params
-
-
-def _check_kind(params: Params, key: str, name: str) -> None:
-    """Stop where a list of `run` names an entry that it is not for."""
-    if has_members(params, name) == (key == "averaged"):
-        return
-    why = {
-        "models": "has members in place of weights; put it into run.averaged",
-        "untuned": "has members in place of weights, and is nothing untuned; take it out",
-        "averaged": "has weights, not members; put it into run.models",
-    }
-    raise UserError(f"params.yaml: run.{key}: {name} {why[key]}")
 
 
 def _check_members_run(params: Params, name: str) -> None:

@@ -1,5 +1,6 @@
 """The first stage: everything is checked, then prompts and resolved models are written."""
 
+import sys
 from collections.abc import Mapping
 from itertools import chain
 from pathlib import Path
@@ -49,6 +50,8 @@ def prepare(params: Params) -> None:
         write_records(Path(f"data/prompts/{split}.jsonl"), of_split)
     for split, expected in references.items():
         write_records(Path(f"data/references/{split}.jsonl"), expected)
+    for note in [note for split in splits for note in _notes(params.data, split, splits[split])]:
+        print(f"note: {note}", file=sys.stderr)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
     stale_outputs.put_away(Path("models"), params.run.models)
 
@@ -59,6 +62,13 @@ def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:
         "dev": dialogues.read_dialogues(data.dir / data.dev, with_summary=True),
         "test": dialogues.read_dialogues(data.dir / data.test, with_summary=False),
     }
+
+
+def _notes(data: DataParams, split: str, rows: list[Dialogue]) -> list[str]:
+    notes = dialogues.note_on_labels(rows)
+    if split == "train" and any(len(row.summaries) > 1 for row in rows):
+        notes.append("of several summaries a row training learns the first")
+    return [f"{data.dir / getattr(data, split)}: {note}" for note in notes]
 
 
 def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> dict[str, list[Reference]]:

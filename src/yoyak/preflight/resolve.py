@@ -9,8 +9,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.folds import Fold
 from yoyak.core.params import Section, check, refuse_unknown
 from yoyak.inference.params import AverageConfig, GenerationParams, Member, OneModelConfig
-from yoyak.modeling import weights
-from yoyak.modeling.spec import ModelSpec
+from yoyak.modeling.spec import ModelSpec, is_folder
 from yoyak.preflight.params import INHERITED, Average, Params, has_members
 from yoyak.training.params import TrainingConfig
 
@@ -84,7 +83,7 @@ def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -
 
 def _refuse_outputs(source: str, where: str) -> None:
     """What stages write there, DVC deletes before it runs them."""
-    if not weights.is_folder(source):
+    if not is_folder(source):
         return
     folder = Path(source).expanduser().resolve()
     for output in (Path(name).resolve() for name in OUTPUTS):

@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
 from yoyak.core.files import decode
 from yoyak.core.records import Floats, with_keys
@@ -68,7 +69,11 @@ def tables(before: str, after: str) -> list[Table | str]:
 
 def read(revision: str) -> Run:
     """A revision's dev rows, from git and DVC's cache; DVC fetches what was pushed, but is not in the cache."""
-    files = _Files(revision)
+    with _opened(revision) as files:
+        return _read(revision, files)
+
+
+def _read(revision: str, files: "_Files") -> Run:
     table = dev_table(files.text("scores/rows.csv"), files.place("scores/rows.csv"))
     counted = files.object("metrics/scores.json", "models", *(f"scoring.{name}" for name in NEEDED))
     models = [name for name in counted["models"] if not is_baseline(name)]
@@ -106,24 +111,39 @@ def _scored(run: Run) -> Floats:
     return mean
 
 
+@contextmanager
+def _opened(revision: str) -> Iterator["_Files"]:
+    """The files of a revision.
+
+    `DVCFileSystem(rev=…)` would do, were it not for a project in a folder of a larger git repository: it would open
+    the folder above (DVC 3.67).
+    """
+    with ExitStack() as opened:
+        with in_one_line(revision):
+            # It takes a second to load.
+            from dvc.repo import Repo
+
+            repo = opened.enter_context(Repo())
+            if revision != "workspace":
+                opened.enter_context(repo.switch(revision))
+        yield _Files(revision, repo.dvcfs)
+
+
 class _Files:
     """The files of a revision, whether git has them or DVC."""
 
-    def __init__(self, revision: str) -> None:
-        # It takes a second to load.
-        from dvc.api import DVCFileSystem
-
+    def __init__(self, revision: str, files: Any) -> None:
         self.revision = revision
-        self.files = DVCFileSystem(rev=None if revision == "workspace" else revision)
-        with self._in_one_line():
-            # Where DVC cannot read its own files, `exists` would find nothing.
+        self.files = files
+        with in_one_line(self.revision):
+            # Where DVC cannot read its own files, `exists` would say that nothing is there.
             _ = self.files.repo.index
 
     def text(self, path: str) -> str:
         from dvc_data.index import DataIndexDirError
 
         try:
-            with self._in_one_line():
+            with in_one_line(self.revision):
                 content = bytes(self.files.read_bytes(path))
         except (FileNotFoundError, DataIndexDirError) as error:
             raise UserError(self._missing(path, error)) from None
@@ -131,23 +151,14 @@ class _Files:
             raise UserError(f"{self.place(path)}: cannot be read: {error.strerror}") from None
         return decode(content, self.place(path), MEND)
 
-    @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
-        """Turn an error of DVC into a line."""
-        from dvc.exceptions import DvcException
-        from dvc.scm import RevError
-
-        try:
-            yield
-        except RevError:
-            raise UserError(
-                f"no revision {self.revision!r}; a git revision, a DVC experiment or workspace is expected"
-            ) from None
-        except DvcException as error:
-            raise UserError(f"{self.revision}: {error}") from None
-
     def has(self, path: str) -> bool:
-        return bool(self.files.exists(path))
+        # Its `exists` says no of whatever goes wrong.
+        with in_one_line(self.revision):
+            try:
+                self.files.info(path)
+            except FileNotFoundError:
+                return False
+        return True
 
     def place(self, path: str) -> str:
         """The name of a file in errors."""

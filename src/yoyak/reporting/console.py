@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from yoyak.core import repository
 from yoyak.core.records import read_object, with_keys
 from yoyak.core.stale_outputs import PREFIX, is_baseline
 from yoyak.evaluation.leaderboard import what_was_counted
@@ -21,14 +22,15 @@ FAULTS = {
     "unknown_tags": "tags",
     "foreign_script": "script",
     "repeated": "repeats",
+    "labelled": "label",
     "distinct": "distinct",
     "length_ratio": "length",
 }
 WHAT_FAULTS_MEAN = (
     "copied: 80 % is in the dialogue word for word; no end: it does not end as a sentence does; "
     "tags, script: what the dialogue has not; "
-    "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
-    "references' being 1."
+    "repeats: five words in a row twice, or a stutter; label: `요약:` before it; "
+    "distinct: no two alike; length: characters, the references' being 1."
 )
 LONGEST_NAME = 30
 BOARD = ("models", "best.model", "best.delta")
@@ -213,7 +215,7 @@ def submissions_tables(submissions: Sequence[Submission]) -> list[Table | str]:
     table.add_column("note")
     for row in sorted(submissions, key=lambda row: row.time):
         scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
-        made_by = row.experiment or (row.commit or "")[:7]
+        made_by = row.experiment or repository.short(row.commit or "")
         table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
     found = correlation(submissions)
     shown = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"

@@ -18,10 +18,12 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from yoyak.core import repository
 from yoyak.core.errors import UserError
 from yoyak.core.files import read_text, write_whole
-from yoyak.core.params import PARAMS, read_yaml
+from yoyak.core.params import read_section
 from yoyak.core.records import Prediction, absent, read_records
+from yoyak.core.run import RunParams
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation import baselines, leaderboard, plots
@@ -83,12 +85,14 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
     """What the template shows above the rows."""
     breakdowns = _read_table(Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES])
     models = [name for name in scores["models"] if not is_baseline(name)]
-    averaged = _averaged(PARAMS)
+    averaged = read_section(RunParams, "run").averaged
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))
     return {
         "scoring": scores["scoring"],
+        "commit": repository.told(scores["scoring"].get("commit") or "unknown", digits=12),
+        "uncommitted": scores["scoring"].get("uncommitted", []),
         "counted": what_was_counted(scores["scoring"]),
         "boards": boards,
         "decided": what_dev_decided(scores["best"], joined).split("\n"),
@@ -101,14 +105,6 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
         "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
         "breakdowns": _groups(breakdowns),
     }
-
-
-def _averaged(params: Path) -> list[str]:
-    """Models that were not trained, and have no learning curve."""
-    run = read_yaml(params).get("run")
-    if not isinstance(run, dict) or not isinstance(run.get("averaged"), list):
-        raise UserError(f"{params}: run.averaged: this key is missing; add it, such as `averaged: []`")
-    return list(run["averaged"])
 
 
 def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -21,9 +21,12 @@ from yoyak.evaluation.faults import diagnose
 from yoyak.submission.file import SubmissionParams
 
 SPECIAL_TOKEN = re.compile(
-    r"<[|｜][^<>\s]*[|｜]>|</?[a-z][a-z0-9_]*>|<0x[0-9A-F]{2}>|\[/?(?:PAD|UNK|CLS|SEP|MASK|BOS|EOS|INST)\]|[▁\ufffd]"
+    r"<[|｜][^<>\s]*[|｜]?>|</?[a-z][a-z0-9_]*[|｜]?>|</?(?:S|BOS|EOS|PAD|UNK|CLS|SEP|MASK|[A-Z]+_\d+)>|<</?SYS>>"
+    r"|<0x[0-9A-F]{2}>|\[[|｜][^\[\]\s]*[|｜]\]|\[/?(?:PAD|UNK|CLS|SEP|[gs]?MASK|BOS|EOS|INST|[A-Z]+(?:_[A-Z]+)+)\]"
+    r"|\[[a-z]+_?\d+\]|[▁\ufffd]"
 )
-"""`</s>`, `<pad>`, `<|eot_id|>`, `<end_of_turn>`, `[SEP]` and the like of any tokenizer; halves of characters, too."""
+"""`</s>`, `<|eot_id|>`, `<turn|>`, `<unused0>`, `[SEP]`, `[|endofturn|]`, `[unused1]`, `[TOOL_CALLS]` and the like of
+any tokenizer; halves of characters, too."""
 
 
 class Known(NamedTuple):
@@ -106,6 +109,7 @@ def _of_texts(table: pd.DataFrame, known: Known) -> list[Check]:
         "no special token left over": [bool(special_tokens(*pair)) for pair in pairs],
         "no summary copied from the dialogue": [row.copied for row in diagnoses],
         "no repetition in a summary": [row.repeated for row in diagnoses],
+        "no label before a summary": [row.labelled for row in diagnoses],
         "no two summaries alike": [alike[text] > 1 for text, _ in pairs],
     }
     return [Check(name, _where(table, faulty), hard=False) for name, faulty in found.items()]
@@ -138,6 +142,7 @@ def made_by(data: DataParams, dev_score: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "experiment": os.environ.get("DVC_EXP_NAME"),
         "commit": repository.commit(),
+        "uncommitted": repository.uncommitted(),
         "data": {name: sha256(data.dir / name) for name in (data.train, data.dev, data.test)},
         "dev": dev_score["ensemble"],
         "scoring": dev_score["scoring"],
@@ -188,7 +193,8 @@ def to_markdown(checks: Sequence[Check], content: Mapping[str, Any]) -> str:
             "Made by",
             "",
             f"- experiment: {origin['experiment'] or 'none'}",
-            f"- commit: {origin['commit']}",
+            f"- commit: {repository.told(origin['commit'], digits=40)}",
+            *(f"  - {change}" for change in origin["uncommitted"]),
             f"- ensemble on dev: mean ROUGE {dev['rouge_mean']:.2f} [{dev['ci95_low']:.2f}, {dev['ci95_high']:.2f}]",
             *(f"- {name}: sha256 {digest}" for name, digest in origin["data"].items()),
             f"- submission: sha256 {content['sha256']}",
