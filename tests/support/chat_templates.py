@@ -99,3 +99,6 @@ HYPERCLOVA = """<|im_start|>tool_list
 
 PHI4 = """{% for message in messages %}<|im_start|>{{ message.role }}<|im_sep|>{{ message.content }}<|im_end|>\
 {% endfor %}{% if add_generation_prompt %}<|im_start|>assistant<|im_sep|>{% endif %}"""
+
+AX = """{% for message in messages %}<|im_start|><|{{ message.role }}|>{{ message.content }}<|im_end|>{% endfor %}\
+{% if add_generation_prompt %}<|im_start|><|assistant|>{% endif %}"""
