@@ -145,10 +145,11 @@ def _reason(error: Exception) -> str:
 
 def convert(snapshot: Path, target: Path) -> None:
     """The weights as safetensors; all else, the tokenizer above all, as it is."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
     for path in (path for pattern in FILES for path in snapshot.glob(pattern)):
         shutil.copyfile(path, target / path.name)
     config = AutoConfig.from_pretrained(snapshot)
     kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    kind.from_pretrained(snapshot, dtype="auto").save_pretrained(target)
+    # Its own generation config, which nobody asks, may be one that transformers reads but does not write.
+    kind.from_pretrained(snapshot, dtype="auto", generation_config=GenerationConfig()).save_pretrained(target)

@@ -56,7 +56,35 @@ def vocabulary_of(model: Any) -> int:
 def assembled(spec: ModelSpec, model: Any, chosen: Precision, tokenizer: Any) -> Loaded:
     _use_safe_attention()
     prompt_tokenizer = PromptTokenizer(tokenizer, spec.prompt, spec.max_prompt_tokens, spec.persons)
-    return Loaded(model, tokenizer, prompt_tokenizer, chosen)
+    loaded = Loaded(model, tokenizer, prompt_tokenizer, chosen)
+    if model.config.is_encoder_decoder:
+        model.config.decoder_start_token_id = _first_of_decoder(loaded, spec)
+    model.generation_config = _own_tokens_alone(loaded)
+    return loaded
+
+
+def _first_of_decoder(loaded: Loaded, spec: ModelSpec) -> int:
+    """The token before a summary's first, as training has it: mBART's is the last of its labels, whatever is configured
+    for searches."""
+    model, labels = loaded.model, torch.tensor([[loaded.prompt_tokenizer.end_id]])
+    try:
+        return int(model.prepare_decoder_input_ids_from_labels(labels=labels)[0, 0])
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(
+            f"{spec.weights}: its config.json names no decoder_start_token_id, with which the decoder begins; add it"
+        ) from None
+
+
+def _own_tokens_alone(loaded: Loaded) -> Any:
+    """In place of the base's generation config, from which `generate` takes all that it is not told."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        eos_token_id=loaded.end_ids,
+        pad_token_id=loaded.tokenizer.pad_token_id,
+        bos_token_id=loaded.tokenizer.bos_token_id,
+        decoder_start_token_id=getattr(loaded.model.config, "decoder_start_token_id", None),
+    )
 
 
 def _use_safe_attention() -> None:
@@ -64,11 +92,13 @@ def _use_safe_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def model_class(folder: Path) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+def model_from(folder: Path, **options: Any) -> Any:
+    """As its class's `from_pretrained`, with `options`, loads it; its generation config is not even read."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
-    config = AutoConfig.from_pretrained(folder)
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    encoder_decoder = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    kind: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    return kind.from_pretrained(folder, generation_config=GenerationConfig(), **options)
 
 
 def read_tokenizer(folder: Path, base: Path) -> Any:
@@ -109,7 +139,7 @@ def quantised(chosen: Precision, quantization: QuantizationParams, folder: Path)
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=chosen.torch_dtype,
     )
-    return model_class(folder).from_pretrained(
+    return model_from(
         folder,
         dtype=chosen.torch_dtype,
         quantization_config=config if quantization.load_in_4bit else None,
