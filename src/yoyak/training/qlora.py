@@ -227,6 +227,7 @@ def trainer(
     if config.training.best_by == "rouge":
         result.summarised = random.Random(config.seed).sample(dev.rows, min(config.training.rouge_rows, len(dev.rows)))
     _train_in_fp32(result.model)
+    _leave_routers_alone(result.model)
     compiled = _compile(result.model, round(train.tokens * config.training.epochs))
     result.ran_with = {"base": base_weights, "attention": chosen, "compiled": compiled}
     return result
@@ -255,6 +256,14 @@ def _peft_config(lora: LoraParams) -> LoraConfig:
         target_modules=lora.target_modules,
         task_type="CAUSAL_LM",
     )
+
+
+def _leave_routers_alone(model: Any) -> None:
+    """TRL asks every model that may have experts for a loss of their own, which ours leaves out; Granite 4's small ones
+    have no experts, and fail at it."""
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False
 
 
 def _train_in_fp32(model: Any) -> None:
