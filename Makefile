@@ -32,6 +32,7 @@ report: setup  ## report.html: the last run, every dev dialogue and all summarie
 
 docs: setup  ## the site of docs/: site/index.html
 	python docs/generate/parameters.py
+	python docs/generate/families.py
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 test: setup .cache/mecab-ko/ready  ## style, types, imports, then the tests

@@ -2,6 +2,7 @@
 
 import math
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from families import CASES, Case, save
 from project import ROOT
 
 from yoyak.core.errors import UserError
-from yoyak.core.records import Prediction, Prompt, read_records, write_records
+from yoyak.core.records import Prediction, Prompt, read_json, read_records, write_records
 from yoyak.data.dialogues import read_dialogues
 from yoyak.data.prompts import build
 from yoyak.inference import decoding
@@ -39,7 +40,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
         yield written
 
 
-def resolved(case: Case, folder: Path) -> ResolvedModel:
+def resolved(case: Case, name: str, folder: Path) -> ResolvedModel:
     """An entry with the case's weights, one epoch of one step, and short summaries."""
     entry = {
         "weights": f"./{folder}",
@@ -50,33 +51,41 @@ def resolved(case: Case, folder: Path) -> ResolvedModel:
         "generation": {"max_new_tokens": 8, "candidates": 2},
         **case.entry,
     }
-    params = PARAMS.model_copy(update={"models": {"mine": entry}})
-    return resolve(params, "mine", weights.pin(f"./{folder}", "models.mine.weights"))
+    params = PARAMS.model_copy(update={"models": {name: entry}})
+    return resolve(params, name, weights.pin(f"./{folder}", f"models.{name}.weights"))
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.family)
 def test_a_family(case: Case, prompts: list[Prompt], monkeypatch: pytest.MonkeyPatch) -> None:
     name = re.sub(r"\W", "_", case.family.lower())
     folder = save(case, Path(f"twins/{name}"))
-    configs = resolved(case, folder)
+    configs = resolved(case, name, folder)
     if case.refused:
         with pytest.raises(UserError) as told:
-            check_files({"mine": configs}, prompts)
+            check_files({name: configs}, prompts)
         message = re.sub(r"transformers [\d.]+", "transformers", str(told.value))
-        assert message.startswith(f"models.mine.weights: ./{folder}: {case.refused}")
+        assert message.startswith(f"models.{name}.weights: ./{folder}: {case.refused}")
         return
-    check_files({"mine": configs}, prompts)
+    check_files({name: configs}, prompts)
     by_us = []
     decode = decoding.decode
     monkeypatch.setattr(decoding, "decode", lambda *asked: (by_us.append(asked), decode(*asked))[1])
-    record = train(Training("mine", configs.training, PARAMS.limits, PARAMS.tracking))
+    train(Training(name, configs.training, PARAMS.limits, PARAMS.tracking))
+    record = read_json(Path(f"metrics/train/{name}.json"))
     assert math.isfinite(record["train_loss"])
     assert record["shortened_rows"] == 0
-    infer("mine", configs.generation, PARAMS.limits.model_copy(update={"empty_percent": 100}), untuned=False)
+    infer(name, configs.generation, PARAMS.limits.model_copy(update={"empty_percent": 100}), untuned=False)
     for split in ("dev", "test"):
-        predictions = read_records(Path(f"predictions/mine/{split}.jsonl"), Prediction)
+        predictions = read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction)
         assert len(predictions) == ROWS[split]
         assert all(math.isfinite(row.candidates[0].log_probability) for row in predictions)
     assert bool(by_us) == (case.decoding == "ours")
     if case.method == "lora":
         assert (record["micro_batch_tokens"] > 1) == (case.rows == "packed")
+
+
+@pytest.mark.parametrize("language", ["en", "ko"])
+def test_the_table_of_families_is_up_to_date(language: str) -> None:
+    script = runpy.run_path(str(ROOT / "docs/generate/families.py"))
+    page = script["PAGES"][language]
+    assert script["document"](language) == page.read_text(encoding="utf-8")

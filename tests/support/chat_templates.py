@@ -102,3 +102,7 @@ PHI4 = """{% for message in messages %}<|im_start|>{{ message.role }}<|im_sep|>{
 
 AX = """{% for message in messages %}<|im_start|><|{{ message.role }}|>{{ message.content }}<|im_end|>{% endfor %}\
 {% if add_generation_prompt %}<|im_start|><|assistant|>{% endif %}"""
+
+COMMAND = """{{ bos_token }}{% for message in messages %}<|START_OF_TURN_TOKEN|><|\
+{{ {'system': 'SYSTEM', 'user': 'USER', 'assistant': 'CHATBOT'}[message.role] }}_TOKEN|>{{ message.content }}\
+<|END_OF_TURN_TOKEN|>{% endfor %}{% if add_generation_prompt %}<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{% endif %}"""

@@ -15,6 +15,7 @@ import chat_templates
 import torch
 import twins
 from chat_templates import of_trl
+from safetensors.torch import save_file
 from tokenizers import Tokenizer
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText, AutoModelForSeq2SeqLM
 from transformers import PreTrainedTokenizerFast as Fast
@@ -53,7 +54,8 @@ class Case:
     """Of `search: sample` and `greedy`."""
     refused: str = ""
     """The line of the first stage, behind the model's name."""
-    remark: str = ""
+    remark: tuple[str, str] = ("", "")
+    """In English and Korean."""
     entry: dict[str, Any] = field(default_factory=dict)
     """What its entry of `models` needs beside the weights."""
     in_config: dict[str, Any] = field(default_factory=dict)
@@ -64,11 +66,16 @@ class Case:
         return "dialogue" if self.method == "full" else "structured"
 
 
+def per_layer(ids: dict[str, Any]) -> dict[str, Any]:
+    """Of Gemma 3n and 4, which have embeddings of each layer, too."""
+    return {"vocab_size_per_layer_input": ids["vocab_size"]}
+
+
 def of(kind: str, /, **settings: Any) -> Callable[..., Any]:
     """A configuration of transformers' class, tiny."""
 
     def build(**ids: Any) -> Any:
-        return AutoConfig.for_model(kind, **{**TINY, **ids, **settings})
+        return AutoConfig.for_model(kind, **{**TINY, **ids, **per_layer(ids), **settings})
 
     return build
 
@@ -77,7 +84,8 @@ def seeing(kind: str, vision: dict[str, Any], text: dict[str, Any], **settings: 
     """The same of a class that sees pictures, too."""
 
     def build(**ids: Any) -> Any:
-        return AutoConfig.for_model(kind, text_config={**TINY, **ids, **text}, vision_config=vision, **ids, **settings)
+        of_text = {**TINY, **ids, **per_layer(ids), **text}
+        return AutoConfig.for_model(kind, text_config=of_text, vision_config=vision, **ids, **settings)
 
     return build
 
@@ -117,7 +125,7 @@ CASES = (
         LLAMA3,
         begins=True,
         decoding="ours",
-        remark="its date is fixed",
+        remark=("its date is fixed", "템플릿의 날짜를 고정한다"),
     ),
     Case(
         "Llama 3",
@@ -145,7 +153,7 @@ CASES = (
         ("<s>", "</s>"),
         begins=True,
         decoding="ours",
-        remark="nothing in its template ends an answer: `</s>` does",
+        remark=("nothing in its template ends an answer: `</s>` does", "템플릿에 답의 끝이 없어 `</s>`로 끝낸다"),
     ),
     Case(
         "HyperCLOVA X SEED Text",
@@ -193,7 +201,7 @@ CASES = (
         of_trl("qwen3"),
         CHATML,
         decoding="ours",
-        remark="without thinking",
+        remark=("without thinking", "생각 없이 답한다"),
     ),
     Case(
         "Qwen 3, July 2025",
@@ -221,7 +229,7 @@ CASES = (
         of_trl("qwen3_5_think"),
         CHATML,
         rows="one by one",
-        remark="its text part, without thinking",
+        remark=("its text part, without thinking", "글 부분만, 생각 없이 답한다"),
     ),
     Case(
         "Gemma 2",
@@ -230,7 +238,10 @@ CASES = (
         chat_templates.GEMMA2,
         GEMMA,
         begins=True,
-        remark="no system role: the system text is in front of the question",
+        remark=(
+            "no system role: the system text is in front of the question",
+            "시스템 역할이 없어 시스템 글을 질문 앞에 둔다",
+        ),
     ),
     Case(
         "Gemma 3, 1 B and smaller",
@@ -253,25 +264,16 @@ CASES = (
         of_trl("gemma3"),
         GEMMA,
         begins=True,
+        decoding="ours",
     ),
     Case(
         "Gemma 3n",
         "google/gemma-3n-E2B-it, google/gemma-3n-E4B-it",
-        of(
-            "gemma3n_text",
-            num_hidden_layers=4,
-            num_kv_shared_layers=2,
-            layer_types=HYBRID * 2,
-            sliding_window=64,
-            hidden_size_per_layer_input=8,
-            vocab_size_per_layer_input=twins.VOCABULARY,
-            laurel_rank=4,
-            activation_sparsity_pattern=[0.0] * 4,
-            altup_num_inputs=2,
-        ),
+        of("gemma3n"),
         of_trl("gemma3"),
         GEMMA,
         begins=True,
+        refused="transformers cannot build it (ImportError: TimmWrapperModel requires the timm library",
     ),
     Case(
         "Gemma 4",
@@ -279,7 +281,7 @@ CASES = (
         seeing(
             "gemma4",
             {**VISION, "head_dim": 16, "global_head_dim": 16, "num_key_value_heads": 2, "patch_size": 14},
-            GEMMA4 | {"vocab_size_per_layer_input": twins.VOCABULARY},
+            GEMMA4,
             audio_config=None,
         ),
         of_trl("gemma4"),
@@ -301,7 +303,7 @@ CASES = (
         of("exaone4", sliding_window=64, layer_types=HYBRID),
         chat_templates.EXAONE4,
         EXAONE,
-        remark="without thinking",
+        remark=("without thinking", "생각 없이 답한다"),
     ),
     Case(
         "Mistral 7B, first",
@@ -310,7 +312,10 @@ CASES = (
         chat_templates.MISTRAL1,
         MISTRAL,
         begins=True,
-        remark="no system role: the system text is in front of the question",
+        remark=(
+            "no system role: the system text is in front of the question",
+            "시스템 역할이 없어 시스템 글을 질문 앞에 둔다",
+        ),
     ),
     Case(
         "Mistral 7B, Nemo",
@@ -376,7 +381,7 @@ CASES = (
         of_trl("gptoss"),
         ("<|startoftext|>", "<|return|>", "<|start|>", "<|end|>", "<|message|>", "<|channel|>"),
         rows="one by one",
-        remark="its experts stay in 16 bits: 40 GB",
+        remark=("its experts stay in 16 bits: 40 GB", "전문가 층은 16비트 그대로라 40 GB"),
     ),
     Case(
         "LFM 2",
@@ -392,7 +397,10 @@ CASES = (
         of("glm"),
         chat_templates.GLM4,
         (None, "<|endoftext|>", "[gMASK]", "<sop>", "<|system|>", "<|user|>", "<|assistant|>"),
-        remark="nothing in its template ends an answer: `<|endoftext|>` does",
+        remark=(
+            "nothing in its template ends an answer: `<|endoftext|>` does",
+            "템플릿에 답의 끝이 없어 `<|endoftext|>`로 끝낸다",
+        ),
     ),
     Case(
         "GLM-4, April 2025",
@@ -416,6 +424,11 @@ CASES = (
         chat_templates.CHATML,
         (None, "<|im_end|>", "<|im_start|>"),
         rows="one by one",
+        entry={"lora": {"target_modules": ["q_proj", "k_proj", "v_proj", "o_proj", "in_proj", "gate_proj", "up_proj"]}},
+        remark=(
+            "`lora.target_modules`: a list without `out_proj`, which PEFT refuses",
+            "`lora.target_modules`에 PEFT가 거절하는 `out_proj`를 뺀 목록",
+        ),
     ),
     Case(
         "Granite 3",
@@ -444,8 +457,15 @@ CASES = (
         "Command R7B",
         "CohereLabs/c4ai-command-r7b-12-2024",
         of("cohere2", sliding_window=64),
-        of_trl("cohere2"),
-        ("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "<|START_OF_TURN_TOKEN|>", "<|USER_TOKEN|>", "<|CHATBOT_TOKEN|>"),
+        chat_templates.COMMAND,
+        (
+            "<BOS_TOKEN>",
+            "<|END_OF_TURN_TOKEN|>",
+            "<|START_OF_TURN_TOKEN|>",
+            "<|SYSTEM_TOKEN|>",
+            "<|USER_TOKEN|>",
+            "<|CHATBOT_TOKEN|>",
+        ),
         begins=True,
     ),
     Case(
@@ -463,7 +483,7 @@ CASES = (
         ("<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"),
         begins=True,
         decoding="ours",
-        remark="a summary stands where it begins to think",
+        remark=("a summary stands where it begins to think", "생각이 시작될 자리에 요약이 온다"),
     ),
     Case(
         "Polyglot-Ko",
@@ -471,7 +491,7 @@ CASES = (
         of("gpt_neox"),
         None,
         (None, "<|endoftext|>"),
-        remark="no template: `[Answer]` is in front of a summary",
+        remark=("no template: `[Answer]` is in front of a summary", "템플릿이 없어 요약 앞에 `[Answer]`를 둔다"),
     ),
     Case(
         "KoGPT2",
@@ -480,7 +500,7 @@ CASES = (
         None,
         (None, "</s>", "<pad>"),
         entry={"max_prompt_tokens": 512},
-        remark="1,024 positions: `max_prompt_tokens: 512`",
+        remark=("1,024 positions: `max_prompt_tokens: 512`", "위치가 1,024개: `max_prompt_tokens: 512`"),
     ),
     Case(
         "Quantised checkpoints",
@@ -562,18 +582,23 @@ def save(case: Case, folder: Path) -> Path:
     names = ("bos", "eos", "pad")
     ids = {f"{name}_token_id": getattr(tokenizer, f"{name}_token_id") for name in names}
     config = case.config(vocab_size=len(tokenizer) + SPARE_EMBEDDINGS, **ids)
-    kind: Any = AutoModelForCausalLM
-    if config.is_encoder_decoder:
-        kind = AutoModelForSeq2SeqLM
-    elif hasattr(config, "vision_config"):
-        kind = AutoModelForImageTextToText
-    torch.manual_seed(0)
-    kind.from_config(config).save_pretrained(folder)
+    if case.refused:
+        config.save_pretrained(folder)
+        save_file({"a": torch.zeros(1)}, folder / "model.safetensors")
+    else:
+        torch.manual_seed(0)
+        _kind(config).from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     if case.in_config:
         path = folder / "config.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | case.in_config))
     return folder
+
+
+def _kind(config: Any) -> Any:
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    return AutoModelForImageTextToText if hasattr(config, "vision_config") else AutoModelForCausalLM
 
 
 def tokenizer_of(case: Case) -> Fast:

@@ -23,6 +23,7 @@ RAISED = (ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeEr
 def check_files(models: Mapping[str, ResolvedModel], prompts: Sequence[Prompt]) -> None:
     """Stop at the first of `models` that training or inference would stop at; `prompts` are all that they will see."""
     known: dict[tuple[str, str | None], tuple[Any, Any]] = {}
+    built: set[tuple[str, str | None]] = set()
     for name, configs in models.items():
         spec, key = configs.training.model, f"models.{name}.weights"
         folder = weights.small_files(spec.weights, spec.pin, key)
@@ -35,6 +36,9 @@ def check_files(models: Mapping[str, ResolvedModel], prompts: Sequence[Prompt]) 
             known[spec.weights, spec.pin] = config, _told(lambda path: read_tokenizer(path, path), folder, where)
         config, tokenizer = known[spec.weights, spec.pin]
         _check_method(config, spec, where)
+        if (spec.weights, spec.pin) not in built:
+            _build(config, where)
+            built.add((spec.weights, spec.pin))
         _check_positions(config, configs, name)
         _check_vocabulary(config, _prompt_tokenizer(tokenizer, spec, where), prompts, where)
 
@@ -59,6 +63,19 @@ def _config(folder: Path, where: str) -> Any:
             "repository that has them in 16 bits, of which `quantization` makes 4"
         )
     return _told(AutoConfig.from_pretrained, folder, where)
+
+
+def _build(config: Any, where: str) -> None:
+    """Without memory: some classes want packages that are not here, and some sizes do not go together."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+    try:
+        with torch.device("meta"):
+            kind.from_config(config)
+    except RAISED as error:
+        raise UserError(f"{where}: transformers cannot build it ({_shown(error)}); name another model") from None
 
 
 def _told(read: Callable[[Path], Any], folder: Path, where: str) -> Any:
