@@ -135,6 +135,17 @@ def summarize(
         print(row.text if given.is_text else json.dumps({"fname": row.fname, "summary": row.text}, ensure_ascii=False))
 
 
+@app.command("weights")
+def print_weights(model: Annotated[str, typer.Argument(help="An entry of models in params.yaml.")]) -> None:
+    """Print the folder of a model's base weights, having downloaded or converted them where they are not there yet."""
+    # Standard output is for the folder alone.
+    with contextlib.redirect_stdout(sys.stderr):
+        from yoyak.preflight import base_weights  # It loads PyTorch, which the other commands do without.
+
+        folder = base_weights.folder_of(model)
+    print(folder)
+
+
 @app.command("folds")
 def add_folds(
     model: Annotated[str, typer.Argument(help="An entry of models in params.yaml.")],

@@ -20,7 +20,7 @@ from yoyak.core import progress
 from yoyak.core.errors import UserError
 from yoyak.core.files import sha256
 from yoyak.core.params import read_yaml, write_yaml
-from yoyak.core.repository import cache_folder
+from yoyak.core.repository import cache_folder, repository_root
 from yoyak.modeling import gguf, hub
 from yoyak.modeling.spec import is_folder
 
@@ -70,6 +70,15 @@ def fetch(source: str, pinned: str | None) -> Path:
     if any(snapshot.glob("*.safetensors")):
         return snapshot
     return _converted(converted, lambda target: hub.convert(snapshot, target))
+
+
+def name_for_others(source: str, pinned: str | None) -> str:
+    """What PEFT, or whoever else opens adapters, can load the base by; the same on every machine, for the adapters'
+    hash: of a package, where it lies in this repository once it is converted."""
+    if not _is_package(source):
+        return source
+    assert pinned is not None, f"{source} was not pinned"
+    return _converted_folder(source, pinned).relative_to(repository_root()).as_posix()
 
 
 def to_write_gb(source: str, pinned: str | None) -> float:

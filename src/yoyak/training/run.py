@@ -1,6 +1,7 @@
 """One training, from its config to the saved model and the record of what ran."""
 
 import math
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +20,7 @@ from yoyak.core.limits import LimitsParams, check_disk, check_shortened
 from yoyak.core.records import Prompt, read_json, read_records, write_json
 from yoyak.core.resume import scratch_folder
 from yoyak.metrics import rouge
-from yoyak.modeling import precision
+from yoyak.modeling import precision, weights
 from yoyak.modeling.loading import Loaded
 from yoyak.training import memory, qlora, seq2seq
 from yoyak.training.base_model import load_for_training
@@ -266,15 +267,18 @@ def _save(config: TrainingConfig, loaded: Loaded, model: Any, folder: Path) -> N
     if config.model.method == "lora":
         # No vocabulary grows here; to see that, PEFT would ask the hub for the base's configuration.
         options = {"save_embedding_layers": False}
-        # The base is named as the user named it: this machine's cache path would change the adapter's hash.
-        adapter_config = model.peft_config["default"]
-        adapter_config.base_model_name_or_path, adapter_config.revision = config.model.weights, config.model.pin
+        adapter_config, base = model.peft_config["default"], config.model
+        adapter_config.base_model_name_or_path = weights.name_for_others(base.weights, base.pin)
+        adapter_config.revision = base.pin
         # A set would be written in another order by each run, and change the hash, too.
         if not isinstance(adapter_config.target_modules, str):
             adapter_config.target_modules = sorted(adapter_config.target_modules)
     model.save_pretrained(folder, **options)
     (folder / "README.md").unlink(missing_ok=True)
     loaded.tokenizer.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        # safetensors 0.8 writes what its owner alone can read.
+        shutil.copymode(folder / "tokenizer_config.json", path)
 
 
 def _texts(prompts: list[Prompt]) -> list[str]:
