@@ -27,6 +27,7 @@ from yoyak.data.prompts import PromptParams, build
 from yoyak.modeling import weights
 from yoyak.modeling.spec import LoraParams, QuantizationParams
 from yoyak.training import qlora
+from yoyak.training.adapters import peft_config
 from yoyak.training.base_model import load_for_training
 from yoyak.training.params import TrainingConfig
 from yoyak.training.rows import causal_rows
@@ -106,7 +107,7 @@ def plain_losses(
 
     options = {"use_gradient_checkpointing": True, "gradient_checkpointing_kwargs": {"use_reentrant": False}}
     peft = get_peft_model(
-        prepare_model_for_kbit_training(four_bits(model), **options), qlora._peft_config(config.lora)
+        prepare_model_for_kbit_training(four_bits(model), **options), peft_config(config.lora)
     ).train()
     peft.config.use_cache = False
     for name, weight in trained(peft).items():

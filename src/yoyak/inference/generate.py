@@ -10,10 +10,10 @@ from weakref import WeakKeyDictionary
 
 from transformers import set_seed
 
-from yoyak.core import gpu, progress
+from yoyak.core import gpu
 from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams, check_shortened
-from yoyak.core.progress import Reporter, span
+from yoyak.core.progress import Reporter
 from yoyak.core.records import Candidate, Prediction, Prompt
 from yoyak.core.text import foreign_words
 from yoyak.inference import decoding, hf_decoding
@@ -21,6 +21,7 @@ from yoyak.inference.averaging import Averaged
 from yoyak.inference.decoding import Candidates, Request
 from yoyak.inference.params import GenerationParams, InferenceConfig
 from yoyak.inference.partial import append, read_partial
+from yoyak.inference.progress import Pace
 from yoyak.inference.sampling import Chooser
 from yoyak.inference.script_guard import ScriptGuard
 from yoyak.modeling.attention import has_plain_attention
@@ -153,34 +154,6 @@ def _searched(
     return done_before, found
 
 
-class Pace:
-    """Dialogues a second of this run, which a `reporter` shows."""
-
-    def __init__(self, reporter: Reporter, missing: int, rows: int, at_work: int) -> None:
-        """`missing` of `rows` are to be done; `at_work` are begun before the first of these is done."""
-        self.reporter, self.missing, self.rows, self.at_work = reporter, missing, rows, at_work
-        self.started = progress.clock()
-        reporter.begin(rows - missing, rows)
-
-    def show(self, done: int) -> None:
-        """`done` by this run; those at work are half done, on average."""
-        worth = done + min(self.at_work, self.missing - done) / 2
-        rate = worth / (progress.clock() - self.started)
-        left = (self.missing - worth) / rate
-        of_all = self.rows - self.missing + done
-        note = f"{_rate(rate)}, {span(left)} left"
-        self.reporter.show(of_all, note, f"{of_all} of {self.rows} dialogues, {note}", left)
-
-    def end(self) -> None:
-        seconds = progress.clock() - self.started
-        of_them = "done" if self.missing == self.rows else f"{self.missing} of them"
-        self.reporter.end(self.rows, f"{of_them} in {span(seconds)}, {_rate(self.missing / seconds)}")
-
-
-def _rate(a_second: float) -> str:
-    return f"{a_second:.1f}/s" if a_second >= 0.1 else f"{60 * a_second:.1f}/min"
-
-
 def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:
     """Stop where more summaries are empty, or more prompts shortened, than the user allows."""
     rows = len(generated.predictions)
@@ -201,7 +174,7 @@ Group = list[tuple[Asked, Candidates]]
 
 def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Group]:
     """Candidates of each prompt, half as many at once from where the GPU runs out of memory."""
-    left, max_batch_size = {prompt.row: prompt for prompt in asked}, config.generation.batch_size
+    left, max_batch_size = {prompt.row: prompt for prompt in asked}, at_once(loaded, config)
     while left:
         try:
             for group in _decoded(loaded, list(left.values()), config, max_batch_size):
@@ -239,6 +212,12 @@ def _is_ours(loaded: Loaded | Averaged, config: InferenceConfig) -> bool:
     """Whether `decoding` does this search of these models, which begins with one prompt as it ends with another."""
     known = all(has_plain_attention(member.model) for member in loaded.members)
     return known and config.generation.search in ("greedy", "sample")
+
+
+def at_once(loaded: Loaded | Averaged, config: InferenceConfig) -> int:
+    """How many dialogues are decoded together: `batch_size`, or one where padding would change what a model writes."""
+    size = config.generation.batch_size
+    return size if size == 1 or _is_ours(loaded, config) or hf_decoding.bears_padding(loaded.members) else 1
 
 
 def _of_members(asked: list[Asked]) -> list[list[list[int]]]:

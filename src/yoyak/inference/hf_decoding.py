@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 
@@ -10,13 +11,27 @@ from yoyak.inference import sampling
 from yoyak.inference.averaging import AveragedModel, mean_logits
 from yoyak.inference.decoding import Candidates
 from yoyak.inference.params import GenerationParams
+from yoyak.modeling import isolation
 from yoyak.modeling.loading import Loaded
+from yoyak.modeling.precision import PROBE
 
 SCORED_AT_ONCE = 4
-"""Finished texts whose log-probabilities are computed in one pass."""
+"""Finished texts whose log-probabilities are computed in one pass, by a model that keeps packed rows apart."""
+_packs: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+_pads: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
+"""By model: found once, and no longer there than it."""
 Processor = Callable[[Any, Any], Any]
 """Of transformers' kind: from the tokens of summaries so far (summaries, steps) and scores (summaries, vocabulary) to
 scores."""
+
+
+def bears_padding(members: Sequence[Loaded]) -> bool:
+    """Whether prompts of unlike length may stand in one batch: what a model writes must not depend on the others."""
+    for member in members:
+        if member.model not in _pads:
+            probe = member.tokenizer(PROBE).input_ids
+            _pads[member.model] = isolation.pads(member.model, [probe, probe[len(probe) // 2 :]], _side(member.model))
+    return all(_pads[member.model] for member in members)
 
 
 class Batch(NamedTuple):
@@ -65,9 +80,13 @@ def _batch(members: Sequence[Loaded], prompts: Sequence[list[list[int]]], forbid
 
 
 def _padded(member: Loaded, prompts: list[list[int]]) -> Any:
-    # A decoder goes on from the last token, an encoder reads from the first: padding stands at the other end.
-    side = "right" if member.model.config.is_encoder_decoder else "left"
-    return member.tokenizer.pad({"input_ids": prompts}, padding_side=side, return_tensors="pt").to(device())
+    padded = member.tokenizer.pad({"input_ids": prompts}, padding_side=_side(member.model), return_tensors="pt")
+    return padded.to(device())
+
+
+def _side(model: Any) -> str:
+    """A decoder goes on from the last token, an encoder reads from the first: padding stands at the other end."""
+    return "right" if model.config.is_encoder_decoder else "left"
 
 
 def _generated(batch: Batch, config: Any, chain: list[Processor]) -> list[list[int]]:
@@ -193,12 +212,22 @@ def log_probabilities(
     Of several models, each with its own prompts: under the mean of their logits. A second pass over the finished texts:
     `generate` would keep the logits of every step and beam to tell the same.
     """
-    chunks = (slice(start, start + SCORED_AT_ONCE) for start in range(0, len(candidates), SCORED_AT_ONCE))
+    packing = all(_bears_packing(model, of_model, candidates) for model, of_model in zip(models, prompts, strict=True))
+    at_once = SCORED_AT_ONCE if packing else 1
+    chunks = (slice(start, start + at_once) for start in range(0, len(candidates), at_once))
     return [
         value
         for rows in chunks
         for value in _log_probabilities(models, [of_model[rows] for of_model in prompts], candidates[rows])
     ]
+
+
+def _bears_packing(model: Any, prompts: list[list[int]], candidates: list[list[int]]) -> bool:
+    if model.config.is_encoder_decoder or len(candidates) == 1:
+        return True  # Nothing is packed.
+    if model not in _packs:
+        _packs[model] = isolation.packs(model, [prompts[0] + candidates[0], prompts[-1] + candidates[-1]])
+    return _packs[model]
 
 
 def _log_probabilities(

@@ -10,8 +10,8 @@ from yoyak.core.limits import LimitsParams
 from yoyak.core.records import Prompt, read_records, write_json, write_records
 from yoyak.core.resume import scratch_folder
 from yoyak.core.stale_outputs import PREFIX
-from yoyak.inference.averaging import assemble
-from yoyak.inference.generate import Generated, check_generated, generate
+from yoyak.inference.averaging import Averaged, assemble
+from yoyak.inference.generate import Generated, at_once, check_generated, generate
 from yoyak.inference.loading import load_for_inference
 from yoyak.inference.params import InferenceConfig, Member
 from yoyak.modeling import precision
@@ -30,7 +30,9 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
     with scratch_folder("predictions", title, config, files, record) as scratch:
         loaded = assemble(name, _members(title, config.members_of(name), folders))
         computed_in = precision.describe(member.precision for member in loaded.members)
-        print(f"{title}: dtype: {computed_in['dtype']}, {computed_in['dtype_why']}", flush=True)
+        batching = _batching(loaded, config)
+        facts = [f"dtype: {computed_in['dtype']}, {computed_in['dtype_why']}", *batching.values()]
+        print(f"{title}: {'; '.join(facts)}", flush=True)
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
             if split == "train":
@@ -51,7 +53,7 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
                 "peak_memory_gib": round(gpu.peak_memory_gib(), 2),
                 "seed": config.generation.seed,
                 "commit": repository.commit(),
-                "ran": {**environment.describe(), **computed_in},
+                "ran": {**environment.describe(), **computed_in, **batching},
             },
         )
 
@@ -72,6 +74,13 @@ def _members(title: str, members: Mapping[str, Member], folders: Mapping[str, Pa
         ):
             loaded[name] = load_for_inference(member.model, folders[name], member.quantization)
     return loaded
+
+
+def _batching(loaded: Loaded | Averaged, config: InferenceConfig) -> dict[str, str]:
+    """For the record, where it is not what `batch_size` says."""
+    if at_once(loaded, config) == config.generation.batch_size:
+        return {}
+    return {"batch": "one dialogue at a time: padding would change what this model writes"}
 
 
 def _figures(generated: Generated, rows: int, seconds: float) -> dict[str, Any]:

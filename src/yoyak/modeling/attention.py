@@ -13,11 +13,12 @@ LONGEST_HEAD = 256
 
 def supports_flash(model: Any, longest_head: int = LONGEST_HEAD) -> bool:
     """Whether the kernel computes what the model's own attention does, on this card and in the model's dtype."""
+    if not has_plain_attention(model):
+        return False
     config = model.config.get_text_config()
     head_size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     return (
-        has_plain_attention(model)
-        and torch.cuda.is_available()
+        torch.cuda.is_available()
         and torch.backends.cuda.is_flash_attention_available()
         and torch.cuda.get_device_capability() >= (8, 0)
         and model.dtype in (torch.bfloat16, torch.float16)

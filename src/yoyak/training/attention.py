@@ -1,5 +1,7 @@
 """Attention over rows packed into one sequence, each seeing itself alone: by a kernel where the card has one."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -28,6 +30,34 @@ def use_best(model: Any) -> str:
             model.set_attn_implementation(name)
             break
     return str(model.config._attn_implementation)
+
+
+def borders(model: Any, position_ids: torch.Tensor, longest_of_all: int) -> dict[str, Any]:
+    """What our attention takes beside `position_ids` (1, tokens); nothing where the model has another.
+
+    `longest_of_all`: tokens of the longest row of any batch.
+    """
+    if model.config._attn_implementation not in OURS:
+        return {}
+    starts = (position_ids[0] == 0).nonzero().squeeze(1)
+    end = starts.new_tensor([position_ids.shape[1]])
+    # One number for all batches: a compiled model would be compiled anew for another.
+    return {"cu_seq_lens_q": torch.cat([starts, end]).int(), "max_length_q": longest_of_all}
+
+
+@contextmanager
+def with_padding(model: Any) -> Iterator[None]:
+    """Ours, for packed rows, does not bear it."""
+    chosen = model.config._attn_implementation
+    if chosen not in OURS:
+        yield
+        return
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    bare.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        bare.set_attn_implementation(chosen)
 
 
 def row_by_row(

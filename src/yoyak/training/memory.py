@@ -21,6 +21,8 @@ FIRST_TOKENS = 2048
 MAX_TOKENS = 24_576
 MAX_MASKED_TOKENS = 4096
 """Where a mask keeps packed rows apart: it grows with the square of their joint length."""
+ONE_ROW = 1
+"""Most tokens where rows must not share a pass: a row is never cut."""
 SHARE = 0.85
 """Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most."""
 OPTIMISER_BYTES = 8
@@ -36,7 +38,7 @@ class TokenBudget:
     def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
         on_cpu = device() == "cpu"
         self.max_tokens = max_tokens
-        self.tokens = CPU_TOKENS if on_cpu else FIRST_TOKENS
+        self.tokens = min(max_tokens, CPU_TOKENS if on_cpu else FIRST_TOKENS)
         self.why = "the CPU's" if on_cpu else "not measured yet"
         self.checkpointing = False
         """Whether activations are recomputed instead of kept."""

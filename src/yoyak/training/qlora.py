@@ -4,7 +4,6 @@ import random
 import shutil
 import sysconfig
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from statistics import fmean
@@ -12,24 +11,21 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig
-from torch.nn import Linear
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorWithFlattening, GenerationConfig, TrainerCallback
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from yoyak.core.errors import UserError
 from yoyak.metrics import rouge
+from yoyak.modeling import isolation
 from yoyak.modeling.loading import Loaded
-from yoyak.modeling.spec import LoraParams
 from yoyak.modeling.tokenization import PromptTokenizer
-from yoyak.training import attention, memory
+from yoyak.training import adapters, attention, memory
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.base_model import dequantize
 from yoyak.training.memory import TokenBudget
-from yoyak.training.params import EVALUATED_ROWS, TrainingConfig
+from yoyak.training.params import EVALUATED_ROWS, TrainingConfig, TrainingParams
 from yoyak.training.rows import IGNORED, Row, Rows
 from yoyak.training.steps import MicroBatching
 
@@ -50,7 +46,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """`SFTTrainer` on packed rows without padding, with logits at the summary's positions alone.
 
     A micro-batch is one sequence of all its rows; position ids that begin anew at each row, and on a GPU the rows'
-    borders, keep the rows from seeing each other. What it gains, step by step: docs/performance.md.
+    borders, keep the rows from seeing each other. What it gains, step by step: docs/performance.md. Where they do not
+    keep them apart, a micro-batch is of a single row.
     """
 
     longest_of_all: int
@@ -61,6 +58,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """Dev rows whose summaries are scored after each epoch."""
     prompt_tokenizer: PromptTokenizer
     """What makes texts of their tokens."""
+    one_by_one: bool = False
+    """Whether dev rows, too, go through the model one at a time."""
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
@@ -97,7 +96,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             position_ids=inputs["position_ids"],
             use_cache=False,
             logits_to_keep=positions,
-            **self._borders(model, inputs["position_ids"]),
+            **attention.borders(model, inputs["position_ids"], self.longest_of_all),
         )
         total = cross_entropy(
             # A view: the gradient of an index would be filled with zeros first, a sixteenth of a step on a CPU.
@@ -107,15 +106,6 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             label_smoothing=self.label_smoothing if model.training else 0.0,
         )
         return total, len(positions), outputs
-
-    def _borders(self, model: Any, position_ids: torch.Tensor) -> dict[str, Any]:
-        """What our attention takes; nothing where the model has another."""
-        if model.config._attn_implementation not in attention.OURS:
-            return {}
-        starts = (position_ids[0] == 0).nonzero().squeeze(1)
-        end = starts.new_tensor([position_ids.shape[1]])
-        # One number for all batches: a compiled model would be compiled anew for another.
-        return {"cu_seq_lens_q": torch.cat([starts, end]).int(), "max_length_q": self.longest_of_all}
 
     def evaluation_loop(
         self,
@@ -139,7 +129,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             total, labels, _ = self._summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
             return total.item(), labels
 
-        totals, labels = zip(*self.in_dev_batches("loss", rows, EVALUATED_ROWS["lora"], summed), strict=True)
+        at_once = 1 if self.one_by_one else EVALUATED_ROWS["lora"]
+        totals, labels = zip(*self.in_dev_batches("loss", rows, at_once, summed), strict=True)
         return float(sum(totals) / sum(labels))
 
     def _rouge(self, model: Any) -> float:
@@ -154,7 +145,8 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             )
             return [score.mean for score in rouge.score(texts, [(reference,) for reference in references])]
 
-        return 100 * fmean(chain.from_iterable(self.in_dev_batches("ROUGE", self.summarised, SUMMARISED_ROWS, scored)))
+        at_once = 1 if self.one_by_one else SUMMARISED_ROWS
+        return 100 * fmean(chain.from_iterable(self.in_dev_batches("ROUGE", self.summarised, at_once, scored)))
 
     def _greedy(self, model: Any, prompts: list[list[int]], max_new_tokens: int) -> list[list[int]]:
         """Token ids that follow each prompt, at most `max_new_tokens`."""
@@ -170,25 +162,11 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             pad_token_id=padding,
             eos_token_id=self.summarised[0]["input_ids"][-1],
         )
-        with _attention_with_padding(model), self.accelerator.autocast():
+        with attention.with_padding(model), self.accelerator.autocast():
             output = model.generate(
                 input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
             )
         return [row[width:] for row in output.tolist()]
-
-
-@contextmanager
-def _attention_with_padding(model: Any) -> Iterator[None]:
-    """Ours, for packed rows, does not."""
-    chosen = model.config._attn_implementation
-    if chosen not in attention.OURS:
-        yield
-        return
-    model.base_model.model.set_attn_implementation("sdpa")
-    try:
-        yield
-    finally:
-        model.base_model.model.set_attn_implementation(chosen)
 
 
 def trainer(
@@ -197,9 +175,12 @@ def trainer(
     """A trainer that keeps the epoch with the lowest dev loss, or the best dev ROUGE."""
     lora = config.lora
     assert lora is not None, "the preflight gives it to each model with method: lora"
-    _check_targets(lora, loaded.model)
+    layers = adapters.linear_layers(loaded.model)
+    adapters.check_targets(lora, layers)
     model, base_weights = dequantize(loaded.model)
-    chosen = attention.use_best(model)
+    chosen, longest = attention.use_best(model), max(train.longest, dev.longest)
+    seen = _what_rows_see(model, train, longest, config.training)
+    budget = memory.ONE_ROW if seen else memory.MAX_TOKENS if chosen in attention.OURS else memory.MAX_MASKED_TOKENS
     arguments = SFTConfig(
         **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST[config.training.best_by],
@@ -210,67 +191,38 @@ def trainer(
         remove_unused_columns=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    result = SummaryLossTrainer(
-        budget=TokenBudget(memory.MAX_TOKENS if chosen in attention.OURS else memory.MAX_MASKED_TOKENS),
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(train.rows),
-        eval_dataset=Dataset.from_list(dev.rows),
-        data_collator=DataCollatorWithFlattening(),
-        processing_class=loaded.tokenizer,
-        peft_config=_peft_config(lora),
-        callbacks=callbacks,
-    )
+    with adapters.refused_layers_told(layers):
+        result = SummaryLossTrainer(
+            budget=TokenBudget(budget),
+            model=model,
+            args=arguments,
+            train_dataset=Dataset.from_list(train.rows),
+            eval_dataset=Dataset.from_list(dev.rows),
+            data_collator=DataCollatorWithFlattening(),
+            processing_class=loaded.tokenizer,
+            peft_config=adapters.peft_config(lora),
+            callbacks=callbacks,
+        )
     result.label_smoothing = config.training.label_smoothing
-    result.longest_of_all = max(train.longest, dev.longest)
+    result.longest_of_all, result.one_by_one = longest, seen is not None
     result.prompt_tokenizer = loaded.prompt_tokenizer
     if config.training.best_by == "rouge":
         result.summarised = random.Random(config.seed).sample(dev.rows, min(config.training.rouge_rows, len(dev.rows)))
-    _train_in_fp32(result.model)
-    _leave_routers_alone(result.model)
+    adapters.train_in_fp32(result.model)
     compiled = _compile(result.model, round(train.tokens * config.training.epochs))
-    result.ran_with = {"base": base_weights, "attention": chosen, "compiled": compiled}
+    result.ran_with = {"base": base_weights, "attention": seen or chosen, "compiled": compiled}
     return result
 
 
-def _check_targets(lora: LoraParams, model: Any) -> None:
-    layers = sorted({name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, Linear)})
-    for target in [] if isinstance(lora.target_modules, str) else lora.target_modules:
-        if target not in layers:
-            raise UserError(
-                f"lora.target_modules: this model has no layer {target!r}; it has {', '.join(layers)}, or write "
-                "all-linear"
-            )
-    if isinstance(lora.target_modules, str) and lora.target_modules != "all-linear":
-        raise UserError(
-            f"lora.target_modules: all-linear or a list of layers is expected (got {lora.target_modules!r})"
-        )
-
-
-def _peft_config(lora: LoraParams) -> LoraConfig:
-    return LoraConfig(
-        r=lora.r,
-        lora_alpha=lora.alpha,
-        lora_dropout=lora.dropout,
-        bias=lora.bias,
-        target_modules=lora.target_modules,
-        task_type="CAUSAL_LM",
-    )
-
-
-def _leave_routers_alone(model: Any) -> None:
-    """TRL asks every model that may have experts for a loss of their own, which ours leaves out; Granite 4's small ones
-    have no experts, and fail at it."""
-    config = model.config.get_text_config()
-    if hasattr(config, "output_router_logits"):
-        config.output_router_logits = False
-
-
-def _train_in_fp32(model: Any) -> None:
-    """TRL makes adapters over 4-bit weights bf16, in which a step at a learning rate of 2e-5 is rounded away."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
+def _what_rows_see(model: Any, train: Rows, longest: int, training: TrainingParams) -> str | None:
+    """Why rows must go through one at a time, for the record; None where they need not."""
+    rows = [row["input_ids"] for row in train.rows[:2]]
+    if not isolation.packs(model, rows, lambda positions: attention.borders(model, positions, longest)):
+        return "one row at a time: rows packed together would see each other"
+    with attention.with_padding(model):
+        if training.best_by == "rouge" and not isolation.pads(model, rows, "left"):
+            return "one row at a time: padding would change summaries of dev"
+    return None
 
 
 def _compile(model: Any, tokens: int) -> str:

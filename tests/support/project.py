@@ -12,7 +12,7 @@ import pandas as pd
 import warm_python
 from ruamel.yaml import YAML
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PARTS = (
     "src",
     "stages",

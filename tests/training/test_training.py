@@ -18,7 +18,7 @@ from twins import llama32, save_twin
 from yoyak.core.errors import UserError
 from yoyak.modeling import weights
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.training import memory, qlora
+from yoyak.training import attention, memory
 from yoyak.training.base_model import dequantize, load_for_training
 from yoyak.training.memory import TokenBudget
 from yoyak.training.qlora import SummaryLossTrainer
@@ -144,7 +144,7 @@ def test_dev_loss_is_the_mean_of_all_labels(twin: Path, tmp_path: Path) -> None:
     total = labels = 0.0
     for row in rows.rows:
         inputs = torch.tensor([row["input_ids"]])
-        with torch.no_grad(), qlora._attention_with_padding(trainer.model):
+        with torch.no_grad(), attention.with_padding(trainer.model):
             logits = trainer.model.eval()(input_ids=inputs).logits
         targets = torch.tensor(row["labels"][1:])
         total += float(cross_entropy(logits[0, :-1], targets, ignore_index=-100, reduction="sum"))

@@ -196,7 +196,7 @@ def summaries(twin: Path, kept: Path, search: str) -> None:
         "prompt": "structured",
     }
     beams = {"search": search, "num_beams": 2 if search == "beam" else 1, "num_beam_groups": 1, "candidates": 1}
-    params = read_yaml(Path(__file__).parent.parent / "params.yaml")["generation"]
+    params = read_yaml(Path(__file__).parents[2] / "params.yaml")["generation"]
     config = OneModelConfig.model_validate(
         {
             "model": entry,

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rouge import Rouge
 from rouge_score.rouge_scorer import RougeScorer
-from test_morphemes import sample_texts
+from sample import sample_texts
 
 from yoyak.core.errors import UserError
 from yoyak.metrics import rouge

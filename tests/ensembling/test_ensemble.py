@@ -29,8 +29,8 @@ from yoyak.ensembling.weighting import (
 )
 from yoyak.metrics import rouge
 
-DEFAULTS = Path(__file__).parent.parent / "params.yaml"
-STAGE = Path(__file__).parent.parent / "stages/ensemble.py"
+DEFAULTS = Path(__file__).parents[2] / "params.yaml"
+STAGE = Path(__file__).parents[2] / "stages/ensemble.py"
 RAIN = "#Person1#은 비가 와서 우산을 샀다."
 RAIN_TOO = "#Person1#은 비가 와서 우산을 빌렸다."
 RAIN_ALSO = "#Person1#은 비가 많이 와서 우산을 샀다."

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect
 from project import Project
-from test_summarize import DIALOGUE, summarize
+from typed_summaries import DIALOGUE, summarize
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Candidate, Prediction

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import subprocess
 import weakref
 from pathlib import Path
 from typing import Any
 
 import pytest
 from project import Project
+from typed_summaries import DIALOGUE, summarize
 from typer.testing import CliRunner
 
 from yoyak import cli
@@ -18,21 +18,6 @@ from yoyak.ensembling.weighting import PLAN, combine, read_plan
 from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded
 from yoyak.serving import inputs, summarizer
-
-DIALOGUE = "#Person1#: 내일 같이 등산 갈래?\n#Person2#: 좋아, 아침 일곱 시에 역에서 보자.\n"
-
-
-def summarize(project: Project, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    """As a user types it; with the threads of the stages, so that sums are rounded as theirs are."""
-    return subprocess.run(
-        ["yoyak", "summarize", *arguments],
-        cwd=project.root,
-        env=project.environment(),
-        input=stdin,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def rows_of(printed: str) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from twins import llama32, save_twin
 
 from yoyak.preflight.check import read_params
 
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "README.ko.md", "docs/competition.md", "docs/competition.ko.md")
 CI, MAKE_TEST = ".ci/run", "make test"
 RUN_BY = {
@@ -51,8 +51,8 @@ RUN_BY = {
         "test_commands.py: test_from_csv_files_to_the_score_of_a_submission"
     ),
     "yoyak submissions": "test_commands.py: test_from_csv_files_to_the_score_of_a_submission",
-    "yoyak summarize": "test_summarize.py: test_the_only_model_needs_no_name",
-    "yoyak serve": "test_serve.py: address",
+    "yoyak summarize": "test_summarizer.py: test_the_only_model_needs_no_name",
+    "yoyak serve": "test_web.py: address",
 }
 """Each command of these pages, and the test or fixture that types it; or what CI runs, or needs for what it runs."""
 
@@ -76,7 +76,7 @@ def is_run(command: tuple[str, ...], by: str, whole: bool) -> bool:
     if by == MAKE_TEST:
         return re.search(rf"^test:.* {command[1]}\b", (ROOT / "Makefile").read_text(), re.MULTILINE) is not None
     file, _, function = by.partition(": ")
-    run = commands_of(TESTS / file, function)
+    run = commands_of(next(TESTS.rglob(file)), function)
     return any(each == command or (not whole and each[: len(command)] == command) for each in run)
 
 

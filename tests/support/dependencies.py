@@ -5,7 +5,7 @@ from pathlib import Path
 
 import grimp
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 
 
 def imported_files(script: Path) -> set[str]:

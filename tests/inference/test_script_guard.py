@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_generation import job_of, load
+from inferences import config_of, load
 from trainers import PROMPTS
 from twins import FAMILIES, gemma3, save_twin
 
@@ -105,7 +105,7 @@ def test_no_candidate_has_foreign_words(tmp_path: Path, family: str, search: dic
     likes = guard.forbidden(["\n".join(PROMPTS[0].turns)])[0]
     foreign = {}
     for guarded in (True, False):
-        config = job_of(folder, script_guard=guarded, temperature=3.0, top_k=0, **search)
+        config = config_of(folder, script_guard=guarded, temperature=3.0, top_k=0, **search)
         loaded = load(config)
         loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits + 5 * likes)
         generate.generate(loaded, PROMPTS, config, "twin", tmp_path / str(guarded))

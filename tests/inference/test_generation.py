@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from inferences import config_of, load
 from project import Project
 from torch.utils._python_dispatch import TorchDispatchMode
 from trainers import PROMPTS
@@ -27,27 +28,13 @@ from twins import bart, llama32, save_twin
 
 from yoyak.core.records import Prediction, read_json, read_records
 from yoyak.inference import decoding, generate, hf_decoding
-from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import GenerationParams, OneModelConfig
+from yoyak.inference.params import GenerationParams
 from yoyak.inference.sampling import drawn, likeliest, penalised
-from yoyak.modeling import weights
-from yoyak.modeling.loading import Loaded
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_twin(llama32, tmp_path_factory.mktemp("llama") / "twin")
-
-
-def job_of(folder: Path, method: str = "lora", **params: Any) -> OneModelConfig:
-    model = {"weights": str(folder), "pin": weights.pin(str(folder), "twin"), "method": method, "dtype": "fp32"}
-    search = {"search": "sample", "candidates": 3, "max_new_tokens": 12, "batch_size": 5, **params}
-    form = "structured" if method == "lora" else "dialogue"
-    return OneModelConfig.model_validate({"model": {**model, "prompt": form}, "generation": search})
-
-
-def load(config: OneModelConfig) -> Loaded:
-    return load_for_inference(config.model, None)
 
 
 def texts(predictions: list[Prediction]) -> list[list[str]]:
@@ -65,7 +52,7 @@ def assert_same(ones: list[Prediction], others: list[Prediction]) -> None:
 def test_the_same_parameters_give_the_same_candidates(folder: Path, tmp_path: Path) -> None:
     runs = []
     for number, changes in enumerate(({}, {}, {"seed": 1})):
-        config = job_of(folder, **changes)
+        config = config_of(folder, **changes)
         runs.append(generate.generate(load(config), PROMPTS, config, "twin", tmp_path / str(number)).predictions)
     assert runs[0] == runs[1]
     assert texts(runs[0]) != texts(runs[2])
@@ -79,7 +66,7 @@ def test_the_same_parameters_give_the_same_candidates(folder: Path, tmp_path: Pa
 def test_other_models_go_through_transformers_to_the_same_greedy_summaries(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, search: str
 ) -> None:
-    config = job_of(folder, search=search, candidates=1 if search == "greedy" else 3)
+    config = config_of(folder, search=search, candidates=1 if search == "greedy" else 3)
     ours = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "ours").predictions
     monkeypatch.setattr(generate, "has_plain_attention", lambda model: False)
     theirs = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "theirs").predictions
@@ -162,7 +149,7 @@ def test_a_step_can_be_recorded(
 ) -> None:
     """With all penalties, as in the second search."""
     penalties = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "min_new_tokens": 4}
-    config = job_of(folder, search=search, candidates=candidates, **penalties)
+    config = config_of(folder, search=search, candidates=candidates, **penalties)
     step, steps = decoding.GraphedStep.__call__, []
 
     def checked(recorded: decoding.GraphedStep) -> torch.Tensor:
@@ -177,7 +164,7 @@ def test_a_step_can_be_recorded(
 
 def test_what_the_dialogue_says_is_no_repetition(folder: Path, tmp_path: Path) -> None:
     """Nor in the penalties that `generate` of transformers is given."""
-    config = job_of(folder, search="beam", num_beams=2, candidates=1, repetition_penalty=1.5, no_repeat_ngram_size=2)
+    config = config_of(folder, search="beam", num_beams=2, candidates=1, repetition_penalty=1.5, no_repeat_ngram_size=2)
     penalties = hf_decoding._penalties(config.generation, [9])
     (process,) = hf_decoding.for_candidates([penalties], 4, None)
     scores = torch.arange(10.0)[None]
@@ -199,7 +186,7 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(seed: int) -> None:
 
 
 def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: Path, tmp_path: Path) -> None:
-    config = job_of(folder)
+    config = config_of(folder)
     whole = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "whole")
     *lines, cut = (tmp_path / "whole/first.jsonl").read_text().splitlines(keepends=True)
     assert len(lines) == len(PROMPTS) - 1
@@ -217,7 +204,7 @@ def test_how_many_stand_together_changes_no_text(folder: Path, tmp_path: Path) -
     """In fp32; each dialogue has draws of its own."""
     runs = []
     for together in (1, 5, 100):
-        config = job_of(folder, batch_size=together)
+        config = config_of(folder, batch_size=together)
         runs.append(
             texts(generate.generate(load(config), PROMPTS, config, "twin", tmp_path / str(together)).predictions)
         )
@@ -228,7 +215,7 @@ def test_half_as_many_where_memory_runs_out(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """As if a GPU's were full once the third dialogue is done."""
-    config = job_of(folder)
+    config = config_of(folder)
     expected = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "whole").predictions
     decode, sizes = generate.decoding.decode, []
 
@@ -272,12 +259,12 @@ def test_a_killed_inference_goes_on(project: Project) -> None:
 
 
 def test_more_likely_tokens_than_the_vocabulary_has_are_all(folder: Path, tmp_path: Path) -> None:
-    config = job_of(folder, top_k=1_000_000)
+    config = config_of(folder, top_k=1_000_000)
     assert generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "kept").predictions
 
 
 def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
-    config = job_of(save_twin(bart, tmp_path / "twin"), method="full")
+    config = config_of(save_twin(bart, tmp_path / "twin"), method="full")
     runs = [generate.generate(load(config), PROMPTS, config, "twin", tmp_path / name).predictions for name in "ab"]
     assert runs[0] == runs[1]
     assert [len(row.candidates) for row in runs[0]] == [3] * len(PROMPTS)
@@ -286,7 +273,7 @@ def test_an_encoder_decoder_samples_too(tmp_path: Path) -> None:
 def test_diverse_groups_of_one_beam_are_greedy_with_a_penalty(folder: Path, tmp_path: Path) -> None:
     """Held to the paper's own order: at each step one group after the other."""
     params = {"search": "diverse_beam", "num_beams": 3, "num_beam_groups": 3, "diversity_penalty": 0.3}
-    config = job_of(folder, **params)
+    config = config_of(folder, **params)
     loaded = load(config)
     with torch.no_grad():
         for name, weight in loaded.model.named_parameters():
@@ -323,8 +310,8 @@ def test_each_group_of_beams_is_a_beam_search(folder: Path, tmp_path: Path) -> N
     runs = [
         generate.generate(load(config), PROMPTS, config, "twin", tmp_path / config.generation.search).predictions
         for config in (
-            job_of(folder, search="diverse_beam", **diverse),
-            job_of(folder, search="beam", num_beams=2, candidates=2),
+            config_of(folder, search="diverse_beam", **diverse),
+            config_of(folder, search="beam", num_beams=2, candidates=2),
         )
     ]
     for row, plain in zip(*map(texts, runs), strict=True):
@@ -334,14 +321,14 @@ def test_each_group_of_beams_is_a_beam_search(folder: Path, tmp_path: Path) -> N
 def test_as_many_diverse_candidates_as_are_asked_for(folder: Path, tmp_path: Path) -> None:
     """The best of each group before the second of any."""
     params = {"search": "diverse_beam", "num_beams": 6, "num_beam_groups": 3, "diversity_penalty": 5.0}
-    config = job_of(folder, candidates=3, **params)
+    config = config_of(folder, candidates=3, **params)
     for row in generate.generate(load(config), PROMPTS, config, "twin", tmp_path).predictions:
         assert len({candidate.text for candidate in row.candidates}) == 3
 
 
 def test_a_summary_with_a_fault_is_searched_for_again(folder: Path, tmp_path: Path) -> None:
     """This model never ends by itself, until it must not repeat itself."""
-    config = job_of(folder, search="greedy", candidates=1, max_new_tokens=30, script_guard=False)
+    config = config_of(folder, search="greedy", candidates=1, max_new_tokens=30, script_guard=False)
     loaded = load(config)
     end, other = loaded.prompt_tokenizer.end_id, loaded.tokenizer("요", add_special_tokens=False).input_ids[-1]
     liked = torch.zeros(loaded.model.config.vocab_size)
@@ -357,7 +344,7 @@ def test_a_summary_with_a_fault_is_searched_for_again(folder: Path, tmp_path: Pa
 
 
 def test_one_sound_candidate_is_enough(folder: Path, tmp_path: Path) -> None:
-    config = job_of(folder, search="sample", candidates=6, max_new_tokens=3, script_guard=False)
+    config = config_of(folder, search="sample", candidates=6, max_new_tokens=3, script_guard=False)
     loaded = load(config)
     # As likely as all other tokens together.
     liked = torch.zeros(loaded.model.config.vocab_size)
@@ -371,9 +358,11 @@ def test_one_sound_candidate_is_enough(folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_second_search_is_never_freer_than_the_first(folder: Path) -> None:
-    strict = job_of(folder, max_new_tokens=32, min_new_tokens=20, repetition_penalty=1.5, script_guard=False).generation
+    strict = config_of(
+        folder, max_new_tokens=32, min_new_tokens=20, repetition_penalty=1.5, script_guard=False
+    ).generation
     assert generate._less_freely(strict) == strict
-    short = job_of(folder, max_new_tokens=3).generation
+    short = config_of(folder, max_new_tokens=3).generation
     again = generate._less_freely(short)
     assert (again.min_new_tokens, again.repetition_penalty) == (3, generate.REPETITION_PENALTY)
     assert GenerationParams.model_validate(again.model_dump()) == again
@@ -381,14 +370,14 @@ def test_a_second_search_is_never_freer_than_the_first(folder: Path) -> None:
 
 def test_a_baseline_is_searched_for_once(folder: Path, tmp_path: Path) -> None:
     """What untuned weights say is not repaired: the faults are told, and stay."""
-    config = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
+    config = config_of(folder, search="greedy", candidates=1, max_new_tokens=5)
     generated = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "kept", repaired=False)
     assert generated.generated_again == 0
     assert generated.faults["truncated"] == len(PROMPTS)
 
 
 def test_a_fault_that_stays_is_told(folder: Path, tmp_path: Path) -> None:
-    config = job_of(folder, search="greedy", candidates=1, max_new_tokens=5)
+    config = config_of(folder, search="greedy", candidates=1, max_new_tokens=5)
     generated = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "kept")
     assert generated.faults["truncated"] == generated.generated_again == len(PROMPTS)
     assert all(row.faults and "truncated" in row.faults for row in generated.predictions)

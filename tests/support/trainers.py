@@ -18,7 +18,7 @@ from yoyak.training.params import TrainingConfig
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows, causal_rows
 
-DEFAULTS = Path(__file__).parent.parent / "params.yaml"
+DEFAULTS = Path(__file__).parents[2] / "params.yaml"
 PROMPTS = [
     Prompt(
         fname=f"train_{row}",

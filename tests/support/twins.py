@@ -15,18 +15,26 @@ from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
     BartConfig,
+    FalconH1Config,
     Gemma3TextConfig,
+    GptOssConfig,
+    GraniteMoeConfig,
+    GraniteMoeHybridConfig,
+    Lfm2Config,
     LlamaConfig,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
+    Qwen3_5TextConfig,
     Qwen3Config,
+    Qwen3NextConfig,
+    RwkvConfig,
     T5Config,
 )
 
 from yoyak.data.dialogues import read_dialogues
 
-SAMPLE = Path(__file__).parent.parent / "data/sample"
+SAMPLE = Path(__file__).parents[2] / "data/sample"
 TEMPLATES = Path(trl.__file__).parent / "chat_templates"
 VOCABULARY = 2000
 SPARE_EMBEDDINGS = 16
@@ -154,6 +162,80 @@ def gemma3_base() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
     config, tokenizer = gemma3()
     tokenizer.chat_template = None
     return config, tokenizer
+
+
+def qwen35() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As Qwen/Qwen3.5-*: gated delta nets beside attention."""
+    tokenizer = _qwen_tokenizer("qwen3")
+    return Qwen3_5TextConfig(**TINY, **_ids(tokenizer), **_DELTA_NET), tokenizer
+
+
+def qwen3_next() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """The same, and experts."""
+    tokenizer = _qwen_tokenizer("qwen3")
+    experts = {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "shared_expert_intermediate_size": 32,
+    }
+    return Qwen3NextConfig(**TINY, **_ids(tokenizer), **_DELTA_NET, **experts), tokenizer
+
+
+_DELTA_NET = {
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 16,
+    "linear_value_head_dim": 16,
+    "tie_word_embeddings": True,
+}
+
+
+def lfm2() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As LiquidAI/LFM2-*: short convolutions beside attention."""
+    tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    return Lfm2Config(**TINY, **_ids(tokenizer), layer_types=["conv", "full_attention"]), tokenizer
+
+
+def falcon_h1() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As tiiuae/Falcon-H1-*: Mamba and attention side by side."""
+    tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    mamba = {"mamba_d_ssm": 64, "mamba_n_heads": 4, "mamba_d_head": 16, "mamba_d_state": 16, "mamba_chunk_size": 16}
+    return FalconH1Config(**TINY, **_ids(tokenizer), **mamba), tokenizer
+
+
+def granite_hybrid() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As ibm-granite/granite-4.0-h-*: Mamba or attention, and experts."""
+    tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    mamba = {"mamba_n_heads": 4, "mamba_d_head": 32, "mamba_d_state": 16, "mamba_chunk_size": 16}
+    layers = {
+        "layer_types": ["mamba", "attention"],
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "shared_intermediate_size": 32,
+    }
+    return GraniteMoeHybridConfig(**TINY, **_ids(tokenizer), **mamba, **layers), tokenizer
+
+
+def granite_experts() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """Attention and experts, which get other tokens when a row has other neighbours."""
+    tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    return GraniteMoeConfig(**TINY, **_ids(tokenizer), num_local_experts=4, num_experts_per_tok=2), tokenizer
+
+
+def gpt_oss() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """Attention alone, but transformers 5.23 builds its mask without position ids."""
+    tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    return GptOssConfig(
+        **TINY, **_ids(tokenizer), num_local_experts=4, num_experts_per_tok=2, sliding_window=64
+    ), tokenizer
+
+
+def rwkv() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """A state alone, and no attention mask: padding is read as text."""
+    tokenizer = _qwen_tokenizer("qwen3_instruct_2507")
+    return RwkvConfig(hidden_size=64, intermediate_size=96, num_hidden_layers=2, **_ids(tokenizer)), tokenizer
 
 
 def bart() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:

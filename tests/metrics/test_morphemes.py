@@ -1,6 +1,5 @@
 """Analysers give the tokens that others get from them."""
 
-import csv
 import json
 import os
 import re
@@ -14,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mecab import MeCab
 from project import ROOT
+from sample import sample_texts
 
 from yoyak.core.errors import UserError
 from yoyak.core.text import TAG
@@ -34,16 +34,6 @@ OF_JAVA = {
     "komoran": "호킨스 의사 는 매년 건강 검진 을 받 는 것 을 권장 하 ㅂ니다 .",
     "kkma": "호 킨스 의사 는 매년 건강 검진 을 받 는 것 을 권장 하 ㅂ니다 .",
 }
-
-
-def sample_texts() -> list[str]:
-    """Every dialogue and every summary of the sample data."""
-    texts = []
-    for path in sorted((ROOT / "data/sample").glob("*.csv")):
-        with path.open(encoding="utf-8", newline="") as file:
-            for row in csv.DictReader(file):
-                texts += [text for column, text in row.items() if column.startswith(("dialogue", "summary"))]
-    return texts
 
 
 @pytest.mark.parametrize("tokenizer", OF_THE_EXAMPLE)
