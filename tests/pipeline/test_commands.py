@@ -51,7 +51,7 @@ RUN_BY = {
         "test_commands.py: test_from_csv_files_to_the_score_of_a_submission"
     ),
     "yoyak submissions": "test_commands.py: test_from_csv_files_to_the_score_of_a_submission",
-    "yoyak summarize": "test_summarizer.py: test_the_only_model_needs_no_name",
+    "yoyak summarize": "test_averaging.py: test_it_is_asked_like_any_model",
     "yoyak serve": "test_web.py: address",
 }
 """Each command of these pages, and the test or fixture that types it; or what CI runs, or needs for what it runs."""

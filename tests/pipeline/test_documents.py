@@ -51,7 +51,7 @@ SRC = ROOT / "src/yoyak"
 MOST_LINES = 130
 SHORTEST_QUOTE = 10
 SUBCOMMANDS: Any = get_command(app).commands  # type: ignore[attr-defined]
-ELSEWHERE = ("apt", "iconv", "rm")
+ELSEWHERE = ("apt", "iconv", "pip", "rm")
 """Programs of the system."""
 
 

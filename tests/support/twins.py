@@ -22,6 +22,8 @@ from transformers import (
     GraniteMoeHybridConfig,
     Lfm2Config,
     LlamaConfig,
+    MBartConfig,
+    MT5Config,
     PretrainedConfig,
     PreTrainedTokenizerFast,
     Qwen2Config,
@@ -251,6 +253,14 @@ def bart() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
     return BartConfig(**layers, **_ids(tokenizer), d_model=64, decoder_start_token_id=start), tokenizer
 
 
+def mbart() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    """As facebook/mbart-large-cc25: a decoder begins with a language's token, which ends its labels."""
+    _, tokenizer = bart()
+    layers = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in _BART_LAYERS.items()}
+    start = tokenizer.unk_token_id
+    return MBartConfig(**layers, **_ids(tokenizer), d_model=64, decoder_start_token_id=start), tokenizer
+
+
 _BART_LAYERS = {"layers": 2, "attention_heads": 4, "ffn_dim": 96}
 
 
@@ -277,6 +287,11 @@ def t5() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
         decoder_start_token_id=tokenizer.pad_token_id,
     )
     return config, tokenizer
+
+
+def mt5() -> tuple[PretrainedConfig, PreTrainedTokenizerFast]:
+    config, tokenizer = t5()
+    return MT5Config(**{key: value for key, value in config.to_dict().items() if key != "model_type"}), tokenizer
 
 
 Family = Callable[[], tuple[PretrainedConfig, PreTrainedTokenizerFast]]

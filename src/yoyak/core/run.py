@@ -34,7 +34,7 @@ class RunParams(Section):
     def _a_list(cls, names: object, field: ValidationInfo) -> object:
         """DVC makes a stage of each name, and says of anything but a list that it is not iterable."""
         if names is None or isinstance(names, str):
-            one = f"[{names or ''}]"
+            one = f"[{names or ('NAME' if field.field_name == 'models' else '')}]"
             raise ValueError(f"a list is expected: {one}; in a command -S 'run.{field.field_name}={one}'")
         return names
 

@@ -10,8 +10,9 @@ import pandas as pd
 
 from yoyak.core.speakers import speakers
 from yoyak.evaluation import significance
+from yoyak.evaluation.diagnosis import diagnose_rows, length_ratios
 from yoyak.evaluation.faults import Diagnosis
-from yoyak.evaluation.leaderboard import Leaderboard, ScoringParams, Split, diagnose_rows, length_ratios
+from yoyak.evaluation.leaderboard import Leaderboard, ScoringParams, Split
 from yoyak.metrics.rouge import FIGURES
 
 RATIO_EDGES = [0, 0.5, 0.8, 1.25, 2, np.inf]

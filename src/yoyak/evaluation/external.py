@@ -9,6 +9,7 @@ from yoyak.core.errors import UserError
 from yoyak.data.dialogues import references_in, tell_passed_over, turns
 from yoyak.data.tables import read_table
 from yoyak.evaluation import leaderboard
+from yoyak.evaluation.diagnosis import diagnosis_of
 from yoyak.evaluation.leaderboard import ScoringParams
 from yoyak.metrics import rouge
 from yoyak.metrics.morphemes import require
@@ -40,7 +41,7 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
             "references_a_row": sorted({len(row) for row in targets}),
         },
         "scores": entry,
-        "diagnostics": leaderboard.diagnosis_of(texts, targets, _dialogues_in(table)),
+        "diagnostics": diagnosis_of(texts, targets, _dialogues_in(table)),
         "rows_without_reference": len(summaries) - len(expected),
     }
 

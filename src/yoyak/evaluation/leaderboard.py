@@ -14,7 +14,7 @@ from yoyak.core.params import Section
 from yoyak.core.records import Floats, Prediction, Prompt, Reference, read_records
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.evaluation import baselines, significance
-from yoyak.evaluation.faults import Diagnosis, diagnose
+from yoyak.evaluation.diagnosis import diagnosis_of
 from yoyak.metrics import rouge
 from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, Metric, ReferenceRule
@@ -259,36 +259,6 @@ def cross_validated_choice(board: Leaderboard, params: ScoringParams) -> dict[st
     judged = means[np.arange(len(means)), chosen]
     bounds = significance.interval(significance.resampled_means(judged[:, None], *_draws(params)))[0]
     return {"rouge_mean": _rounded(judged.mean()), **_interval(bounds), "folds": int(fold.max()) + 1}
-
-
-def diagnosis_of(
-    texts: Sequence[str], references: Sequence[Sequence[str]], dialogues: Sequence[Sequence[str]] | None
-) -> dict[str, float]:
-    """Percent of the summaries with each fault; a fault that takes the dialogue to see is left out where none is known.
-
-    `distinct`: percent that differ from each other; `length_ratio`: a summary's characters over its references', the
-    mean over rows.
-    """
-    percent = {}
-    diagnoses = diagnose_rows(texts, dialogues)
-    for fault in Diagnosis._fields:
-        if seen := [getattr(row, fault) for row in diagnoses if getattr(row, fault) is not None]:
-            percent[fault] = _rounded(100 * np.mean(seen))
-    return {
-        **percent,
-        "distinct": _rounded(100 * len(set(texts)) / len(texts)),
-        "length_ratio": _rounded(np.mean(length_ratios(texts, references))),
-    }
-
-
-def diagnose_rows(texts: Sequence[str], dialogues: Sequence[Sequence[str]] | None) -> list[Diagnosis]:
-    sources = [None] * len(texts) if dialogues is None else ["\n".join(turns) for turns in dialogues]
-    return [diagnose(text, source) for text, source in zip(texts, sources, strict=True)]
-
-
-def length_ratios(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Characters of each summary over the mean characters of its references."""
-    return [len(text) * len(row) / sum(map(len, row)) for text, row in zip(texts, references, strict=True)]
 
 
 def _draws(params: ScoringParams) -> tuple[int, int]:

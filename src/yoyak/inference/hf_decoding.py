@@ -266,5 +266,5 @@ def _causal_logits(model: Any, prompts: list[list[int]], candidates: list[list[i
 
 
 def _seq2seq_logits(model: Any, prompt: list[int], candidate: list[int]) -> Any:
-    labels = torch.tensor([candidate], device=device())
-    return model(input_ids=torch.tensor([prompt], device=device()), labels=labels).logits[0]
+    before = torch.tensor([[model.config.decoder_start_token_id, *candidate[:-1]]], device=device())
+    return model(input_ids=torch.tensor([prompt], device=device()), decoder_input_ids=before).logits[0]

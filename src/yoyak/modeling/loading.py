@@ -57,7 +57,35 @@ def vocabulary_of(model: Any) -> int:
 def assembled(spec: ModelSpec, model: Any, chosen: Precision, tokenizer: Any) -> Loaded:
     _use_safe_attention()
     prompt_tokenizer = PromptTokenizer(tokenizer, spec.prompt, spec.max_prompt_tokens, spec.persons)
-    return Loaded(model, tokenizer, prompt_tokenizer, chosen)
+    loaded = Loaded(model, tokenizer, prompt_tokenizer, chosen)
+    if model.config.is_encoder_decoder:
+        model.config.decoder_start_token_id = _first_of_decoder(loaded, spec)
+    model.generation_config = _own_tokens_alone(loaded)
+    return loaded
+
+
+def _first_of_decoder(loaded: Loaded, spec: ModelSpec) -> int:
+    """The token before a summary's first, as training has it: mBART's is the last of its labels, whatever is configured
+    for searches."""
+    model, labels = loaded.model, torch.tensor([[loaded.prompt_tokenizer.end_id]])
+    try:
+        return int(model.prepare_decoder_input_ids_from_labels(labels=labels)[0, 0])
+    except (AttributeError, TypeError, ValueError):
+        raise UserError(
+            f"{spec.weights}: its config.json names no decoder_start_token_id, with which the decoder begins; add it"
+        ) from None
+
+
+def _own_tokens_alone(loaded: Loaded) -> Any:
+    """In place of the base's generation config, from which `generate` takes all that it is not told."""
+    from transformers import GenerationConfig
+
+    return GenerationConfig(
+        eos_token_id=loaded.end_ids,
+        pad_token_id=loaded.tokenizer.pad_token_id,
+        bos_token_id=loaded.tokenizer.bos_token_id,
+        decoder_start_token_id=getattr(loaded.model.config, "decoder_start_token_id", None),
+    )
 
 
 def _use_safe_attention() -> None:
@@ -65,16 +93,18 @@ def _use_safe_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def model_class(folder: Path) -> Any:
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
-
-    config = AutoConfig.from_pretrained(folder)
-    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-
-
 def pretrained(folder: Path, **options: Any) -> Any:
-    """The model in `folder`, all of whose weights must be there: transformers makes random ones in place of others."""
-    model, info = model_class(folder).from_pretrained(folder, output_loading_info=True, **options)
+    """The model in `folder`, all of whose weights must be there: transformers makes random ones in place of others.
+
+    Its own generation config is not even read: it may be one that transformers reads but does not write.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+
+    encoder_decoder = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    kind: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
+    model, info = kind.from_pretrained(
+        folder, generation_config=GenerationConfig(), output_loading_info=True, **options
+    )
     if missing := sorted(info["missing_keys"]):
         raise UserError(
             f"{folder}: its weights lack {missing[0]}" + f" and {len(missing) - 1} others" * (len(missing) > 1) + ", "

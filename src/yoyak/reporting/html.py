@@ -26,7 +26,7 @@ from yoyak.core.records import Prediction, absent, read_records
 from yoyak.core.run import RunParams
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
-from yoyak.evaluation import baselines, leaderboard, plots
+from yoyak.evaluation import baselines, diagnosis, leaderboard, plots
 from yoyak.evaluation.faults import Diagnosis
 from yoyak.evaluation.leaderboard import Split, what_was_counted
 from yoyak.metrics import rouge
@@ -221,7 +221,7 @@ def _judged(
     tables = dict(list(scored.groupby("model")))
     if ENSEMBLE in summaries:
         scores = leaderboard.score(summaries[ENSEMBLE], split.references, metric)
-        faults = pd.DataFrame(leaderboard.diagnose_rows(summaries[ENSEMBLE], split.dialogues))
+        faults = pd.DataFrame(diagnosis.diagnose_rows(summaries[ENSEMBLE], split.dialogues))
         tables[ENSEMBLE] = faults.assign(fname=split.fnames, **dict(zip(FIGURES, scores.T, strict=False)))
         tables[ENSEMBLE]["rouge_mean"] = scores.mean(axis=1)
     judged = {name: {row["fname"]: _judgement(row) for row in tables[name].to_dict("records")} for name in summaries}

@@ -61,3 +61,11 @@ def train_in_fp32(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.to(torch.float32)
+
+
+def leave_routers_alone(model: Any) -> None:
+    """TRL asks every model that may have experts for a loss of their own, which ours leaves out; Granite 4's small ones
+    have no experts, and fail at it."""
+    config = model.config.get_text_config()
+    if hasattr(config, "output_router_logits"):
+        config.output_router_logits = False

@@ -209,6 +209,7 @@ def trainer(
     if config.training.best_by == "rouge":
         result.summarised = random.Random(config.seed).sample(dev.rows, min(config.training.rouge_rows, len(dev.rows)))
     adapters.train_in_fp32(result.model)
+    adapters.leave_routers_alone(result.model)
     compiled = _compile(result.model, round(train.tokens * config.training.epochs))
     result.ran_with = {"base": base_weights, "attention": seen or chosen, "compiled": compiled}
     return result

@@ -65,15 +65,14 @@ def trainer(
     config: TrainingConfig, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
 ) -> TokenMeanTrainer:
     """A trainer that keeps the epoch with the best dev ROUGE of greedy summaries."""
-    longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
+    # Saved with the model, for whoever opens it: greedy, and as long as the longest summary and the token before it.
+    loaded.model.generation_config.max_length = 1 + max(len(row["labels"]) for row in [*train.rows, *dev.rows])
     arguments = Seq2SeqTrainingArguments(
         **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST,
         per_device_eval_batch_size=EVALUATED_ROWS["full"],
         label_smoothing_factor=config.training.label_smoothing,
         predict_with_generate=True,
-        generation_max_length=longest + 1,
-        generation_num_beams=1,
         train_sampling_strategy="group_by_length",
     )
     return TokenMeanTrainer(
