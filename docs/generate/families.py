@@ -49,8 +49,8 @@ def document(language: str) -> str:
 
 
 def _table(language: str) -> list[str]:
-    sys.path.insert(0, str(ROOT / "tests"))
-    cases = runpy.run_path(str(ROOT / "tests/families.py"))["CASES"]
+    sys.path.insert(0, str(ROOT / "tests/support"))
+    cases = runpy.run_path(str(ROOT / "tests/support/families.py"))["CASES"]
     header = HEADERS[language]
     rows = [header, ("---",) * len(header), *(_cells(case, language) for case in cases)]
     return [f"| {' | '.join(cells)} |\n" for cells in rows]
