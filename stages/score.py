@@ -1,7 +1,8 @@
 """Stage `score`: all predictions in; leaderboard, per-row scores, breakdowns and pictures out."""
 
 from yoyak.core.errors import exits_with_one_line
-from yoyak.core.params import PARAMS, read_section, read_yaml
+from yoyak.core.params import read_section
+from yoyak.core.run import RunParams
 from yoyak.core.stale_outputs import PREFIX
 from yoyak.evaluation.leaderboard import ScoringParams
 from yoyak.evaluation.run import score_run
@@ -9,9 +10,9 @@ from yoyak.evaluation.run import score_run
 
 @exits_with_one_line
 def main() -> None:
-    run = read_yaml(PARAMS)["run"]
-    untuned = [f"{PREFIX}untuned_{name}" for name in run["untuned"]]
-    score_run(run["models"], run["averaged"], untuned, read_section(ScoringParams, "scoring"))
+    run = read_section(RunParams, "run")
+    untuned = [f"{PREFIX}untuned_{name}" for name in run.untuned]
+    score_run(run.models, run.averaged, untuned, read_section(ScoringParams, "scoring"))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ from pathlib import Path
 from yoyak.core.errors import exits_with_one_line
 from yoyak.core.limits import LimitsParams
 from yoyak.core.params import read_section
-from yoyak.core.records import write_json
 from yoyak.training.params import TrackingParams, read_config
 from yoyak.training.run import Training, train
 
@@ -18,7 +17,7 @@ def main() -> None:
     # Of the machine and its user, not of the model: no model is trained anew when they change.
     limits = read_section(LimitsParams, "limits")
     tracking = read_section(TrackingParams, "tracking")
-    write_json(Path(f"metrics/train/{name}.json"), train(Training(name, config, limits, tracking)))
+    train(Training(name, config, limits, tracking))
 
 
 if __name__ == "__main__":

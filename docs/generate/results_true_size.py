@@ -33,7 +33,7 @@ def _line(result: Result) -> list[str]:
     steps = f"{train['rows']} in {train['steps']} steps" + ("" if train["compiled"] == "yes" else ", not compiled")
     dev = infer["dev"]
     trained = [train["base"], result.rate, f"{train['peak_memory_gib']:.1f}"]
-    searched = [f"{dev[key]:.0f}" for key in ("rows", "generated_again", "unfinished")]
+    searched = [f"{dev[key]:.0f}" for key in ("rows", "generated_again", "truncated")]
     rate = f"{dev['dialogues_per_second']:.1f}"
     return [f"`{result.model}`", steps, *trained, *searched, rate, f"{infer['peak_memory_gib']:.1f}"]
 

@@ -1,25 +1,22 @@
 """The command `yoyak`."""
 
+# Each command imports what it needs: `yoyak --help` waits for neither pandas nor PyTorch.
+
 import contextlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
 
-import pandas as pd
 import typer
 from rich.console import Console
 
 from yoyak.core.errors import UserError, exits_with_one_line
 from yoyak.core.params import PARAMS
-from yoyak.evaluation import external
-from yoyak.evaluation.leaderboard import BOOTSTRAP_SAMPLES, SEED, ScoringParams
+from yoyak.core.repository import project_folder
 from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, ReferenceRule
-from yoyak.preflight.add_folds import add_entries
-from yoyak.reporting import compare, console
-from yoyak.serving import inputs
-from yoyak.submission import history
 
 SUBMISSIONS_PICTURE = Path("plots/submissions.png")
 
@@ -36,16 +33,20 @@ Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the compet
 @app.command()
 def leaderboard() -> None:
     """Print the leaderboard of the last run, and where submission and plots lie."""
-    console.print_run(Path.cwd())
+    from yoyak.reporting import console
+
+    _enter_the_project()
+    console.print_run(Path())
 
 
 @app.command("report")
 def write_report() -> None:
     """Write report.html: the last run, and every dev dialogue with all summaries; it opens without a server."""
-    from yoyak.reporting import html  # It loads Matplotlib, which the other commands do without.
+    from yoyak.reporting import html
 
+    begun = _enter_the_project()
     html.write(Path("report.html"))
-    print("report.html")
+    print(os.path.relpath("report.html", begun))
 
 
 @app.command("compare")
@@ -54,14 +55,38 @@ def compare_revisions(
     after: Annotated[str, typer.Argument(metavar="REV2", help="The same, to compare with it.")] = "workspace",
 ) -> None:
     """Print which dev rows each model summarises better or worse at REV2 than at REV1, with the texts."""
+    from yoyak.reporting import compare
+
+    _enter_the_project()
     Console().print(*compare.tables(before, after), sep="\n")
+
+
+@app.command("status")
+def tell_status() -> None:
+    """Tell what `dvc repro` would run, and why; nothing is run, fetched or changed."""
+    from yoyak.preflight import status
+
+    _enter_the_project()
+    Console(highlight=False).print(*status.tables(), sep="\n")
+
+
+@app.command("experiments")
+def list_experiments(
+    all_commits: Annotated[bool, typer.Option("--all", help="Those of all commits, not the last alone.")] = False,
+) -> None:
+    """Print the experiments of `dvc exp run`: state, score on dev, best model, and what each has changed."""
+    from yoyak.reporting import experiments
+
+    _enter_the_project()
+    Console(highlight=False).print(*experiments.tables(all_commits), sep="\n")
 
 
 @app.command()
 def score(
-    predictions: Annotated[Path, typer.Argument(help="CSV or JSONL with fname and summary (or text).")],
+    predictions: Annotated[Path, typer.Argument(help="CSV or JSON with fname and summary (or text).")],
     references: Annotated[
-        Path, typer.Argument(help="CSV or JSONL with fname, summary or summary_1, summary_2, …; best with dialogue.")
+        Path,
+        typer.Argument(help="CSV or JSON with fname, and summary or summary_1, …; best with dialogue."),
     ],
     tokenizer: Annotated[Tokenizer, typer.Option(help="Morpheme analyser.")] = "mecab",
     library: Annotated[Library, typer.Option(help="Whose rule counts the n-grams.")] = "rouge",
@@ -71,6 +96,10 @@ def score(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of tables.")] = False,
 ) -> None:
     """Score any file of summaries, of this project or another, with the pipeline's own code."""
+    from yoyak.evaluation import external
+    from yoyak.evaluation.leaderboard import BOOTSTRAP_SAMPLES, SEED, ScoringParams
+    from yoyak.reporting import console
+
     params = ScoringParams(
         tokenizer=tokenizer, library=library, references=rule, bootstrap_samples=BOOTSTRAP_SAMPLES, seed=SEED
     )
@@ -83,16 +112,19 @@ def score(
 
 @app.command()
 def summarize(
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Text (a dialogue), JSONL or CSV; - is standard input.")],
+    file: Annotated[str, typer.Argument(metavar="FILE", help="Text (a dialogue), JSON or CSV; - is standard input.")],
     model: Annotated[
         str | None, typer.Option(help="A trained model, or ensemble; else the ensemble, or the only model.")
     ] = None,
 ) -> None:
     """Summarise dialogues with the project's trained models: a text's summary, or JSONL, on standard output."""
+    from yoyak.serving import inputs
+
     given = inputs.read(file)
+    _enter_the_project()
     # Whatever a library prints on the way is no summary: standard output is for these alone.
     with contextlib.redirect_stdout(sys.stderr):
-        from yoyak.serving import summarizer  # It loads PyTorch, which the other commands do without.
+        from yoyak.serving import summarizer
 
         params = summarizer.open_project()
         name = model or summarizer.default(params)
@@ -120,6 +152,9 @@ def add_folds(
     parts: Annotated[int, typer.Argument(help="How many.")] = 5,
 ) -> None:
     """Write an entry for each fold of a model into params.yaml: each is trained without a part of train."""
+    from yoyak.preflight.add_folds import add_entries
+
+    _enter_the_project()
     names = add_entries(PARAMS, model, parts)
     print(f"params.yaml has {', '.join(names)} now; put them into run.models")
 
@@ -129,8 +164,9 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine alone: 127.0.0.1.")] = 7860,
 ) -> None:
     """Open a page that shows the models' summaries of a pasted dialogue side by side."""
-    from yoyak.serving import web  # As above.
+    from yoyak.serving import web
 
+    _enter_the_project()
     web.serve(port)
 
 
@@ -139,11 +175,17 @@ def list_submissions(context: typer.Context) -> None:
     """Print what was sent; a picture of it goes to plots/submissions.png."""
     if context.invoked_subcommand is not None:
         return
+    import pandas as pd
+
+    from yoyak.reporting import console
+    from yoyak.submission import history
+
+    _enter_the_project()
     submissions = history.read(Path())
     if not submissions:
         print("nothing was sent yet; note it: yoyak submissions add submission/submission.csv --public 47.1")
         return
-    from yoyak.submission import plots  # Drawing takes a second to load, which the other commands do without.
+    from yoyak.submission import plots
 
     try:
         plots.draw_submissions(pd.DataFrame([row.model_dump() for row in submissions]), SUBMISSIONS_PICTURE)
@@ -160,10 +202,22 @@ def add_submission(
     note: Annotated[str | None, typer.Option(help="Anything; a new one replaces the old.")] = None,
 ) -> None:
     """Note a submission in submissions.csv, or a further score of one that is there."""
+    from yoyak.reporting import console
+    from yoyak.submission import history
+
+    begun = _enter_the_project()
+    file = Path(os.path.relpath(begun / file))
     row = history.add(Path(), file, public, private, note)
     if row.dev is None:
         print(f"note: {file} is not what the last run made: its commit and dev score are not known", file=sys.stderr)
     Console().print(*console.submissions_tables([row])[:1])
+
+
+def _enter_the_project() -> Path:
+    """Go to the project's folder from any folder inside; the folder that the command was typed in."""
+    begun = Path.cwd()
+    os.chdir(project_folder(begun))
+    return begun
 
 
 @exits_with_one_line

@@ -1,1 +1,1 @@
-"""What every other package stands on."""
+"""What every other package uses: errors, files, parameters, records, the machine."""

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16", "bf16")
-"""x86's two names of them, and ARM's, as `torch.cpu.get_capabilities` has them."""
+"""Capabilities by which the CPU has bf16, as `torch.cpu.get_capabilities` names them: two of x86, one of ARM."""
 
 
 def device() -> str:
@@ -28,7 +28,7 @@ def cpu_has_bf16() -> bool:
 
 
 def describe() -> dict[str, Any]:
-    """Device and versions, to stand beside each figure."""
+    """Device and versions, to be recorded beside each figure."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "device": gpu or _describe_cpu(),
@@ -38,6 +38,6 @@ def describe() -> dict[str, Any]:
 
 
 def _describe_cpu() -> str:
-    """With its kind and whether it has bf16: scores differ a little from one sort to the other."""
+    """The CPU, with its kind and whether it has bf16: scores differ a little from one sort to the other."""
     kind, bf16 = torch.backends.cpu.get_cpu_capability(), "with" if cpu_has_bf16() else "without"
     return f"{platform.machine()} CPU, {os.cpu_count()} cores, {kind} {bf16} bf16"

@@ -1,4 +1,4 @@
-"""What a user is told when something they can mend is wrong."""
+"""Errors that a user can mend, in one line."""
 
 import functools
 import sys
@@ -9,7 +9,7 @@ P = ParamSpec("P")
 
 
 class UserError(Exception):
-    """A fault of input, parameters or machine, told in one line: where it is, what it is, what to do."""
+    """A fault of input, parameters or machine, in one line: where it is, what it is, what to do."""
 
 
 def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
@@ -20,7 +20,7 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
         try:
             main(*args, **kwargs)
         except UserError as error:
-            # What a file says is quoted in it: even a name with a line break in it must not make it two lines.
+            # It quotes files: even a name with a line break in it must not make it two lines.
             print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
             sys.exit(1)
 

@@ -23,15 +23,16 @@ class Fold(Section):
         return self
 
     def holds_out(self, prompt: Prompt) -> bool:
-        """By what is said: a dialogue that train has twice is in one part."""
+        """Whether the prompt is in the part that is left out. The turns decide: a dialogue that train has twice is in
+        one part."""
         return zlib.crc32("\n".join(prompt.turns).encode()) % self.of == self.part
 
 
 def seen(prompts: list[Prompt], fold: Fold | None) -> list[Prompt]:
-    """Those of train that a model with this fold is trained on."""
+    """Prompts of train that a model with this fold is trained on; all where there is no fold."""
     return prompts if fold is None else [prompt for prompt in prompts if not fold.holds_out(prompt)]
 
 
 def held_out(prompts: list[Prompt], fold: Fold | None) -> list[Prompt]:
-    """All others."""
+    """Prompts of train that a model with this fold does not see; none where there is no fold."""
     return [] if fold is None else [prompt for prompt in prompts if fold.holds_out(prompt)]

@@ -9,7 +9,9 @@ from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.repository import repository_root
 
-HOW_TO_FREE = "`dvc gc -w` drops old outputs, .cache/checkpoints holds trainings that never ended"
+HOW_TO_FREE = (
+    "`dvc gc -w` drops old outputs, .cache/checkpoints holds trainings that did not end or that DVC did not save"
+)
 
 
 class LimitsParams(Section):
@@ -28,7 +30,7 @@ class LimitsParams(Section):
 
 
 def on_one_disk(*folders: Path) -> bool:
-    """Also of folders that are not there yet."""
+    """Whether all folders, some of which may not exist yet, are on one file system."""
     lines = ((folder.resolve(), *folder.resolve().parents) for folder in folders)
     return len({next(path for path in line if path.exists()).stat().st_dev for line in lines}) == 1
 

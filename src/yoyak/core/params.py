@@ -2,6 +2,7 @@
 
 import difflib
 import io
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -47,18 +48,47 @@ AnySection = TypeVar("AnySection", bound=Section)
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in `path`, read as YAML 1.2, in which `1e-4` is a number (to PyYAML it is text); empty: no keys."""
     text = read_text(path, missing="no such file; is this the project's folder?", mend="save it as UTF-8")
+    return parse_yaml(text, path)
+
+
+def parse_yaml(text: str, where: object) -> dict[str, Any]:
+    """The mapping that a text is; `where` names it in errors."""
     try:
         content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
-        raise UserError(f"{path}{_line_of(error)}: not valid YAML: {error.problem}") from None
+        raise UserError(f"{where}{_line_of(error)}: not valid YAML: {error.problem}") from None
     # Beside its own errors ruamel lets through those of Python's types, of the date 2024-99-99 for one.
     except (YAMLError, ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not valid YAML: {error}") from None
+        raise UserError(f"{where}: not valid YAML: {error}") from None
     if content is None:
         return {}
     if not isinstance(content, dict):
-        raise UserError(f"{path}: keys with values are expected, such as `run:`; this is {_shown(content)}")
+        raise UserError(f"{where}: keys with values are expected, such as `run:`; this is {_shown(content)}")
     return content
+
+
+def changes(before: object, after: object, key: str = "") -> list[str]:
+    """Each parameter that differs, in a line: `lora.r: 16 → 32`; a key that one has not is `none` there."""
+    if isinstance(before, Mapping) and isinstance(after, Mapping):
+        keys = dict.fromkeys([*before, *after])
+        return [
+            line
+            for inner in keys
+            for line in changes(
+                before.get(inner, _ABSENT), after.get(inner, _ABSENT), f"{key}.{inner}" if key else str(inner)
+            )
+        ]
+    return [] if before == after else [f"{key}: {_in_a_line(before)} → {_in_a_line(after)}"]
+
+
+_ABSENT = object()
+
+
+def _in_a_line(value: object) -> str:
+    if value is _ABSENT:
+        return "none"
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return text if len(text) <= 40 else f"{text[:39]}…"
 
 
 def _line_of(error: MarkedYAMLError) -> str:
@@ -80,7 +110,7 @@ def check(section: type[AnySection], values: object, where: str) -> AnySection:
     try:
         return section.model_validate(values)
     except ValidationError as error:
-        # A misspelt key is missing under its right name too: the one that can say so comes first.
+        # A misspelt key is missing under its right name too: the fault that names it comes first.
         faults = sorted(error.errors(), key=lambda fault: fault["type"] not in UNKNOWN)
         more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
         raise UserError(_one_line(section, faults[0], where) + more) from None

@@ -1,4 +1,4 @@
-"""What people see of long work: a bar on a terminal; in a log, a file or a pipe, a line now and then."""
+"""Progress of long work: a bar on a terminal; in a log, a file or a pipe, a line now and then."""
 
 import sys
 import time
@@ -22,7 +22,7 @@ def on_terminal() -> bool:
 
 
 def span(seconds: float) -> str:
-    """A duration as people say it: 0.4 s, 50 s, 12 min, 2 h 5 min."""
+    """A duration for a reader: 0.4 s, 50 s, 12 min, 2 h 5 min."""
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
     hours, minutes = divmod(round(seconds / 60), 60)
@@ -33,7 +33,7 @@ class Reporter:
     """Shows one piece of work while it is open, as a context: one bar, or lines that begin with its title.
 
     The first line comes with the first estimate, where that is more than a minute; then there is at most one a minute,
-    beside those that are always said.
+    beside those that are always printed.
     """
 
     def __init__(self, title: str, unit: str) -> None:
@@ -64,7 +64,7 @@ class Reporter:
         self._next_line = clock() + INTERVAL
 
     def show(self, done: float, note: str, line: str, left: float | None = None) -> None:
-        """Move the bar, with `note` beside it, or say `line` if one is due.
+        """Move the bar, with `note` beside it, or print `line` if one is due.
 
         `done` is in the bar's unit; `left` are the seconds that the work will still take, where that is known.
         """
@@ -73,11 +73,11 @@ class Reporter:
             self.say(line)
 
     def move(self, done: float, note: str) -> None:
-        """The bar alone."""
+        """Move the bar, and print no line."""
         self._bar.update(self._task, completed=done, note=f"{self._unit}, {note}" if note else self._unit)
 
     def end(self, done: int, note: str) -> None:
-        """Leave the bar with `note` in place of the time left, or say it."""
+        """Leave the bar with `note` in place of the time left, or print a line with it."""
         self.move(done, note)
         if not on_terminal():
             self.say(f"{done} of {done} {self._unit}, {note}")
@@ -88,7 +88,7 @@ class Reporter:
         return clock() >= self._next_line or (first_estimate and left is not None and left >= INTERVAL)
 
     def say(self, text: str) -> None:
-        """A line, in any case."""
+        """Print a line in any case."""
         self._next_line = clock() + INTERVAL
         line = f"{self.title}: {text}"
         if on_terminal():
@@ -98,14 +98,14 @@ class Reporter:
 
 
 def say(line: str) -> None:
-    """On standard output, at once, in one piece: another thread may write there, too."""
+    """Print a line on standard output at once and in one piece: another thread may write there, too."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 @contextmanager
 def timed(what: str, so_far: Callable[[], str] | None = None) -> Iterator[None]:
-    """A line when `what` begins and one with its duration when it has ended; each minute between, `waiting`'s."""
+    """Print a line when `what` begins and one with its duration when it has ended; in between, those of `waiting`."""
     say(what)
     started = clock()
     with waiting(what, so_far):
@@ -114,23 +114,23 @@ def timed(what: str, so_far: Callable[[], str] | None = None) -> Iterator[None]:
 
 
 _waits: list[Event] = []
-"""Of works within works, the innermost last: it alone tells."""
+"""Waits that are open, the innermost last: it alone prints lines."""
 
 
 @contextmanager
 def waiting(what: str, so_far: Callable[[], str] | None = None) -> Iterator[None]:
-    """Where there is no terminal, a line each minute while a library is at work on `what`, and does not tell.
+    """Print a line each minute while a library works on `what` in silence; none on a terminal.
 
-    `so_far` tells how much is done; without it the line has the time.
+    `so_far` returns how much is done; without it the line has the time.
     """
     started, over = clock(), Event()
 
-    def tell() -> None:
+    def report() -> None:
         while not over.wait(INTERVAL):
             if _waits[-1:] == [over]:
                 say(f"{what}: {so_far() if so_far else span(clock() - started)} so far")
 
-    thread = Thread(target=tell, daemon=True)
+    thread = Thread(target=report, daemon=True)
     _waits.append(over)
     if not on_terminal():
         thread.start()

@@ -1,4 +1,4 @@
-"""What passes from stage to stage: a JSON object a line, read and written here and nowhere else."""
+"""Files that pass from stage to stage, a JSON object a line: read and written here and nowhere else."""
 
 import json
 from collections.abc import Collection, Iterable
@@ -49,10 +49,10 @@ class Prompt(Record):
 
 
 class Reference(Record):
-    """What a dialogue's summary is compared with."""
+    """Reference summaries of a dialogue."""
 
     summaries: tuple[str, ...]
-    """By one or more annotators."""
+    """A summary by each annotator, at least one."""
     topic: str | None = None
 
 
@@ -63,17 +63,18 @@ class Candidate(BaseModel):
 
     text: str
     log_probability: float
-    """Mean natural log-probability of a generated token, the end token included."""
+    """Mean natural log-probability of the generated tokens, the end token included."""
     finished: bool
     """Whether it ended by itself, not at the limit of `max_new_tokens`."""
 
 
 class Prediction(Record):
-    """What a model, a baseline or the ensemble says of one dialogue."""
+    """A model's, a baseline's or the ensemble's summary of one dialogue."""
 
     text: str
+    """The summary: the text of the first candidate."""
     candidates: tuple[Candidate, ...] = ()
-    """Best first; `text` is the first one's. Empty for baselines."""
+    """All generated summaries, best first; empty for baselines."""
     faults: tuple[str, ...] | None = None
     """What is still wrong with `text` after the second search: `empty`, `truncated`, `foreign_script`."""
 
@@ -110,7 +111,7 @@ def _parse(path: Path, number: int, line: str, kind: type[AnyRecord]) -> AnyReco
         raise UserError(f"{path}, line {number}: {place}: {fault['msg']}") from None
 
 
-def write_json(path: Path, content: Any) -> None:
+def write_json(path: Path, content: object) -> None:
     """Write a metrics file, human-readable; whole or not at all."""
     write_whole(path, json.dumps(content, ensure_ascii=False, indent=2) + "\n")
 

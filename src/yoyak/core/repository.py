@@ -5,6 +5,21 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from yoyak.core.errors import UserError
+from yoyak.core.params import PARAMS, changes, parse_yaml, read_yaml
+
+NO_COMMIT = "no commit"
+DIRTY = "-dirty"
+"""Behind a commit, as `git describe` has it."""
+TABLES = (":(glob)data/**/*.csv", ":(glob)data/**/*.dvc")
+DECIDING = (str(PARAMS), "dvc.yaml", "weights.lock.yaml", "stages", "src", *TABLES)
+"""What decides on a run, as git's patterns."""
+
+
+def project_folder(start: Path) -> Path:
+    """The nearest folder from `start` upwards that has the pipeline; `start` itself where none has."""
+    return next((folder for folder in (start, *start.parents) if (folder / "dvc.yaml").is_file()), start)
+
 
 def repository_root() -> Path:
     """The repository that holds scratch and cache, also from within a DVC experiment's temporary copy.
@@ -15,13 +30,54 @@ def repository_root() -> Path:
 
 
 def cache_folder() -> Path:
-    """Git-ignored: packages, converted weights, and training's scratch."""
+    """The git-ignored folder of packages, converted weights and unfinished work."""
     return repository_root() / ".cache"
 
 
 def commit() -> str:
-    """The commit that is checked out; what was changed since is in `dvc.lock`'s hashes."""
+    """The commit that is checked out; with `-dirty` behind it where what decides on a run is not as it has it."""
+    head = _git("rev-parse", "HEAD").strip() or NO_COMMIT
+    return head + DIRTY if uncommitted() else head
+
+
+def short(commit: str) -> str:
+    """Its first seven digits, and `-dirty` where that is behind it."""
+    return commit[:7] + DIRTY * commit.endswith(DIRTY)
+
+
+def told(commit: str, digits: int = 7) -> str:
+    """What `commit` says, for a reader: so many digits, and whether there were changes."""
+    head = commit.removesuffix(DIRTY)
+    short = head if head == NO_COMMIT else head[:digits]
+    return short if head == commit else f"{short} with uncommitted changes"
+
+
+def uncommitted() -> list[str]:
+    """What decides on a run and differs from the commit: each parameter (`lora.r: 16 → 32`), and other files by name.
+
+    What stages write is none of it: `dvc.lock` and metrics differ in the midst of any run.
+    """
+    if not _git("rev-parse", "HEAD"):
+        return []
+    changed = _git("diff", "--name-only", "--relative", "-z", "HEAD", "--", *DECIDING).split("\0")
+    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *DECIDING).split("\0")
+    files = sorted({*changed, *new} - {"", str(PARAMS)})
+    return [*(_changed_parameters() if str(PARAMS) in changed else []), *files]
+
+
+def _changed_parameters() -> list[str]:
+    try:
+        before = parse_yaml(_git("show", f"HEAD:./{PARAMS}"), f"HEAD: {PARAMS}")
+        found = changes(before, read_yaml(PARAMS))
+    except UserError:
+        found = []
+    # A comment, or what is no YAML at one of both ends.
+    return found or [str(PARAMS)]
+
+
+def _git(*arguments: str) -> str:
+    """What git prints; nothing where it is missing, or this is no repository of its."""
     if shutil.which("git") is None:
-        return "no commit"
-    done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "no commit"
+        return ""
+    done = subprocess.run(["git", *arguments], capture_output=True, check=False)
+    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""

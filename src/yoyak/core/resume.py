@@ -1,7 +1,6 @@
-"""Where unfinished work waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs."""
+"""Where a stage's work waits for its next run: outside DVC's outputs, which DVC deletes before a stage runs."""
 
 import hashlib
-import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -10,6 +9,7 @@ from typing import Literal
 
 from filelock import FileLock, Timeout
 
+from yoyak.core.ended_work import ENDED, delete, delete_saved, mark
 from yoyak.core.environment import describe
 from yoyak.core.errors import UserError
 from yoyak.core.files import sha256
@@ -20,24 +20,30 @@ Kind = Literal["checkpoints", "predictions"]
 
 
 @contextmanager
-def scratch_folder(kind: Kind, name: str, config: Section, files: Sequence[Path]) -> Iterator[Path]:
-    """A folder for this very config, found again after a kill, deleted when the block ends well.
+def scratch_folder(kind: Kind, name: str, config: Section, files: Sequence[Path], record: Path) -> Iterator[Path]:
+    """A folder for this very config, found again after a kill, deleted once DVC has saved what the block made.
+
+    `record` is the metrics file that the block writes, an output of the stage: once `dvc.lock` has its hash, DVC has
+    saved them all.
 
     Its name hashes parameters, input files, base weights (through their pin), the imported code of this library and
     versions: after a change of any of them nothing goes on from what was made before. Locked against a second run of
     the same config.
     """
     folder = cache_folder() / kind / f"{name}-{_key(config, files)}"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder.with_suffix(".lock"), timeout=0)
     try:
         lock.acquire()
     except Timeout:
         raise UserError(f"another process works on {name} already (lock: {lock.lock_file})") from None
     try:
+        delete_saved()
         _forget_others(name, folder)
+        folder.mkdir(exist_ok=True)
+        (folder / ENDED).unlink(missing_ok=True)
         yield folder
-        _delete(folder)
+        mark(folder, record)
     finally:
         lock.release()
 
@@ -50,20 +56,11 @@ def _forget_others(name: str, folder: Path) -> None:
             continue
         try:
             with lock:
-                _delete(other)
+                delete(other)
         except Timeout:
             # Somebody works there, in an experiment of another workspace.
             continue
-        print(f"deleted the unfinished {other.name}: parameters, data or code have changed since", flush=True)
-
-
-def _delete(folder: Path) -> None:
-    """Under another name first: what is left of it after a kill must not pass for a whole one."""
-    doomed = folder.with_suffix(".deleted")
-    if doomed.exists():
-        shutil.rmtree(doomed)
-    if folder != doomed:
-        shutil.rmtree(folder.rename(doomed))
+        print(f"deleted {other.name}, never saved by DVC: parameters, data or code have changed since", flush=True)
 
 
 def _key(config: Section, files: Sequence[Path]) -> str:

@@ -13,7 +13,7 @@ from yoyak.core.params import read_yaml
 from yoyak.core.repository import cache_folder
 
 PREFIX = "baseline/"
-"""Of the names under which baselines stand in a leaderboard."""
+"""Beginning of the names that baselines have in a leaderboard."""
 
 LOCK_FILE = Path("dvc.lock")
 
@@ -25,7 +25,7 @@ def is_baseline(name: str) -> bool:
 def put_away(folder: Path, names: Collection[str]) -> None:
     """Take from `folder` what has none of these names: DVC's cache keeps its outputs for when they come back.
 
-    What no stage has written is somebody's own: it is moved to `.cache/put_away`, and told.
+    A folder that no stage has written is somebody's own: it is moved to `.cache/put_away`, and a line names it.
     """
     written = _outputs()
     for model in [*folder.glob("*/"), *folder.glob(f"{PREFIX}*/")]:

@@ -2,8 +2,10 @@
 
 import re
 import statistics
+import sys
 import unicodedata
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +14,14 @@ import pandas as pd
 from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.records import Dialogue
-from yoyak.core.text import SPEAKER, speakers
+from yoyak.core.speakers import begin_turns, read, speakers
+from yoyak.data.line_breaks import repaired
 from yoyak.data.tables import read_table
 
-SUMMARY_COLUMN = re.compile(r"(summary|summaries)(_\d+)?")
-BREAK = re.compile(r"(?:<br\s*)+/?>", re.IGNORECASE)
+REFERENCE_COLUMN = re.compile(r"(?:summary|summaries|references?)[ _-]?\d*", re.IGNORECASE)
+"""`summary`, `summary2`, `summaries_1`, `reference 3`."""
+ALIKE = re.compile(r"summar|referen|gold|요약", re.IGNORECASE)
+"""In names of columns that may be meant as references."""
 
 
 class DataParams(Section):
@@ -38,19 +43,20 @@ class DataParams(Section):
 
 
 def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
-    """The rows of a CSV file in its order, as they stand; train and dev files have summaries, test files none."""
-    columns = ["fname", "dialogue", "summary"] if with_summary else ["fname", "dialogue"]
-    table = read_table(path, columns)
-    for column in columns[1:]:
-        for row, text in enumerate(table[column], start=1):
-            if not (turns(text) if column == "dialogue" else text.strip()):
-                fname = table["fname"].iloc[row - 1]
-                raise UserError(f"{path}, row {row} ({fname}), column '{column}': empty; fill it in or drop the row")
+    """The rows of a file in its order, not cleaned; train and dev files have summaries, test files none."""
+    table = read_table(path, ["fname", "dialogue"])
+    if with_summary and not _reference_columns(table):
+        raise UserError(f"{path}: column 'summary' is missing; it has {', '.join(map(repr, table.columns))}")
+    for row, text in enumerate(table["dialogue"], start=1):
+        if not turns(text):
+            fname = table["fname"].iloc[row - 1]
+            raise UserError(f"{path}, row {row} ({fname}), column 'dialogue': empty; fill it in or drop the row")
+    summaries = references_in(path, table) if with_summary else {}
     return [
         Dialogue(
             fname=row["fname"],
             dialogue=row["dialogue"],
-            summaries=(row["summary"],) if with_summary else (),
+            summaries=summaries.get(row["fname"], ()),
             topic=row.get("topic") or None,
         )
         for row in table.to_dict("records")
@@ -58,15 +64,16 @@ def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
 
 
 def read_references(path: Path) -> dict[str, tuple[str, ...]]:
-    """The references of each row, by `fname`, from the columns `summary`, `summary_1`, `summaries_1`, …."""
+    """The references of each row, by `fname`, from all columns `summary`, `summary2`, `reference_1`, …."""
     return references_in(path, read_table(path, ["fname"]))
 
 
 def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
-    """The same of a table that was read from `path`."""
-    columns = [column for column in table.columns if SUMMARY_COLUMN.fullmatch(column)]
+    """The references of each row of a table that was read from `path`, by `fname`."""
+    columns = _reference_columns(table)
     if not columns:
         raise UserError(f"{path}: no column 'summary' or 'summary_1'; it has {', '.join(map(repr, table.columns))}")
+    tell_passed_over(path, table, columns)
     references = {
         row["fname"]: tuple(row[column] for column in columns if row[column].strip())
         for row in table.to_dict("records")
@@ -77,34 +84,59 @@ def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]
     return references
 
 
+def _reference_columns(table: pd.DataFrame) -> list[str]:
+    return [column for column in table.columns if REFERENCE_COLUMN.fullmatch(column)]
+
+
+def tell_passed_over(path: Path, table: pd.DataFrame, read: Sequence[str]) -> None:
+    """A line on stderr, if there are columns beside those `read` whose names are like a summary's."""
+    over = [repr(column) for column in table.columns if ALIKE.search(column) and column not in read]
+    if over:
+        print(f"note: {path}: passed over {', '.join(over)}; read {', '.join(map(repr, read))}", file=sys.stderr)
+
+
 def turns(dialogue: str) -> list[str]:
-    """The cleaned turns of a dialogue, each beginning with its speaker's tag.
+    """The cleaned turns of a dialogue, each beginning with its speaker's label.
 
     Repairs what the competition's rows carry: line ends written out as `\\n` or `<br>`, a speaker's tag in the middle
-    of a line or parted from its colon, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ` stay. Where
-    nobody says anything there is no turn: a model would summarise the tags alone.
+    of a line, parted from its colon or in bold, blanks at line ends, decomposed Hangul. Words, masks, `…` and `ㅋㅋ`
+    stay. Where no line has a label that we know, each line is a turn. Where nobody says anything there is no turn: a
+    model would summarise the labels alone.
     """
-    text = unicodedata.normalize("NFC", dialogue).replace("\\n", "\n")
-    text = SPEAKER.sub(r"\n\1:", BREAK.sub("\n", text))
+    text = begin_turns(repaired(unicodedata.normalize("NFC", dialogue)))
     lines = [re.sub(r"[^\S\n]+", " ", line).strip() for line in re.split(r"[\r\n]+", text)]
-    return _joined([line for line in lines if line]) if any(map(_says_something, lines)) else []
-
-
-def _says_something(line: str) -> bool:
-    """Whether there is more in it than speakers' tags, blanks and characters of no width."""
-    said = SPEAKER.sub("", line)
-    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in said)
+    return _joined([line for line in lines if line])
 
 
 def _joined(lines: list[str]) -> list[str]:
-    """A line without a speaker's tag goes on the turn before it."""
+    """A line without a label goes on the turn before it, if any line has one."""
+    labels = read(lines)
+    if not any(_is_said(label.said if label else line) for label, line in zip(labels, lines, strict=True)):
+        return []
     result: list[str] = []
-    for line in lines:
-        if result and not SPEAKER.match(line):
+    for label, line in zip(labels, lines, strict=True):
+        if result and label is None and any(labels):
             result[-1] += f" {line}"
         else:
-            result.append(line)
+            result.append(label.line if label else line)
     return result
+
+
+def _is_said(text: str) -> bool:
+    """Whether there is more in it than blanks and characters of no width."""
+    return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in text)
+
+
+def note_on_labels(rows: Sequence[Dialogue]) -> list[str]:
+    """A line on the rows in which nobody speaks under a label that we know: their number and the first; or none."""
+    names = [row.fname for row in rows if not speakers("\n".join(turns(row.dialogue)))]
+    if not names:
+        return []
+    others = f" (and {len(names) - 1} more of {len(rows)} rows)" if len(names) > 1 else ""
+    return [
+        f"{names[0]}{others}: nobody speaks under a label such as `#Person1#:` or `A:`, so that each line is read as a "
+        "turn"
+    ]
 
 
 def quality_report(splits: dict[str, list[Dialogue]]) -> dict[str, Any]:

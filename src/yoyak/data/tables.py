@@ -1,25 +1,28 @@
-"""Files of rows by `fname`, CSV or JSONL, read strictly: a fault is named with file, row and column."""
+"""Files of rows by `fname`, CSV or JSON, read strictly: a fault is named with file, row and column."""
 
 import csv
 import io
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from yoyak.core.errors import UserError
 from yoyak.core.files import FROM_EXCEL, read_text
+from yoyak.data import json_rows
+
+JSON_SUFFIXES = (".jsonl", ".json")
+OF_REFERENCES = ("summar", "reference")
+"""How the keys begin that may hold a list of texts."""
 
 
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """A CSV or JSONL file as text, with at least `columns`; `fname` unique and filled in each row."""
-    if path.suffix.lower() == ".json":
-        raise UserError(f"{path}: CSV or JSONL is expected, an object a line, and the name .jsonl says so")
+    """The table in a CSV or JSON file, all cells text, with at least `columns`; each row has an `fname` of its own."""
     missing = "no such file; is the path right? The pipeline's own are in data.dir of params.yaml"
     text = read_text(path, missing, mend=FROM_EXCEL)
-    read = _json_rows if path.suffix.lower() == ".jsonl" else csv_rows
+    read = _json_rows if path.suffix.lower() in JSON_SUFFIXES else csv_rows
     header, *rows = read(path, text)
     for column in columns:
         if column not in header:
@@ -62,47 +65,37 @@ def csv_rows(path: Path, text: str) -> list[list[str]]:
 
 
 def _json_rows(path: Path, text: str) -> list[list[str]]:
-    """Header and rows of a file of one JSON object a line; a list of texts, `summaries`, makes `summaries_1`, ….
+    """Header and rows of objects in JSON; a list of texts, `summaries`, makes `summaries_1`, ….
 
-    A key that a line has not, or whose value is null, is an empty field, as in CSV; other keys than the project's own
-    may hold anything, and are left out.
+    A key that an object has not, or whose value is null, is an empty field, as in CSV; other keys than the project's
+    own may hold anything, and are left out.
     """
-    objects = [_object(path, number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    objects = [_fields(f"{path}, {item.place}", item.content) for item in json_rows.items(path, text)]
     header = list(dict.fromkeys(key for row in objects for key in row))
     return [header, *([row.get(key, "") for key in header] for row in objects)]
 
 
-def _object(path: Path, number: int, line: str) -> dict[str, str]:
-    try:
-        content = json.loads(line, object_pairs_hook=_without_repeated_keys)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}, line {number}: not valid JSON: {error}") from None
-    if not isinstance(content, dict):
-        raise UserError(f'{path}, line {number}: a JSON object is expected, such as {{"fname": "dev_0", …}}')
+def _fields(where: str, content: dict[str, Any]) -> dict[str, str]:
     fields: dict[str, str] = {}
     for key, value in content.items():
         if isinstance(value, str) or value is None:
             fields[key] = value or ""
-        elif key.startswith("summar") and isinstance(value, list) and all(isinstance(item, str) for item in value):
+        elif key.startswith(OF_REFERENCES) and isinstance(value, list) and all(isinstance(item, str) for item in value):
             fields |= {f"{key}_{place}": item for place, item in enumerate(value, start=1)}
-        elif key in ("fname", "dialogue", "text", "topic") or key.startswith("summar"):
-            raise UserError(f"{path}, line {number}, column {key!r}: text is expected, not {str(value)[:40]}")
+        elif key in ("fname", "dialogue", "text", "topic") or key.startswith(OF_REFERENCES):
+            raise UserError(f"{where}, column {key!r}: text is expected, not {str(value)[:40]}")
     for key, text in fields.items():
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise UserError(f"{path}, line {number}, column {key!r}: an escape is half of a letter; write it anew")
+            raise UserError(f"{where}, column {key!r}: an escape is half of a letter; write it anew")
     return fields
-
-
-def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    for key, count in Counter(key for key, _ in pairs).items():
-        if count > 1:
-            raise ValueError(f"the key {key!r} stands {count} times")
-    return dict(pairs)
 
 
 def _what_it_has(header: Sequence[str]) -> str:
     if not header:
         return "the file is empty"
+    for mark, name in (("\t", "tabs"), (";", "semicolons"), ("|", "bars")):
+        if len(header) == 1 and mark in header[0]:
+            return f"its fields are parted by {name}; save it with commas"
     names = [repr(name if len(name) <= 40 else f"{name[:40]}…") for name in header[:8]]
     return f"it has {', '.join(names)}" + (", …" if len(header) > 8 else "")
 

@@ -1,6 +1,7 @@
 """Small repairs of summaries, each off until switched on, and what each is worth on dev."""
 
 import re
+import unicodedata
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,8 +13,11 @@ from yoyak.evaluation import leaderboard
 from yoyak.evaluation.faults import ends_as_a_sentence
 from yoyak.evaluation.leaderboard import ScoringParams, Split
 
-SENTENCE = re.compile(r"\S.*?(?:(?<=[가-힣])[\"'”’)\]]*[.!?…]+[\"'”’)\]]*(?=\s|\Z)|\Z)", re.DOTALL)
-"""Up to a mark after Hangul: the full stop of `Mr.` or of `3.` ends none."""
+MARK = re.compile(r"[\"'”’)\]]*([.!?…]+)[\"'”’)\]]*(?=\s|\Z)")
+ABBREVIATION = re.compile(
+    r"mrs?|ms|dr|prof|st|jr|sr|no|vs|etc|inc|ltd|corp|co|vol|gen|capt|lt|.*[a-z]\.[a-z].*", re.IGNORECASE
+)
+"""`Mr`, `p.m`: the full stop behind it ends no sentence."""
 WHOLE_TAG = re.compile(f"({TAG.pattern})")
 PARTICLE = re.compile(
     r"\A\s+((?:은|는|이|가|을|를|의|과|와|도|만|로|에게|에게서|로부터|으로부터)(?:은|는|도|만|의|을)?)(?=\W|\Z)"
@@ -47,15 +51,46 @@ def normalise_spaces(text: str) -> str:
     return "".join(parts)
 
 
+def sentences(text: str) -> list[str]:
+    """The sentences of a text, the last perhaps unfinished, without the blanks between them."""
+    found, start = [], 0
+    for mark in MARK.finditer(text):
+        if _ends_a_sentence(text[start : mark.start()].split(), mark[1], text[mark.end() :].lstrip()[:1]):
+            found.append(text[start : mark.end()].strip())
+            start = mark.end()
+    rest = text[start:].strip()
+    return [*found, rest] if rest else found
+
+
+def _ends_a_sentence(words: list[str], mark: str, after: str) -> bool:
+    """Whether a mark behind these words ends a sentence; `after` is the character that comes next.
+
+    No full stop of `Mr.`, `J. K. Rowling`, `2024. 3. 1.` or of the number of a list ends one.
+    """
+    word = words[-1].lstrip("'\"“‘([") if words else ""
+    last = word[-1:]
+    if not last.isascii() or last == "%":
+        return last.isalnum() or last == "%" or unicodedata.category(last) == "So"
+    if last == "#":
+        return TAG.fullmatch(word, max(0, word.rfind("#", 0, -1))) is not None
+    if not last.isalnum() or mark != ".":
+        return last.isalnum()
+    if word.isdigit() or len(word) == 1:
+        of_a_list = len(words) == 1 or re.fullmatch(r"\w{1,4}\.", words[-2])
+        goes_on = after.isdigit() if word.isdigit() else after.isascii() and after.isalpha()
+        return not of_a_list and not goes_on
+    return not ABBREVIATION.fullmatch(word)
+
+
 def trim_unfinished_sentence(text: str) -> str:
-    *whole, last = SENTENCE.findall(text) or [text]
+    *whole, last = sentences(text) or [text]
     return " ".join(whole) if whole and not ends_as_a_sentence(last) else text
 
 
 def drop_repeated_sentences(text: str) -> str:
-    sentences = SENTENCE.findall(text)
-    kept = list(dict.fromkeys(sentences))
-    return " ".join(kept) if len(kept) < len(sentences) else text
+    found = sentences(text)
+    kept = list(dict.fromkeys(found))
+    return " ".join(kept) if len(kept) < len(found) else text
 
 
 RULES: dict[str, Callable[[str], str]] = {

@@ -1,1 +1,1 @@
-"""Scores, and what they mean."""
+"""Scores of summaries, how certain they are, and faults that they do not show."""

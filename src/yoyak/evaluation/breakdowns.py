@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from yoyak.core.text import speakers
+from yoyak.core.speakers import speakers
 from yoyak.evaluation import significance
 from yoyak.evaluation.faults import Diagnosis
 from yoyak.evaluation.leaderboard import Leaderboard, ScoringParams, Split, diagnose_rows, length_ratios
@@ -20,7 +20,7 @@ FEWEST_ROWS = 10
 """Fewest rows of a group that gets an interval: the bootstrap of fewer rows is far too narrow."""
 TOPIC_ROWS = 5
 """Fewest rows of a topic that is a group of its own: most of the competition's topics occur once."""
-LAST_WORD = re.compile(r"(\w+)[.!?…]*$")
+LAST_WORD = re.compile(r"(\w+)[.!?…\"'”’)\]]*$")
 
 
 def by_row(board: Leaderboard) -> pd.DataFrame:

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from yoyak.core.errors import UserError
-from yoyak.data.dialogues import references_in, turns
+from yoyak.data.dialogues import references_in, tell_passed_over, turns
 from yoyak.data.tables import read_table
 from yoyak.evaluation import leaderboard
 from yoyak.evaluation.leaderboard import ScoringParams
@@ -15,7 +15,7 @@ from yoyak.metrics.morphemes import require
 
 
 def score_files(predictions: Path, references: Path, params: ScoringParams) -> dict[str, Any]:
-    """Score, interval and faults of the summaries in `predictions`; both files are CSV or JSONL.
+    """Score, interval and faults of the summaries in `predictions`; both files are CSV or JSON.
 
     Every row of `references` must have its summary. Faults that take the dialogue to see are looked for where
     `references` has a column `dialogue`.
@@ -50,6 +50,7 @@ def _read_summaries(path: Path) -> dict[str, str]:
     column = next((name for name in ("summary", "text") if name in table.columns), None)
     if column is None:
         raise UserError(f"{path}: column 'summary' is missing; it has {', '.join(map(repr, table.columns))}")
+    tell_passed_over(path, table, [column])
     return dict(zip(table["fname"], table[column], strict=True))
 
 

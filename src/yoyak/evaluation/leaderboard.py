@@ -130,6 +130,7 @@ def report(dev: Leaderboard, test: Leaderboard | None, params: ScoringParams) ->
             **made_by(params),
             "pairs_that_the_library_scored_too": rouge.audit(texts, references, params.metric),
             "commit": repository.commit(),
+            "uncommitted": repository.uncommitted(),
         },
         # The best was chosen on these very rows, from all pairs of models.
         **_of_split(dev, dev.best, len(dev.scores) * (len(dev.scores) - 1) // 2, params),

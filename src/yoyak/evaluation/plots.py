@@ -1,4 +1,4 @@
-"""Pictures of what the pipeline found, as PNG: they need no network to be looked at."""
+"""Pictures of scores and learning curves, as PNG: they need no network to be looked at."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,10 +20,10 @@ BLUE = "#2563a8"
 
 
 @contextmanager
-def picture(path: Path, size: tuple[float, float], axes: int = 1) -> Iterator[Any]:
-    """Axes to draw into; saved at the end."""
-    figure, drawn = pyplot.subplots(1, axes, figsize=size, layout="constrained", squeeze=False)
-    yield drawn[0] if axes > 1 else drawn[0][0]
+def picture(path: Path, size: tuple[float, float], count: int = 1) -> Iterator[list[Axes]]:
+    """So many axes side by side, to draw into; the picture is saved at the end. `size` is in inches."""
+    figure, drawn = pyplot.subplots(1, count, figsize=size, layout="constrained", squeeze=False)
+    yield list(drawn[0])
     for each in drawn[0]:
         each.spines[["top", "right"]].set_visible(False)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,7 @@ def draw_leaderboard(scores: Mapping[str, Any], path: Path) -> None:
     boards = {"dev": scores, **({"test": scores["test"]} if "test" in scores else {})}
     size = (1 + 6.5 * len(boards), 1.4 + 0.42 * max(len(board["models"]) for board in boards.values()))
     with picture(path, size, len(boards)) as drawn:
-        for axes, (split, board) in zip(drawn if len(boards) > 1 else [drawn], boards.items(), strict=True):
+        for axes, (split, board) in zip(drawn, boards.items(), strict=True):
             _bars(axes, board["models"])
             axes.set_title(split, loc="left")
             axes.set_xlabel(
@@ -64,7 +64,7 @@ def draw_by_length(breakdowns: pd.DataFrame, path: Path) -> None:
     chosen = breakdowns[(breakdowns["split"] == "dev") & (breakdowns["by"] == "dialogue_length")]
     groups = list(chosen["group"].unique())
     models = list(chosen["model"].unique())
-    with picture(path, (9, 5)) as axes:
+    with picture(path, (9, 5)) as (axes,):
         for place, name in enumerate(models):
             rows = chosen[chosen["model"] == name]
             # Side by side: intervals drawn over each other cannot be read.
@@ -95,7 +95,7 @@ def draw_learning_curves(curves: Mapping[str, pd.DataFrame], path: Path) -> None
 
     Models of different tokenizers share no scale: the loss is of a token, and theirs are of different lengths.
     """
-    with picture(path, (8, 4.5)) as axes:
+    with picture(path, (8, 4.5)) as (axes,):
         for name, curve in curves.items():
             axes.plot(curve["epoch"], curve["loss"], marker="o", label=name)
         axes.set_xlabel("epoch")

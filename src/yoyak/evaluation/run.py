@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from yoyak.core import stale_outputs
+from yoyak.core import ended_work, stale_outputs
 from yoyak.core.records import Prediction, read_records, write_json
 from yoyak.evaluation import breakdowns, leaderboard, plots
 from yoyak.evaluation.leaderboard import ScoringParams
@@ -13,6 +13,8 @@ from yoyak.evaluation.leaderboard import ScoringParams
 
 def score_run(models: Sequence[str], averaged: Sequence[str], untuned: Sequence[str], params: ScoringParams) -> None:
     """Score the predictions of `models`, which have learning curves, of `averaged`, and on dev of `untuned`."""
+    # The last inference has no other inference after it that would.
+    ended_work.delete_saved()
     stale_outputs.put_away(Path("predictions"), [*models, *averaged, *untuned])
     stale_outputs.put_away(Path("plots/training"), models)
 

@@ -7,9 +7,9 @@ from yoyak.core.records import Floats
 
 FOLDS = 5
 SWAPS = 10_000
-"""Enough for p-values that stand a correction for a hundred comparisons."""
+"""Random swaps of a paired test: enough for p-values that are corrected for a hundred comparisons."""
 BLOCK_ENTRIES = 2**22
-"""Entries of the draws held in memory at a time."""
+"""Most entries of the draws that are in memory at a time."""
 
 
 def resampled_means(values: Floats, samples: int, seed: int) -> Floats:
@@ -64,7 +64,7 @@ def holm(p_values: Floats, family: int) -> Floats:
 
 
 def parts(rows: int, seed: int) -> NDArray[np.int64]:
-    """Which of five parts of a cross-validation each row belongs to; fewer parts where there are fewer rows."""
+    """The part of a cross-validation that each row belongs to, shape (rows,): five parts, fewer if rows are fewer."""
     return np.random.default_rng(seed).permutation(rows) % min(FOLDS, rows)
 
 

@@ -9,7 +9,7 @@ from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.records import read_json
 from yoyak.modeling import weights as weights_of
-from yoyak.modeling.loading import Loaded, assembled, in_fast_dtype, model_from, quantised, read_tokenizer
+from yoyak.modeling.loading import Loaded, assembled, in_fast_dtype, pretrained, quantised, read_tokenizer
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 
@@ -51,7 +51,7 @@ def _check_base(spec: ModelSpec, adapter: Path) -> None:
 
 
 def _dense(chosen: Precision, folder: Path) -> Any:
-    return model_from(folder, dtype=chosen.torch_dtype)
+    return pretrained(folder, dtype=chosen.torch_dtype)
 
 
 def _merged(model: Any, adapter: Path) -> Any:

@@ -26,8 +26,8 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
     files = [*paths.values(), *(path for folder in folders.values() if folder for path in sorted(folder.iterdir()))]
     gpu.use_one()
     gpu.limit(limits)
-    metrics = {}
-    with scratch_folder("predictions", title, config, files) as scratch:
+    metrics, record = {}, Path(f"metrics/infer/{title}.json")
+    with scratch_folder("predictions", title, config, files, record) as scratch:
         loaded = assemble(name, _members(title, config.members_of(name), folders))
         computed_in = precision.describe(member.precision for member in loaded.members)
         batching = _batching(loaded, config)
@@ -46,15 +46,16 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
             metrics[split] = _figures(generated, len(prompts), seconds)
             if not untuned:
                 check_generated(generated, limits, name)
-    ran = {
-        "seed": config.generation.seed,
-        "commit": repository.commit(),
-        "ran": {**environment.describe(), **computed_in, **batching},
-    }
-    write_json(
-        Path(f"metrics/infer/{title}.json"),
-        {**metrics, "peak_memory_gib": round(gpu.peak_memory_gib(), 2), **ran},
-    )
+        write_json(
+            record,
+            {
+                **metrics,
+                "peak_memory_gib": round(gpu.peak_memory_gib(), 2),
+                "seed": config.generation.seed,
+                "commit": repository.commit(),
+                "ran": {**environment.describe(), **computed_in, **batching},
+            },
+        )
 
 
 def _prompts(config: InferenceConfig, untuned: bool) -> dict[str, Path]:

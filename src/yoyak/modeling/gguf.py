@@ -27,6 +27,8 @@ GGUF_PART = re.compile(r"\.gguf(\.part\d+)?$|/part\d+\.bin$")
 PART_NUMBER = re.compile(r"part(\d+)(?:\.bin)?$")
 GGUF_MAGIC = b"GGUF"
 """The first bytes of the whole file."""
+READS_TOKENIZERS_SINCE = (5, 18)
+"""transformers 5.17 makes a unigram tokenizer of Gemma's, without a begin token; Llama's ends with its begin token."""
 BYTES_OF_A_GGUF_BYTE = 5
 """While it is converted: itself, and of four bits and their scale (4.5 bits a value) sixteen."""
 
@@ -136,7 +138,7 @@ def convert(source: str, target: Path) -> None:
     import transformers
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    if not hasattr(transformers, "GgufConfig"):
+    if tuple(map(int, transformers.__version__.split(".")[:2])) < READS_TOKENIZERS_SINCE:
         raise UserError(
             f"{source}: transformers {transformers.__version__} reads its tokenizer without merges and begin token; "
             "install the version of requirements/lock.txt, or give a folder converted there"

@@ -4,16 +4,22 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from pickle import UnpicklingError
 
 from yoyak.core import progress
 from yoyak.core.errors import UserError
 from yoyak.core.limits import on_one_disk
 from yoyak.core.repository import cache_folder
 
-FILES = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
-"""Of a model that is loaded; no code."""
-FILES_AND_BIN = [*FILES, "*.bin"]
+SMALL_FILES = ["*.json", "*.model", "*.txt", "*.jinja", "additional_chat_templates/*.jinja"]
+"""What says which model it is, and its tokenizer; no code."""
+FILES = [*SMALL_FILES, "*.safetensors"]
+"""Of a model that is loaded."""
+BIN = "pytorch_model*.bin"
+"""Pickled weights, in whose place FILES has none."""
+FILES_AND_BIN = [*FILES, BIN]
+PASSED_OVER = [f"*/*.{ending}" for ending in ("json", "model", "txt", "safetensors", "bin")] + ["consolidated*"]
+"""The same weights for other programs: gpt-oss has them three times, Mistral twice."""
 
 
 def revision_of(repository: str, recorded: str | None, key: str) -> str:
@@ -50,7 +56,23 @@ def snapshot(repository: str, revision: str) -> Path:
         progress.timed(f"downloading {repository}, {gb:.2f} GB", lambda: f"{_cached_gb(repository) - before:.2f} GB"),
     ):
         patterns = _patterns(repository, revision)
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
+        return Path(
+            snapshot_download(repository, revision=revision, allow_patterns=patterns, ignore_patterns=PASSED_OVER)
+        )
+
+
+def small_files(repository: str, revision: str) -> tuple[Path, list[str]]:
+    """A folder with all files but the weights, downloaded if need be, and the names of all files."""
+    from huggingface_hub import snapshot_download
+
+    if cached := _cached_snapshot(repository, revision):
+        return cached, [path.name for path in cached.iterdir()]
+    with _told(repository), _without_bars():
+        names = _names(repository, revision)
+        folder = snapshot_download(
+            repository, revision=revision, allow_patterns=SMALL_FILES, ignore_patterns=PASSED_OVER
+        )
+    return Path(folder), names
 
 
 def _cached_gb(repository: str) -> float:
@@ -69,7 +91,7 @@ def bytes_to_write(repository: str, revision: str) -> int:
     from huggingface_hub import constants
 
     if cached := _cached_snapshot(repository, revision):
-        weights = [] if any(cached.glob("*.safetensors")) else list(cached.glob("*.bin"))
+        weights = [] if any(cached.glob("*.safetensors")) else list(cached.glob(BIN))
         return sum(path.stat().st_size for path in weights)
     files = _to_download(repository, revision)
     converted = sum(size for name, size in files.items() if name.endswith(".bin"))
@@ -79,17 +101,31 @@ def bytes_to_write(repository: str, revision: str) -> int:
 def _to_download(repository: str, revision: str) -> dict[str, int]:
     """Sizes in bytes by name of what is not in the cache yet."""
     from huggingface_hub import snapshot_download
+
+    with _told(repository), _without_bars():
+        files = snapshot_download(
+            repository,
+            revision=revision,
+            allow_patterns=_patterns(repository, revision),
+            ignore_patterns=PASSED_OVER,
+            dry_run=True,
+        )
+    return {file.filename: file.file_size or 0 for file in files if file.will_download}
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """They would say that weights are fetched."""
     from huggingface_hub.utils import (  # type: ignore[attr-defined]
         disable_progress_bars,
         enable_progress_bars,
     )
 
-    with _told(repository):
-        patterns = _patterns(repository, revision)
-        disable_progress_bars()  # They would say that it fetches.
-        files = snapshot_download(repository, revision=revision, allow_patterns=patterns, dry_run=True)
+    disable_progress_bars()
+    try:
+        yield
+    finally:
         enable_progress_bars()
-    return {file.filename: file.file_size or 0 for file in files if file.will_download}
 
 
 def _cached_snapshot(repository: str, revision: str) -> Path | None:
@@ -97,9 +133,15 @@ def _cached_snapshot(repository: str, revision: str) -> Path | None:
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     # Where a repository has both, only the first were downloaded, and the hub's client misses the others.
-    for patterns, kind in ((FILES, "*.safetensors"), (FILES_AND_BIN, "*.bin")):
+    for patterns, kind in ((FILES, "*.safetensors"), (FILES_AND_BIN, BIN)):
         try:
-            cached = snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=True)
+            cached = snapshot_download(
+                repository,
+                revision=revision,
+                allow_patterns=patterns,
+                ignore_patterns=PASSED_OVER,
+                local_files_only=True,
+            )
         except LocalEntryNotFoundError:
             continue  # Not all of it is here.
         if any(Path(cached).glob(kind)):
@@ -108,10 +150,17 @@ def _cached_snapshot(repository: str, revision: str) -> Path | None:
 
 
 def _patterns(repository: str, revision: str) -> list[str]:
-    from huggingface_hub import HfApi
+    names = _names(repository, revision)
+    return FILES if any(name.endswith(".safetensors") for name in names) else FILES_AND_BIN
 
-    files = HfApi().list_repo_files(repository, revision=revision)
-    return FILES if any(name.endswith(".safetensors") for name in files) else FILES_AND_BIN
+
+def _names(repository: str, revision: str) -> list[str]:
+    """Of all files that a model is loaded from; weights are those that transformers takes."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    names = HfApi().list_repo_files(repository, revision=revision)
+    return list(filter_repo_objects(names, allow_patterns=FILES_AND_BIN, ignore_patterns=PASSED_OVER))
 
 
 @contextmanager
@@ -145,11 +194,26 @@ def _reason(error: Exception) -> str:
 
 def convert(snapshot: Path, target: Path) -> None:
     """The weights as safetensors; all else, the tokenizer above all, as it is."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+    from yoyak.modeling.loading import pretrained
 
-    for path in (path for pattern in FILES for path in snapshot.glob(pattern)):
-        shutil.copyfile(path, target / path.name)
-    config = AutoConfig.from_pretrained(snapshot)
-    kind: Any = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-    # Its own generation config, which nobody asks, may be one that transformers reads but does not write.
-    kind.from_pretrained(snapshot, dtype="auto", generation_config=GenerationConfig()).save_pretrained(target)
+    for path in (path for pattern in SMALL_FILES for path in snapshot.glob(pattern)):
+        copy = target / path.relative_to(snapshot)
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copyfile(path, copy)
+    # What names parts of pickled weights would name none here.
+    (target / "pytorch_model.bin.index.json").unlink(missing_ok=True)
+    with _faults_of_pickles_told(snapshot):
+        model = pretrained(snapshot, dtype="auto", weights_only=True)
+    model.save_pretrained(target)
+
+
+@contextmanager
+def _faults_of_pickles_told(folder: Path) -> Iterator[None]:
+    """One line of what reading pickled weights raises: damage, or code, which is never run."""
+    try:
+        yield
+    except (UnpicklingError, OSError, ValueError, TypeError, LookupError, RuntimeError, EOFError) as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"{folder}: its pickled weights cannot be read ({reason}); save the model as safetensors, or name another"
+        ) from None

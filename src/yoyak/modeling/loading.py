@@ -11,6 +11,7 @@ from yoyak.core import gpu
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.modeling import precision
+from yoyak.modeling.chat_template import keep_default
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.modeling.tokenization import PromptTokenizer
@@ -92,13 +93,28 @@ def _use_safe_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
-def model_from(folder: Path, **options: Any) -> Any:
-    """As its class's `from_pretrained`, with `options`, loads it; its generation config is not even read."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+def model_class(folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    encoder_decoder = AutoConfig.from_pretrained(folder).is_encoder_decoder
-    kind: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
-    return kind.from_pretrained(folder, generation_config=GenerationConfig(), **options)
+    config = AutoConfig.from_pretrained(folder)
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
+def pretrained(folder: Path, **options: Any) -> Any:
+    """The model in `folder`, all of whose weights must be there: transformers makes random ones in place of others.
+
+    Its generation config is not even read: some that transformers reads it does not write, and others it refuses.
+    """
+    from transformers import GenerationConfig
+
+    options["generation_config"] = GenerationConfig()
+    model, info = model_class(folder).from_pretrained(folder, output_loading_info=True, **options)
+    if missing := sorted(info["missing_keys"]):
+        raise UserError(
+            f"{folder}: its weights lack {missing[0]}" + f" and {len(missing) - 1} others" * (len(missing) > 1) + ", "
+            f"which a {type(model).__name__} has (config.json: architectures); name a model that was saved as one"
+        )
+    return model
 
 
 def read_tokenizer(folder: Path, base: Path) -> Any:
@@ -114,8 +130,11 @@ def read_tokenizer(folder: Path, base: Path) -> Any:
     # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     tokenizer = kind.from_pretrained(folder)
-    _name_missing_tokens(tokenizer, AutoConfig.from_pretrained(base), folder)
-    if tokenizer.pad_token is None:
+    keep_default(tokenizer)
+    config = AutoConfig.from_pretrained(base)
+    _name_missing_tokens(tokenizer, config, folder)
+    # A pad token that somebody added may have no embedding.
+    if tokenizer.pad_token is None or tokenizer.pad_token_id >= config.get_text_config().vocab_size:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
 
@@ -139,7 +158,7 @@ def quantised(chosen: Precision, quantization: QuantizationParams, folder: Path)
         bnb_4bit_use_double_quant=quantization.double,
         bnb_4bit_compute_dtype=chosen.torch_dtype,
     )
-    return model_from(
+    return pretrained(
         folder,
         dtype=chosen.torch_dtype,
         quantization_config=config if quantization.load_in_4bit else None,

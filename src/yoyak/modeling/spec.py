@@ -96,3 +96,8 @@ class ModelSpec(Section):
         if isinstance(positions, int) and positions < self.max_prompt_tokens:
             raise ValueError(f"max_prompt_tokens is {self.max_prompt_tokens}, but max_position_embeddings {positions}")
         return self
+
+
+def is_folder(weights: str) -> bool:
+    """Whether these `weights` are a local folder, there or not."""
+    return weights.startswith(("/", "./", "../", "~"))

@@ -6,12 +6,10 @@ from typing import Any
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prompt
+from yoyak.modeling.chat_template import ChatTemplate
 from yoyak.modeling.spec import Persons, PromptForm
 
 PERSON_TAG, SPEAKER = re.compile(r"#Person(\d+)#"), re.compile(r"화자(\d+)")
-
-# Llama-3.2's chat template writes today's date into each prompt unless one is given: outputs would change daily.
-TEMPLATE_OPTIONS: dict[str, Any] = {"date_string": "26 Jul 2024", "enable_thinking": False}
 
 
 @dataclass(frozen=True)
@@ -41,7 +39,8 @@ class PromptTokenizer:
         self.form = form
         self.persons = persons
         self.max_prompt_tokens = max_prompt_tokens
-        self.end_id: int = self._end_of_summary()
+        self.template = ChatTemplate(tokenizer) if form == "structured" and tokenizer.chat_template else None
+        self.end_id = self.template.end_id() if self.template else int(tokenizer.eos_token_id)
 
     def encode_prompt(self, prompt: Prompt) -> EncodedPrompt:
         """The prompt's tokens, at most `max_prompt_tokens`: turns go from the middle, question and header stay."""
@@ -80,35 +79,18 @@ class PromptTokenizer:
     def _ids(self, prompt: Prompt, kept: list[str]) -> list[int]:
         if self.form == "dialogue":
             return list(self.tokenizer("\n".join(kept)).input_ids)
-        if self.tokenizer.chat_template:
-            # The template writes the begin token itself.
-            return list(self.tokenizer(self._chat(prompt, kept), add_special_tokens=False).input_ids)
+        if self.template:
+            text = self.template.prompt(prompt.system, _request(prompt, kept))
+            return self._begun(list(self.tokenizer(text, add_special_tokens=False).input_ids))
         # No system message either: a model without a chat template was never taught what one is.
         return list(self.tokenizer(f"{_request(prompt, kept)}\n\n[Answer]\n").input_ids)
 
-    def _chat(self, prompt: Prompt, kept: list[str]) -> str:
-        messages = [
-            {"role": "system", "content": prompt.system},
-            {"role": "user", "content": _request(prompt, kept)},
-        ]
-        text = self.tokenizer.apply_chat_template(
-            messages, tokenize=False, add_generation_prompt=True, **TEMPLATE_OPTIONS
-        )
-        return str(text)
-
-    def _end_of_summary(self) -> int:
-        """The end token of the chat template's assistant turn, which is not every tokenizer's `eos_token`."""
-        if self.form == "dialogue" or not self.tokenizer.chat_template:
-            return int(self.tokenizer.eos_token_id)
-        answer = "요약"
-        messages = [{"role": "user", "content": "질문"}, {"role": "assistant", "content": answer}]
-        text = self.tokenizer.apply_chat_template(messages, tokenize=False, **TEMPLATE_OPTIONS)
-        after = text[text.rindex(answer) + len(answer) :]
-        special = set(self.tokenizer.all_special_ids) | set(self.tokenizer.added_tokens_decoder)
-        for token in self.tokenizer(after, add_special_tokens=False).input_ids:
-            if token in special:
-                return int(token)
-        raise UserError(f"the chat template ends an answer with {after!r}, in which no special token stands; mend it")
+    def _begun(self, ids: list[int]) -> list[int]:
+        """With the tokenizer's begin token, which most templates write themselves; SOLAR's leaves it to the tokenizer,
+        which begins every text with it."""
+        begin = self.tokenizer.bos_token_id
+        missing = begin is not None and ids[:1] != [begin] and list(self.tokenizer("가").input_ids)[:1] == [begin]
+        return [begin, *ids] if missing else ids
 
 
 def _request(prompt: Prompt, kept: list[str]) -> str:

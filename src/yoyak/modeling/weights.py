@@ -22,6 +22,7 @@ from yoyak.core.files import sha256
 from yoyak.core.params import read_yaml, write_yaml
 from yoyak.core.repository import cache_folder, repository_root
 from yoyak.modeling import gguf, hub
+from yoyak.modeling.spec import is_folder
 
 LOCK_FILE = Path("weights.lock.yaml")
 CONFIG_KEYS = {
@@ -30,7 +31,8 @@ CONFIG_KEYS = {
 }
 """What the configuration of a model, or of adapters, cannot be without."""
 INDEX = "model.safetensors.index.json"
-JSON_FILES = (INDEX, "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+BIN_INDEX = "pytorch_model.bin.index.json"
+JSON_FILES = (INDEX, BIN_INDEX, "tokenizer.json", "tokenizer_config.json", "generation_config.json")
 """What else transformers reads, where it is there."""
 TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")
 """Any of these is a tokenizer."""
@@ -59,13 +61,12 @@ def pin(source: str, key: str) -> str | None:
 
 def fetch(source: str, pinned: str | None) -> Path:
     """The folder to load `source` from, downloaded or converted if need be, once."""
-    if is_folder(source):
-        return _unchanged(Path(source).expanduser(), pinned)
     assert pinned is not None, f"{source} was not pinned"
     converted = _converted_folder(source, pinned)
     if _is_package(source):
         return _converted(converted, lambda target: gguf.convert(source, target))
-    snapshot = hub.snapshot(source, pinned)
+    folder = Path(source).expanduser()
+    snapshot = _unchanged(folder, pinned) if is_folder(source) else hub.snapshot(source, pinned)
     if any(snapshot.glob("*.safetensors")):
         return snapshot
     return _converted(converted, lambda target: hub.convert(snapshot, target))
@@ -82,23 +83,38 @@ def name_for_others(source: str, pinned: str | None) -> str:
 
 def to_write_gb(source: str, pinned: str | None) -> float:
     """How much `fetch` would write, in GB (10^9 bytes), on the disk of this repository; nothing large is downloaded."""
-    if source == "scratch" or is_folder(source):
+    if source == "scratch":
         return 0
     assert pinned is not None, f"{source} was not pinned"
     if _converted_folder(source, pinned).exists():
         return 0
+    if is_folder(source):
+        return sum(path.stat().st_size for path in _pickled(Path(source).expanduser())) / 1e9
     in_bytes = gguf.bytes_to_write(source) if _is_package(source) else hub.bytes_to_write(source, pinned)
     return in_bytes / 1e9
+
+
+def small_files(source: str, pinned: str | None, key: str) -> Path | None:
+    """A folder with all of a model's files but its weights, having looked whether those are there, too.
+
+    None where nothing tells more before the weights are read: packages, and models from scratch.
+    """
+    if source == "scratch" or _is_package(source):
+        return None
+    if is_folder(source):
+        return Path(source).expanduser()
+    assert pinned is not None, f"{source} was not pinned"
+    folder, names = hub.small_files(source, pinned)
+    if fault := next(_faults(folder, "config.json", names), None):
+        raise UserError(f"{key}: {source}: {fault}; name a model that transformers can load")
+    return folder
 
 
 def _converted_folder(source: str, pinned: str) -> Path:
     """Where weights lie that are no safetensors where they come from."""
     name = gguf.name_and_version(source)[0] if _is_package(source) else source.replace("/", "--")
+    name = Path(source).expanduser().name if is_folder(source) else name
     return cache_folder() / "weights" / f"{name}-{pinned.removeprefix('sha256:')[:12]}"
-
-
-def is_folder(source: str) -> bool:
-    return source.startswith(("/", "./", "../", "~"))
 
 
 def _is_package(source: str) -> bool:
@@ -164,37 +180,46 @@ def _folder_digest(folder: Path) -> str:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for pattern in hub.FILES for path in folder.glob(pattern) if path.is_file())
+    files = [path for pattern in hub.FILES for path in folder.glob(pattern) if path.is_file()]
+    return sorted([*files, *_pickled(folder)])
+
+
+def _pickled(folder: Path) -> list[Path]:
+    """Weights that are converted: those of a folder that has no others."""
+    return [] if any(folder.glob("*.safetensors")) else [path for path in folder.glob(hub.BIN) if path.is_file()]
 
 
 def fault_of(folder: Path, config: str = "config.json") -> str | None:
     """The first that is missing or damaged of a saved model, or of adapters; of weights, headers and sizes are read."""
-    return next(_faults(folder, config), None)
+    return next(_faults(folder, config, [path.name for path in _files(folder)]), None)
 
 
-def _faults(folder: Path, config: str) -> Iterator[str]:
-    names = [path.name for path in _files(folder)]
+def _faults(folder: Path, config: str, names: list[str]) -> Iterator[str]:
+    """`names`: of all files; those that are not in the folder are not read."""
     if config not in names:
-        yield f"{config} is missing"
-    if not any(name.endswith(".safetensors") for name in names):
+        of_adapters = config == "config.json" and "adapter_config.json" in names
+        yield f"{config} is missing" + (" (these are adapters; name the model they were trained on)" * of_adapters)
+    pickled = [name for name in names if fnmatch(name, hub.BIN)]
+    if not pickled and not any(name.endswith(".safetensors") for name in names):
         yield "*.safetensors is missing"
     contents: dict[str, Any] = {}
     for name in names:
         try:
             if name in (config, *JSON_FILES):
                 contents[name] = _json_object(folder / name)
-            elif name.endswith(".safetensors"):
+            elif (name.endswith(".safetensors") or name in pickled) and (folder / name).exists():
                 _read_header(folder / name)
         except (OSError, ValueError, SafetensorError) as error:
             yield f"{name} is damaged ({error})"
     for key in CONFIG_KEYS[config]:
         if key not in contents[config]:
             yield f"{config} is damaged (it has no {key})"
-    if INDEX in names and "model.safetensors" not in names:
-        parts = contents[INDEX].get("weight_map")
-        if not isinstance(parts, dict):
-            yield f"{INDEX} is damaged (it has no weight_map)"
-        yield from (f"{name} is missing" for name in parts.values() if name not in names)
+    for index, whole in ((INDEX, "model.safetensors"), (BIN_INDEX, "pytorch_model.bin")):
+        if index in names and whole not in names and (index == INDEX or pickled):
+            parts = contents[index].get("weight_map")
+            if not isinstance(parts, dict):
+                yield f"{index} is damaged (it has no weight_map)"
+            yield from (f"{name} is missing" for name in parts.values() if name not in names)
     # ByT5's tokens are bytes: it saves no vocabulary.
     of_bytes = contents.get("tokenizer_config.json", {}).get("tokenizer_class") == "ByT5Tokenizer"
     if not of_bytes and not any(fnmatch(name, pattern) for name in names for pattern in TOKENIZERS):
@@ -209,5 +234,11 @@ def _json_object(path: Path) -> dict[str, Any]:
 
 
 def _read_header(path: Path) -> None:
-    with safe_open(path, framework="numpy"):
-        pass
+    if path.suffix == ".safetensors":
+        with safe_open(path, framework="numpy"):
+            return
+    with path.open("rb") as file:
+        begin = file.read(2)
+    # An archive, or before PyTorch 1.6 a pickle.
+    if begin not in (b"PK", b"\x80\x02"):
+        raise ValueError("it does not begin as PyTorch writes weights")

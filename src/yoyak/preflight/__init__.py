@@ -1,1 +1,1 @@
-"""The first stage's look at everything, before any work."""
+"""Checks of everything by the first stage, before any work."""

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import ReusedAnchorWarning, YAMLError
 
 from yoyak.core.errors import UserError
@@ -13,7 +14,7 @@ from yoyak.core.params import read_yaml
 
 
 def add_entries(path: Path, name: str, parts: int) -> list[str]:
-    """Write the entries `<name>_f0` … behind `models.<name>`, as it stands there, comments and all; their names."""
+    """Write the entries `<name>_f0` … after `models.<name>`, copies of its text with comments and all; their names."""
     if parts < 2:
         raise UserError(f"{parts} folds: at least 2 are needed")
     content = read_yaml(path)
@@ -35,7 +36,7 @@ def add_entries(path: Path, name: str, parts: int) -> list[str]:
 
 
 def _whole_model(path: Path, models: dict[str, Any], name: str) -> dict[str, Any]:
-    """The entry, which is trained and sees all of train."""
+    """The entry of a model that is trained on all of train; others are refused."""
     if name not in models:
         raise UserError(f"{path}: no model {name!r}; there are {', '.join(map(str, models))}")
     entry = models[name]
@@ -66,7 +67,7 @@ def _with_copies(path: Path, name: str, folds: dict[str, str]) -> str:
 
 
 def _read(text: str) -> object:
-    """What the text says; nothing where it is no YAML, or has an anchor twice."""
+    """Content of the YAML text; None where it is no YAML, or has an anchor twice."""
     try:
         with warnings.catch_warnings(action="error", category=ReusedAnchorWarning):
             return YAML(typ="safe").load(text)
@@ -81,7 +82,7 @@ def _indent(line: str) -> str:
 def _block(path: Path, name: str, last: int) -> tuple[int, int]:
     """Lines of `models.<name>`: the first, and the one behind the last, blank lines and comments behind it left out."""
     text = path.read_text(encoding="utf-8")
-    content: Any = YAML().load(text)
+    content: CommentedMap = YAML().load(text)
     starts = [mapping.lc.key(key)[0] for mapping in (content, content["models"]) for key in mapping]
     start = content["models"].lc.key(name)[0]
     end = min((line for line in starts if line > start), default=last)

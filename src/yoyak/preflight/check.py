@@ -1,4 +1,4 @@
-"""What is looked at before any work: every section of `params.yaml`, every entry of `models`, files and room."""
+"""Checks before any work: every section of `params.yaml`, every entry of `models`, files and room."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from yoyak.core.records import Dialogue
 from yoyak.data.dialogues import DataParams
 from yoyak.ensembling.weighting import check_members
 from yoyak.modeling import weights
-from yoyak.preflight.params import Params, has_members
+from yoyak.preflight.params import Params, check_run, has_members
 from yoyak.preflight.resolve import resolve, resolve_average
 from yoyak.submission.file import read_sample
 from yoyak.training.from_scratch import check_architecture
@@ -31,11 +31,7 @@ def read_params(path: Path) -> Params:
             raise UserError(f"{path}: models.{name}: this name is taken by what a run writes; choose another")
         if not NAME.fullmatch(name):
             raise UserError(f"{path}: models.{name}: a name has small letters, digits and _ alone (a dot breaks -S)")
-    for key in ("models", "untuned", "averaged"):
-        for name in getattr(params.run, key):
-            if name not in params.models:
-                raise UserError(f"{path}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
-            _check_kind(params, key, name)
+    check_run(params)
     check_members(params.ensemble, params.run.scored)
     for name, entry in params.models.items():
         if has_members(params, name):
@@ -47,18 +43,6 @@ def read_params(path: Path) -> Params:
     for name in params.run.averaged:
         _check_members_run(params, name)
     return params
-
-
-def _check_kind(params: Params, key: str, name: str) -> None:
-    """Stop where a list of `run` names an entry that it is not for."""
-    if has_members(params, name) == (key == "averaged"):
-        return
-    why = {
-        "models": "has members in place of weights; put it into run.averaged",
-        "untuned": "has members in place of weights, and is nothing untuned; take it out",
-        "averaged": "has weights, not members; put it into run.models",
-    }
-    raise UserError(f"params.yaml: run.{key}: {name} {why[key]}")
 
 
 def _check_members_run(params: Params, name: str) -> None:
@@ -77,14 +61,14 @@ def _check_scratch(params: Params, name: str) -> None:
 
 
 def check_room(params: Params, pins: Mapping[str, str | None]) -> None:
-    """For the weights, too, that later stages download or convert."""
+    """Stop where the disk has no room for the run, with the weights that later stages download or convert."""
     sources = {params.models[name]["weights"]: pin for name, pin in pins.items()}
     weights_gb = sum(weights.to_write_gb(source, pin) for source, pin in sources.items())
     check_disk(params.limits, 1 + weights_gb, "this run, with weights that are still to be downloaded or converted,")
 
 
 def check_wandb() -> None:
-    """Whether it is there, and somebody is logged in; a training must not be the first to find out."""
+    """Stop where wandb is missing, or nobody is logged in; a training must not be the first to find out."""
     where = "params.yaml: tracking.wandb"
     if find_spec("wandb") is None:
         raise UserError(f"{where}: the package wandb is missing; `pip install wandb`, or set it false")

@@ -1,11 +1,13 @@
 """All of `params.yaml`: its sections, and what a run consists of."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
+from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams
-from yoyak.core.params import Section
+from yoyak.core.params import PARAMS, Section
+from yoyak.core.run import Names, RunParams
 from yoyak.data.dialogues import DataParams
 from yoyak.data.prompts import PromptParams
 from yoyak.ensembling.postprocessing import PostprocessingParams
@@ -23,34 +25,6 @@ INHERITED: dict[str, type[Section]] = {
     "generation": GenerationParams,
 }
 """Top-level sections that an entry of `models` may override key by key."""
-
-
-def _no_name_twice(names: list[str]) -> list[str]:
-    if len(set(names)) < len(names):
-        raise ValueError("a model is named twice")
-    return names
-
-
-Names = Annotated[list[str], AfterValidator(_no_name_twice)]
-"""Models, each named once."""
-
-
-class RunParams(Section):
-    """What a run consists of."""
-
-    models: Names = Field(min_length=1)
-    """Entries of `models` with weights, to train, score and ensemble."""
-    untuned: Names
-    """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference of dev each."""
-    averaged: Names
-    """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
-    seed: int = Field(ge=0, lt=2**32)
-    """Seed of training; sampling has `generation.seed`."""
-
-    @property
-    def scored(self) -> list[str]:
-        """Names of all that the ensemble may choose from."""
-        return [*self.models, *self.averaged]
 
 
 class Average(Section):
@@ -81,3 +55,24 @@ class Params(Section):
 
 def has_members(params: Params, name: str) -> bool:
     return "members" in params.models[name]
+
+
+def check_run(params: Params) -> None:
+    """Stop at the first name in `run` that is no entry of `models`, or not of the kind that its list is for."""
+    for key in ("models", "untuned", "averaged"):
+        for name in getattr(params.run, key):
+            if name not in params.models:
+                raise UserError(f"{PARAMS}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
+            _check_kind(params, key, name)
+
+
+def _check_kind(params: Params, key: str, name: str) -> None:
+    """Stop where a list of `run` names an entry that it is not for."""
+    if has_members(params, name) == (key == "averaged"):
+        return
+    why = {
+        "models": "has members in place of weights; put it into run.averaged",
+        "untuned": "has members in place of weights, and is nothing untuned; take it out",
+        "averaged": "has weights, not members; put it into run.models",
+    }
+    raise UserError(f"{PARAMS}: run.{key}: {name} {why[key]}")

@@ -1,6 +1,8 @@
-"""The first stage: everything is looked at, then prompts and resolved models are written."""
+"""The first stage: everything is checked, then prompts and resolved models are written."""
 
+import sys
 from collections.abc import Mapping
+from itertools import chain
 from pathlib import Path
 
 from yoyak.core import stale_outputs
@@ -14,6 +16,7 @@ from yoyak.data.prompts import build
 from yoyak.metrics import morphemes
 from yoyak.modeling import weights
 from yoyak.preflight.check import check_room, check_submission, check_wandb
+from yoyak.preflight.check_files import check_files
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve, resolve_average
 
@@ -30,19 +33,25 @@ def prepare(params: Params) -> None:
     check_disk(params.limits, 1, "prepare_prompts")
     names = dict.fromkeys([*params.run.models, *params.run.untuned])
     pins = {name: weights.pin(params.models[name]["weights"], f"models.{name}.weights") for name in names}
+    resolved = {name: resolve(params, name, pin) for name, pin in pins.items()}
+    prompts = {
+        split: [build(row, params.prompts, for_training=split == "train") for row in rows]
+        for split, rows in splits.items()
+    }
+    check_files(resolved, [*chain.from_iterable(prompts.values())])
     check_room(params, pins)
-    for name, pin in pins.items():
-        configs = resolve(params, name, pin)
-        for kind, config in (("training", configs.training), ("generation", configs.generation)):
-            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), config.model_dump(mode="json"))
+    for name, of_model in resolved.items():
+        for kind, section in (("training", of_model.training), ("generation", of_model.generation)):
+            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), section.model_dump(mode="json"))
     for name in params.run.averaged:
         average = resolve_average(params, name, pins)
         write_yaml(Path(f"data/resolved/{name}/generation.yaml"), average.model_dump(mode="json"))
-    for split, rows in splits.items():
-        prompts = [build(row, params.prompts, for_training=split == "train") for row in rows]
-        write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
+    for split, of_split in prompts.items():
+        write_records(Path(f"data/prompts/{split}.jsonl"), of_split)
     for split, expected in references.items():
         write_records(Path(f"data/references/{split}.jsonl"), expected)
+    for note in [note for split in splits for note in _notes(params.data, split, splits[split])]:
+        print(f"note: {note}", file=sys.stderr)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
     stale_outputs.put_away(Path("models"), params.run.models)
 
@@ -55,8 +64,15 @@ def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:
     }
 
 
+def _notes(data: DataParams, split: str, rows: list[Dialogue]) -> list[str]:
+    notes = dialogues.note_on_labels(rows)
+    if split == "train" and any(len(row.summaries) > 1 for row in rows):
+        notes.append("of several summaries a row training learns the first")
+    return [f"{data.dir / getattr(data, split)}: {note}" for note in notes]
+
+
 def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> dict[str, list[Reference]]:
-    """What dev, and test where a file says so, is scored against. No stage but `score` and `ensemble` reads it."""
+    """References of dev, and of test where `data.test_references` is given; only `score` and `ensemble` read them."""
     known = {"dev": [Reference(fname=row.fname, summaries=row.summaries, topic=row.topic) for row in splits["dev"]]}
     if data.test_references is None:
         return known

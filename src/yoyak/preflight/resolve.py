@@ -9,8 +9,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.folds import Fold
 from yoyak.core.params import Section, check, refuse_unknown
 from yoyak.inference.params import AverageConfig, GenerationParams, Member, OneModelConfig
-from yoyak.modeling import weights
-from yoyak.modeling.spec import ModelSpec
+from yoyak.modeling.spec import ModelSpec, is_folder
 from yoyak.preflight.params import INHERITED, Average, Params, has_members
 from yoyak.training.params import TrainingConfig
 
@@ -57,7 +56,7 @@ def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
 
 
 def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AverageConfig:
-    """An entry with members, each as its own entry says; `pins` are theirs."""
+    """An entry with members, each resolved from its own entry; `pins` are those of their weights, by name."""
     entry, where = dict(params.models[name]), f"params.yaml: models.{name}"
     members = check(Average, {"members": entry.pop("members")}, where).members
     overrides = entry.pop("generation", None)
@@ -84,7 +83,7 @@ def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -
 
 def _refuse_outputs(source: str, where: str) -> None:
     """What stages write there, DVC deletes before it runs them."""
-    if not weights.is_folder(source):
+    if not is_folder(source):
         return
     folder = Path(source).expanduser().resolve()
     for output in (Path(name).resolve() for name in OUTPUTS):
@@ -115,7 +114,7 @@ def _check_learned_tokenizers(configs: Mapping[str, OneModelConfig], where: str)
 
 
 def _learned_tokenizer(config: OneModelConfig) -> object:
-    """Of models from scratch what it depends on; the same for all others."""
+    """What the learned tokenizer of a model from scratch depends on; None for all other models."""
     return (config.model.architecture["vocab_size"], config.fold) if config.model.architecture else None
 
 

@@ -1,14 +1,15 @@
-"""Two revisions of this project: which dev rows each model says better or worse, and whether the mean may be chance."""
+"""Two revisions of this project: which dev rows each model summarises better or worse, and what may be chance."""
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import pandas as pd
 from rich.markup import escape
 from rich.table import Table
 
+from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
 from yoyak.core.files import decode
 from yoyak.core.records import Floats, with_keys
@@ -19,22 +20,21 @@ from yoyak.evaluation.leaderboard import BOOTSTRAP_SAMPLES, NOISE, SEED
 from yoyak.reporting.console import interval, printable
 
 SHOWN = 3
-"""Rows of each model that got better, and as many that got worse."""
+"""Rows shown of each model that got better, and as many that got worse."""
 SAME_RULE = ("tokenizer", "tokenizer_version", "dictionary", "library", "references")
-"""Of `metrics/scores.json`: scores that differ in one of them are not comparable."""
-
+"""Keys of `scoring` in `metrics/scores.json`: scores that differ in one of them are not comparable."""
 NEEDED = ("tokenizer", "library", "references")
-"""Of the same, without which nothing can be scored."""
+"""Those of the same keys without which nothing can be scored."""
 MEND = "run `dvc repro`, and commit what it makes"
 
 
 class Run(NamedTuple):
-    """What a revision holds of the dev rows."""
+    """The dev rows in a revision."""
 
     revision: str
     rule: dict[str, str]
     models: list[str]
-    """Best first; before them the ensemble, where it was made."""
+    """Names of the models, best first; before them the ensemble, where it was made."""
     scores: pd.DataFrame
     """Mean ROUGE in percent: rows by fname, a column for each of them."""
     references: dict[str, list[str]]
@@ -43,7 +43,7 @@ class Run(NamedTuple):
 
 
 class Changes(NamedTuple):
-    """What became of each model that both runs have."""
+    """Differences of each model that both runs have."""
 
     models: list[str]
     differences: pd.DataFrame
@@ -55,7 +55,7 @@ class Changes(NamedTuple):
 
 
 def tables(before: str, after: str) -> list[Table | str]:
-    """What `yoyak compare` prints."""
+    """Output of `yoyak compare`."""
     runs = read(before), read(after)
     changes = changes_between(*runs)
     return [
@@ -68,8 +68,12 @@ def tables(before: str, after: str) -> list[Table | str]:
 
 
 def read(revision: str) -> Run:
-    """From git and from DVC's cache; what was pushed, but is not in the cache, DVC fetches."""
-    files = _Files(revision)
+    """A revision's dev rows, from git and DVC's cache; DVC fetches what was pushed, but is not in the cache."""
+    with _opened(revision) as files:
+        return _read(revision, files)
+
+
+def _read(revision: str, files: "_Files") -> Run:
     table = dev_table(files.text("scores/rows.csv"), files.place("scores/rows.csv"))
     counted = files.object("metrics/scores.json", "models", *(f"scoring.{name}" for name in NEEDED))
     models = [name for name in counted["models"] if not is_baseline(name)]
@@ -99,7 +103,7 @@ def _check_rows(run: Run, texts: dict[str, str], scores: str) -> None:
 
 
 def _scored(run: Run) -> Floats:
-    """The ensemble's scores, which no file has, counted here: in percent, shape (rows,)."""
+    """Mean ROUGE of the ensemble's summaries, which no file has: in percent, shape (rows,)."""
     fnames = list(map(str, run.scores.index))
     texts = [run.texts[ENSEMBLE][fname] for fname in fnames]
     references = [run.references[fname] for fname in fnames]
@@ -107,16 +111,31 @@ def _scored(run: Run) -> Floats:
     return mean
 
 
+@contextmanager
+def _opened(revision: str) -> Iterator["_Files"]:
+    """The files of a revision.
+
+    `DVCFileSystem(rev=…)` would do, were it not for a project in a folder of a larger git repository: it would open
+    the folder above (DVC 3.67).
+    """
+    with ExitStack() as opened:
+        with in_one_line(revision):
+            # It takes a second to load.
+            from dvc.repo import Repo
+
+            repo = opened.enter_context(Repo())
+            if revision != "workspace":
+                opened.enter_context(repo.switch(revision))
+        yield _Files(revision, repo.dvcfs)
+
+
 class _Files:
     """The files of a revision, whether git has them or DVC."""
 
-    def __init__(self, revision: str) -> None:
-        # It takes a second to load.
-        from dvc.api import DVCFileSystem
-
+    def __init__(self, revision: str, files: Any) -> None:
         self.revision = revision
-        self.files = DVCFileSystem(rev=None if revision == "workspace" else revision)
-        with self._in_one_line():
+        self.files = files
+        with in_one_line(self.revision):
             # Where DVC cannot read its own files, `exists` would say that nothing is there.
             _ = self.files.repo.index
 
@@ -124,7 +143,7 @@ class _Files:
         from dvc_data.index import DataIndexDirError
 
         try:
-            with self._in_one_line():
+            with in_one_line(self.revision):
                 content = bytes(self.files.read_bytes(path))
         except (FileNotFoundError, DataIndexDirError) as error:
             raise UserError(self._missing(path, error)) from None
@@ -132,30 +151,21 @@ class _Files:
             raise UserError(f"{self.place(path)}: cannot be read: {error.strerror}") from None
         return decode(content, self.place(path), MEND)
 
-    @contextmanager
-    def _in_one_line(self) -> Iterator[None]:
-        """What DVC says."""
-        from dvc.exceptions import DvcException
-        from dvc.scm import RevError
-
-        try:
-            yield
-        except RevError:
-            raise UserError(
-                f"no revision {self.revision!r}; a git revision, a DVC experiment or workspace is expected"
-            ) from None
-        except DvcException as error:
-            raise UserError(f"{self.revision}: {error}") from None
-
     def has(self, path: str) -> bool:
-        return bool(self.files.exists(path))
+        # Its `exists` says no of whatever goes wrong.
+        with in_one_line(self.revision):
+            try:
+                self.files.info(path)
+            except FileNotFoundError:
+                return False
+        return True
 
     def place(self, path: str) -> str:
-        """As errors name a file."""
+        """The name of a file in errors."""
         return f"{self.revision}: {path}"
 
     def object(self, path: str, *keys: str) -> dict[str, Any]:
-        """Of a JSON file; it has these keys."""
+        """The object in a JSON file; it has these keys."""
         text = self.text(path)
         try:
             return with_keys(json.loads(text), self.place(path), *keys)
@@ -163,7 +173,7 @@ class _Files:
             raise UserError(f"{self.place(path)}, line {error.lineno}: not valid JSON: {error.msg}; {MEND}") from None
 
     def by_fname(self, path: str, key: str) -> dict[str, Any]:
-        """This of each row of a JSONL file. Not as our records: another revision's may have other fields."""
+        """The value of `key` in each row of a JSONL file. No records: an old revision's may have other fields."""
         found = {}
         for number, line in enumerate(self.text(path).removesuffix("\n").split("\n"), start=1):
             try:
@@ -188,7 +198,7 @@ class _Files:
 
 
 def changes_between(before: Run, after: Run) -> Changes:
-    """Of the models that both have, on the rows that both have, with the same references."""
+    """Differences of the models that both have, on the rows that both have with the same references."""
     _check_rule(before, after)
     models = [model for model in after.models if model in before.models]
     if not models:

@@ -1,4 +1,4 @@
-"""Tables of what the pipeline found, for the terminal; each fits into 80 columns."""
+"""Tables of scores for the terminal; each fits into 80 columns."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from yoyak.core import repository
 from yoyak.core.records import read_object, with_keys
 from yoyak.core.stale_outputs import PREFIX, is_baseline
 from yoyak.evaluation.leaderboard import what_was_counted
@@ -21,14 +22,15 @@ FAULTS = {
     "unknown_tags": "tags",
     "foreign_script": "script",
     "repeated": "repeats",
+    "labelled": "label",
     "distinct": "distinct",
     "length_ratio": "length",
 }
 WHAT_FAULTS_MEAN = (
     "copied: 80 % is in the dialogue word for word; no end: it does not end as a sentence does; "
     "tags, script: what the dialogue has not; "
-    "repeats: three words in a row twice, or a stutter; distinct: no two alike; length: characters, the "
-    "references' being 1."
+    "repeats: five words in a row twice, or a stutter; label: `요약:` before it; "
+    "distinct: no two alike; length: characters, the references' being 1."
 )
 LONGEST_NAME = 30
 BOARD = ("models", "best.model", "best.delta")
@@ -42,7 +44,7 @@ SCORES = (
 
 
 def print_run(root: Path) -> None:
-    """What `make repro` ends with: the leaderboards, what ROUGE does not see, and where everything lies."""
+    """Print what `make repro` ends with: the leaderboards, faults that ROUGE does not see, and where the files are."""
     console = Console()
     scores, ensemble = scores_of_the_run(root), of_the_ensemble(root)
     console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
@@ -127,7 +129,7 @@ def leaderboard_table(
 
 
 def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
-    """What `yoyak score` prints of a file."""
+    """Output of `yoyak score` for a file."""
     board = {"models": {name: result["scores"]}, "best": {"model": name, "delta": {}}}
     extra = result["rows_without_reference"]
     note = f"{extra} further rows of {_name(name)} have no reference and were not scored.\n" if extra else ""
@@ -140,7 +142,7 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
 
 
 def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
-    """What was chosen on dev is worth less elsewhere."""
+    """Lines on what was chosen on dev, and what that is worth on other rows."""
     where = ensemble.get("learned_on", "dev")
     weights = "the best model and the ensemble's weights were chosen on dev."
     if where != "dev":
@@ -213,7 +215,7 @@ def submissions_tables(submissions: Sequence[Submission]) -> list[Table | str]:
     table.add_column("note")
     for row in sorted(submissions, key=lambda row: row.time):
         scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
-        made_by = row.experiment or (row.commit or "")[:7]
+        made_by = row.experiment or repository.short(row.commit or "")
         table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
     found = correlation(submissions)
     shown = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"

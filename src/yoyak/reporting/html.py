@@ -18,10 +18,12 @@ import pandas as pd
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from yoyak.core import repository
 from yoyak.core.errors import UserError
 from yoyak.core.files import read_text, write_whole
-from yoyak.core.params import PARAMS, read_yaml
+from yoyak.core.params import read_section
 from yoyak.core.records import Prediction, absent, read_records
+from yoyak.core.run import RunParams
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation import baselines, leaderboard, plots
@@ -35,13 +37,13 @@ from yoyak.reporting.highlights import pieces
 
 FIGURES = (*rouge.FIGURES, "rouge_mean")
 IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
-"""Characters that could end the element which holds the JSON; none of them stands outside its texts."""
+"""Escapes of characters that could end the element with the JSON; they occur in its texts alone."""
 
 
 def write(path: Path) -> None:
     """The report of the run in the working folder."""
     scores, joined = console.scores_of_the_run(Path()), console.of_the_ensemble(Path())
-    # What the scores were counted by, which `params.yaml` may no longer say.
+    # The metric of these scores; `params.yaml` may have another by now.
     metric = leaderboard.metric_of(scores["scoring"])
     write_whole(path, _page(_summary_of_the_run(scores, joined), _rows_to_read(metric, bool(joined))))
 
@@ -71,8 +73,8 @@ def _source(name: str) -> str:
     return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
-def embedded(content: Any) -> str:
-    """JSON that can stand inside `<script type="application/json">`, whatever its texts are."""
+def embedded(content: object) -> str:
+    """JSON that is safe inside `<script type="application/json">`, whatever its texts are."""
     return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(IN_A_SCRIPT)
 
 
@@ -83,12 +85,14 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
     """What the template shows above the rows."""
     breakdowns = _read_table(Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES])
     models = [name for name in scores["models"] if not is_baseline(name)]
-    averaged = _averaged(PARAMS)
+    averaged = read_section(RunParams, "run").averaged
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))
     return {
         "scoring": scores["scoring"],
+        "commit": repository.told(scores["scoring"].get("commit") or "unknown", digits=12),
+        "uncommitted": scores["scoring"].get("uncommitted", []),
         "counted": what_was_counted(scores["scoring"]),
         "boards": boards,
         "decided": what_dev_decided(scores["best"], joined).split("\n"),
@@ -103,14 +107,6 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
     }
 
 
-def _averaged(params: Path) -> list[str]:
-    """Models that were not trained, and have no learning curve."""
-    run = read_yaml(params).get("run")
-    if not isinstance(run, dict) or not isinstance(run.get("averaged"), list):
-        raise UserError(f"{params}: run.averaged: this key is missing; add it, such as `averaged: []`")
-    return list(run["averaged"])
-
-
 def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[str, Any]:
     """Models and ensemble, best first, with the end of the scale that their bars share."""
     models = board["models"] | ({ENSEMBLE: joined} if joined else {})
@@ -122,7 +118,7 @@ def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[s
 
 
 def _read_table(path: Path, texts: Sequence[str], figures: Sequence[str]) -> pd.DataFrame:
-    """A CSV file of a stage, which has these columns; a number stands in each row of `figures`."""
+    """The table in a stage's CSV file; it has the columns `texts` and `figures`, and each row a number in `figures`."""
     missing = "no such file; run `dvc repro`, or `dvc pull` if it was pushed"
     text = io.StringIO(read_text(path, missing, mend="run `dvc repro`"))
     empty = {"ci95_low": "", "ci95_high": ""}
@@ -221,7 +217,7 @@ def _texts(split: Split, scored: Sequence[str], with_ensemble: bool) -> dict[str
 def _judged(
     summaries: Mapping[str, Sequence[str]], split: Split, scored: pd.DataFrame, metric: Metric
 ) -> dict[str, dict[str, dict[str, Any]]]:
-    """Scores and faults of each model's summary of each row; the ensemble's, which no file has, counted here."""
+    """Scores and faults of each model's summary of each row; the ensemble's, which no file has, are computed here."""
     tables = dict(list(scored.groupby("model")))
     if ENSEMBLE in summaries:
         scores = leaderboard.score(summaries[ENSEMBLE], split.references, metric)

@@ -1,17 +1,16 @@
 """Dialogues that somebody hands over to be summarised: text, JSONL or the competition's CSV, or standard input."""
 
+import re
 import sys
 from pathlib import Path
-from typing import NamedTuple
-
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from typing import Any, NamedTuple
 
 from yoyak.core.errors import UserError
 from yoyak.core.files import FROM_EXCEL, decode, read_text
 from yoyak.core.records import Dialogue
-from yoyak.core.text import speakers
-from yoyak.data.dialogues import read_dialogues, turns
+from yoyak.data import json_rows
+from yoyak.data.dialogues import note_on_labels, read_dialogues, turns
+from yoyak.data.tables import JSON_SUFFIXES
 
 STANDARD_INPUT = "-"
 
@@ -24,23 +23,17 @@ class Input(NamedTuple):
     """A single dialogue as plain text, whose row has no name of its own."""
 
 
-class Row(BaseModel):
-    """A line of JSONL; other keys are nobody's concern here."""
-
-    dialogue: str
-    fname: str | None = None
-
-
 def read(source: str) -> Input:
-    """The dialogues of a file, by its suffix what kind it is, or of standard input for `-`."""
+    """The dialogues of a file, whose suffix tells its kind, or of standard input for `-`."""
     if source == STANDARD_INPUT:
         text = decode(sys.stdin.buffer.read(), "standard input", FROM_EXCEL)
-        return _json_lines(text, "standard input") if text.lstrip().startswith("{") else _text(text, "standard input")
+        is_json = re.match(r"\s*(\[\s*)?\{", text)
+        return _json(text, "standard input") if is_json else _text(text, "standard input")
     path = Path(source)
     if path.suffix.lower() == ".csv":
         return Input(read_dialogues(path, with_summary=False), is_text=False)
     text = read_text(path, "no such file; is the path right? `-` is standard input", FROM_EXCEL)
-    return _json_lines(text, source) if path.suffix.lower() in (".jsonl", ".json") else _text(text, source)
+    return _json(text, source) if path.suffix.lower() in JSON_SUFFIXES else _text(text, source)
 
 
 def of_text(text: str, name: str) -> Dialogue:
@@ -52,45 +45,36 @@ def of_text(text: str, name: str) -> Dialogue:
 
 def notes(dialogues: list[Dialogue]) -> list[str]:
     """Notes for the user on these dialogues, a line each."""
-    return [
-        f"{row.fname}: nobody speaks under a tag such as #Person1#, so that all of it is read as one turn"
-        for row in dialogues
-        if not speakers(row.dialogue)
-    ]
+    return note_on_labels(dialogues)
 
 
 def _text(text: str, name: str) -> Input:
     return Input([of_text(text, name)], is_text=True)
 
 
-def _json_lines(text: str, name: str) -> Input:
-    # Not `splitlines`: that would also cut at U+2028 and other characters a dialogue may hold.
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
-    if not lines:
-        raise UserError(f'{name}: empty; a JSON object a line is expected, such as {{"dialogue": "…"}}')
+def _json(text: str, name: str) -> Input:
     rows: dict[str, Dialogue] = {}
-    for number, line in lines:
-        row = _row(line, f"{name}, line {number}")
-        fname = row.fname or f"line_{number}"
+    for item in json_rows.items(name, text):
+        where, content = f"{name}, {item.place}", item.content
+        fname = _text_at("fname", content, where) or item.place.replace(" ", "_")
+        if "dialogue" not in content:
+            raise UserError(f"{where}: key 'dialogue': missing; {json_rows.EXPECTED}")
+        dialogue = _text_at("dialogue", content, where)
         if fname in rows:
-            raise UserError(f"{name}, line {number}: a row above is named {fname}, too; give it another fname")
-        if not turns(row.dialogue):
-            raise UserError(f"{name}, line {number} ({fname}): there is no turn in its dialogue; fill it in or drop it")
-        rows[fname] = Dialogue(fname=fname, dialogue=row.dialogue)
+            raise UserError(f"{where}: a row above is named {fname}, too; give it another fname")
+        if not turns(dialogue):
+            raise UserError(f"{where} ({fname}): there is no turn in its dialogue; fill it in or drop it")
+        rows[fname] = Dialogue(fname=fname, dialogue=dialogue)
+    if not rows:
+        raise UserError(f"{name}: empty; {json_rows.EXPECTED}")
     return Input(list(rows.values()), is_text=False)
 
 
-def _row(line: str, where: str) -> Row:
-    try:
-        return Row.model_validate_json(line)
-    except ValidationError as error:
-        raise UserError(f"{where}: {_described(error.errors()[0])}") from None
-
-
-def _described(fault: ErrorDetails) -> str:
-    if fault["type"] == "json_invalid":
-        return f"not valid JSON: {fault['ctx']['error']}".replace(" at line 1 column ", ", column ")
-    if not fault["loc"]:
-        return 'a JSON object is expected, such as {"dialogue": "…"}'
-    what = "missing; add it" if fault["type"] == "missing" else f"text is expected, not {str(fault['input'])[:40]}"
-    return f"key {str(fault['loc'][0])!r}: {what}"
+def _text_at(key: str, content: dict[str, Any], where: str) -> str:
+    """The text under a key; empty where there is none."""
+    value = content.get(key)
+    if value is not None and not isinstance(value, str):
+        raise UserError(f"{where}: key {key!r}: text is expected, not {str(value)[:40]}")
+    if value and any("\ud800" <= letter <= "\udfff" for letter in value):
+        raise UserError(f"{where}: key {key!r}: an escape is half of a letter; write it anew")
+    return value or ""

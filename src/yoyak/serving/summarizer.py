@@ -100,7 +100,8 @@ def check_name(params: Params, name: str) -> None:
 
 @cache
 def _check_whole(folder: Path, config: str) -> None:
-    """Once in a process, which keeps what it has loaded: to read a tokenizer's file takes most of a second."""
+    """Stop where a model's files are not whole. Once in a process, which keeps what it has loaded: to read
+    a tokenizer's file takes most of a second."""
     if fault := weights.fault_of(folder, config):
         shown = folder.relative_to(Path.cwd())
         raise UserError(f"{shown}: {fault}; `dvc checkout --force {shown}` brings it back")

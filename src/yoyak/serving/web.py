@@ -21,7 +21,7 @@ from yoyak.serving.summarizer import Load, Summaries
 
 HOST = "127.0.0.1"
 FONTS = ["Pretendard", "Apple SD Gothic Neo", "Noto Sans KR", "Noto Sans CJK KR", "Malgun Gothic", "sans-serif"]
-"""Of the reader's own machine: nothing is fetched from elsewhere."""
+"""Fonts of the reader's own machine: nothing is fetched from elsewhere."""
 STYLES = [TAG_STYLE, Path(__file__).with_name("page.css")]
 EXAMPLE = """\
 #Person1#: 여보세요, 한빛치과죠? 내일 오후 세 시에 예약한 사람인데요, 시간을 좀 바꿀 수 있을까요?
@@ -32,6 +32,7 @@ EXAMPLE = """\
 #Person2#: 네, 건물 지하에 두 시간까지 무료로 세우실 수 있어요. 금요일에 뵙겠습니다.
 """
 HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
+NO_LABELS = "#Person1#: 또는 A: 같은 화자 표시가 없어 한 줄을 한 차례로 읽었습니다."
 FAULTS = {"empty": "빈 요약", "truncated": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
 WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 
@@ -149,7 +150,7 @@ def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: L
     if not names:
         raise UserError("모델을 하나 이상 골라 주세요.")
     row = inputs.of_text(dialogue, "대화")
-    notes = _notes([] if not inputs.notes([row]) else ["#Person1# 같은 태그가 없어 대화 전체를 한 차례로 읽었습니다."])
+    notes = _notes([NO_LABELS] if inputs.notes([row]) else [])
     cards: list[str] = []
     yield _grid(notes, [*cards, *map(_waiting, names)])
     for summaries in summarizer.summarize(params, names, [row], load):

@@ -1,4 +1,4 @@
-"""What holds of `submission.csv` as it lies on the disk: its form, and what to look at."""
+"""Checks of `submission.csv` as it is on the disk: its form, and what to look at."""
 
 import csv
 import os
@@ -21,18 +21,21 @@ from yoyak.evaluation.faults import diagnose
 from yoyak.submission.file import SubmissionParams
 
 SPECIAL_TOKEN = re.compile(
-    r"<[|｜][^<>\s]*[|｜]>|</?[a-z][a-z0-9_]*>|<0x[0-9A-F]{2}>|\[/?(?:PAD|UNK|CLS|SEP|MASK|BOS|EOS|INST)\]|[▁\ufffd]"
+    r"<[|｜][^<>\s]*[|｜]?>|</?[a-z][a-z0-9_]*[|｜]?>|</?(?:S|BOS|EOS|PAD|UNK|CLS|SEP|MASK|[A-Z]+_\d+)>|<</?SYS>>"
+    r"|<0x[0-9A-F]{2}>|\[[|｜][^\[\]\s]*[|｜]\]|\[/?(?:PAD|UNK|CLS|SEP|[gs]?MASK|BOS|EOS|INST|[A-Z]+(?:_[A-Z]+)+)\]"
+    r"|\[[a-z]+_?\d+\]|[▁\ufffd]"
 )
-"""`</s>`, `<pad>`, `<|eot_id|>`, `<end_of_turn>`, `[SEP]` and the like of any tokenizer; halves of characters, too."""
+"""`</s>`, `<|eot_id|>`, `<turn|>`, `<unused0>`, `[SEP]`, `[|endofturn|]`, `[unused1]`, `[TOOL_CALLS]` and the like of
+any tokenizer; halves of characters, too."""
 
 
 class Known(NamedTuple):
-    """What the summaries are held against."""
+    """Data that the summaries are compared with."""
 
     dialogues: Mapping[str, str]
-    """Of the test rows, by fname."""
+    """Dialogue of each test row, by fname: its turns, one a line."""
     train_lengths: Sequence[int]
-    """Characters of train's summaries."""
+    """Characters of each summary of train."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,7 @@ class Check:
 
     name: str
     faults: list[str]
-    """The rows that fail it."""
+    """Rows that fail it."""
     hard: bool
     """Whether a fault stops the stage: of the file's form, without which nothing would be scored."""
 
@@ -53,7 +56,7 @@ class Check:
 
 
 def known(train: Sequence[Prompt], test: Sequence[Prompt]) -> Known:
-    """From the prompts of train, with their references, and of test."""
+    """Dialogues from the prompts of test, and lengths from the references of train."""
     return Known(
         {row.fname: "\n".join(row.turns) for row in test},
         [len(row.summary) for row in train if row.summary],
@@ -61,13 +64,13 @@ def known(train: Sequence[Prompt], test: Sequence[Prompt]) -> Known:
 
 
 def checklist(written: Path, sample: pd.DataFrame, known: Known, params: SubmissionParams) -> list[Check]:
-    """What holds of the file as it lies on the disk: its form first, which is hard, then what to look at."""
+    """Checks of the file as it is on the disk: hard ones of its form, then warnings on lengths and texts."""
     table = _as_written(written)
     return [*_of_form(table, sample), *_of_lengths(table, known, params), *_of_texts(table, known)]
 
 
 def _as_written(path: Path) -> pd.DataFrame:
-    """Unlike `read_sample` it reads what is faulty, too, so that the checklist can say so."""
+    """The file's table. Unlike `read_sample` this reads faulty rows, too, so that the checklist can name them."""
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     return pd.DataFrame(rows, columns=header, dtype=object)
@@ -106,18 +109,19 @@ def _of_texts(table: pd.DataFrame, known: Known) -> list[Check]:
         "no special token left over": [bool(special_tokens(*pair)) for pair in pairs],
         "no summary copied from the dialogue": [row.copied for row in diagnoses],
         "no repetition in a summary": [row.repeated for row in diagnoses],
+        "no label before a summary": [row.labelled for row in diagnoses],
         "no two summaries alike": [alike[text] > 1 for text, _ in pairs],
     }
     return [Check(name, _where(table, faulty), hard=False) for name, faulty in found.items()]
 
 
 def special_tokens(text: str, dialogue: str | None) -> set[str]:
-    """What looks like a tokenizer's special token, and is not quoted from the dialogue."""
+    """Strings that look like a tokenizer's special token, and are not quoted from the dialogue."""
     return set(SPECIAL_TOKEN.findall(text)) - set(SPECIAL_TOKEN.findall(dialogue or ""))
 
 
 def _where(table: pd.DataFrame, faulty: Sequence[bool | None]) -> list[str]:
-    """The rows at fault; None, where it cannot be said, is none."""
+    """Names of the rows at fault; None, which is not known, counts as no fault."""
     return [fname for fname, fault in zip(table["fname"], faulty, strict=True) if fault]
 
 
@@ -134,10 +138,11 @@ def _differing_rows(table: pd.DataFrame, sample: pd.DataFrame) -> list[str]:
 
 
 def made_by(data: DataParams, dev_score: Mapping[str, Any]) -> dict[str, Any]:
-    """Which experiment, commit, data and dev score the submission comes from."""
+    """Experiment, commit, data and dev score that the submission comes from."""
     return {
         "experiment": os.environ.get("DVC_EXP_NAME"),
         "commit": repository.commit(),
+        "uncommitted": repository.uncommitted(),
         "data": {name: sha256(data.dir / name) for name in (data.train, data.dev, data.test)},
         "dev": dev_score["ensemble"],
         "scoring": dev_score["scoring"],
@@ -145,7 +150,7 @@ def made_by(data: DataParams, dev_score: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def report(written: Path, checks: Sequence[Check], known: Known, origin: Mapping[str, Any]) -> dict[str, Any]:
-    """`submission/checklist.json`: lengths in characters, and of each check all rows that fail it."""
+    """Content of `submission/checklist.json`: lengths in characters, and all rows that fail each check."""
     return {
         "sha256": sha256(written),
         "made_by": origin,
@@ -166,7 +171,7 @@ def _spread(lengths: Sequence[int]) -> dict[str, float]:
 
 
 def to_markdown(checks: Sequence[Check], content: Mapping[str, Any]) -> str:
-    """The checklist for a reader; `content` is what `report` says."""
+    """The checklist for a reader; `content` is that of `report`."""
     origin, lengths = content["made_by"], content["lengths"]
     dev = origin["dev"]
     return "\n".join(
@@ -188,7 +193,8 @@ def to_markdown(checks: Sequence[Check], content: Mapping[str, Any]) -> str:
             "Made by",
             "",
             f"- experiment: {origin['experiment'] or 'none'}",
-            f"- commit: {origin['commit']}",
+            f"- commit: {repository.told(origin['commit'], digits=40)}",
+            *(f"  - {change}" for change in origin["uncommitted"]),
             f"- ensemble on dev: mean ROUGE {dev['rouge_mean']:.2f} [{dev['ci95_low']:.2f}, {dev['ci95_high']:.2f}]",
             *(f"- {name}: sha256 {digest}" for name, digest in origin["data"].items()),
             f"- submission: sha256 {content['sha256']}",

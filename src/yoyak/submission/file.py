@@ -13,7 +13,7 @@ from yoyak.data.tables import read_table
 
 
 class SubmissionParams(Section):
-    """What a submission must not be."""
+    """Bounds of a submission."""
 
     max_characters: int = Field(ge=1)
     """Longer summaries are flagged; the longest of the competition's references has 376 characters."""
@@ -41,6 +41,6 @@ def _one_line(text: str) -> str:
 
 
 def write(table: pd.DataFrame, path: Path) -> None:
-    """UTF-8, one row a line."""
+    """Write the table as CSV in UTF-8, one row a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     table.to_csv(path, index=False, encoding="utf-8", lineterminator="\n")

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from yoyak.data.dialogues import SUMMARY_COLUMN
+from yoyak.data.dialogues import REFERENCE_COLUMN
 from yoyak.data.tables import read_table
 
 COLUMNS = ("fname", "dialogue", "summary")
@@ -31,5 +31,5 @@ def write(folder: Path, train: pd.DataFrame, dev: pd.DataFrame, test: pd.DataFra
     dev.to_csv(folder / "dev.csv", index=False)
     judged[["fname", "dialogue"]].to_csv(folder / "test.csv", index=False)
     judged[["fname"]].assign(summary="요약문").reset_index(drop=True).to_csv(folder / "sample_submission.csv")
-    if summaries := [column for column in judged.columns if SUMMARY_COLUMN.fullmatch(column)]:
+    if summaries := [column for column in judged.columns if REFERENCE_COLUMN.fullmatch(column)]:
         judged[["fname", *summaries]].to_csv(folder / REFERENCES, index=False)

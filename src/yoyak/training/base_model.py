@@ -10,7 +10,7 @@ from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.gpu import GIB
 from yoyak.modeling import weights as weights_of
-from yoyak.modeling.loading import Loaded, assembled, in_fast_dtype, model_from, quantised, read_tokenizer
+from yoyak.modeling.loading import Loaded, assembled, in_fast_dtype, pretrained, quantised, read_tokenizer
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training.from_scratch import from_scratch
@@ -33,7 +33,7 @@ def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, 
     def load(chosen: Precision) -> Any:
         if spec.method == "full":
             # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
-            return model_from(folder, dtype="float32")
+            return pretrained(folder, dtype="float32")
         assert quantization is not None, "the preflight gives it to each model with method: lora"
         return quantised(chosen, quantization, folder)
 

@@ -45,27 +45,28 @@ class Training:
         return Path(f"models/{self.name}")
 
     @property
+    def record(self) -> Path:
+        """The file of its metrics."""
+        return Path(f"metrics/train/{self.name}.json")
+
+    @property
     def curves(self) -> Path:
         return Path(f"plots/training/{self.name}")
 
 
-def train(training: Training) -> dict[str, Any]:
-    """Train on prompts, save the best epoch, and return what ran and how it went."""
+def train(training: Training) -> None:
+    """Train on prompts, save the best epoch, and write what ran and how it went."""
     data = [Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")]
     prompts = tuple(read_records(path, Prompt) for path in data)
     gpu.use_one()
     gpu.limit(training.limits)
     with (
-        scratch_folder("checkpoints", training.name, training.config, data) as scratch,
+        scratch_folder("checkpoints", training.name, training.config, data, training.record) as scratch,
         # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
         gpu.oom_in_one_line(training.name, "raise limits.gpu_gib"),
     ):
         result = _train(training, prompts, scratch)
-    return {
-        **result,
-        "seed": training.config.seed,
-        "commit": repository.commit(),
-    }
+        write_json(training.record, {**result, "seed": training.config.seed, "commit": repository.commit()})
 
 
 def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path) -> dict[str, Any]:

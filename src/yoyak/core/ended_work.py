@@ -1,0 +1,44 @@
+"""Work that has ended waits in its folder until DVC has saved its outputs.
+
+Where DVC is killed between the two, or its cache's disk is full, the next run has next to nothing to compute.
+"""
+
+import hashlib
+import shutil
+from pathlib import Path
+
+from yoyak.core.files import write_whole
+from yoyak.core.repository import cache_folder
+
+ENDED = "ended"
+"""A file in the folder of work that has ended: the path of its record, and the record's md5, a line each."""
+
+
+def mark(folder: Path, record: Path) -> None:
+    """Mark the work in `folder` as ended. `record` is a metrics file of the stage: `dvc.lock` will have its hash."""
+    write_whole(folder / ENDED, f"{record.absolute()}\n{_md5(record)}\n")
+
+
+def delete_saved() -> None:
+    """Delete the folders of work that has ended and is saved, of all workspaces that share this cache."""
+    for marker in cache_folder().glob(f"*/*/{ENDED}"):
+        record, md5 = marker.read_text(encoding="utf-8").splitlines()
+        lock = Path(record).parents[2] / "dvc.lock"
+        # An experiment's temporary workspace is gone once DVC has saved it.
+        saved = not lock.parent.exists() or (lock.exists() and md5 in lock.read_text(encoding="utf-8"))
+        if saved:
+            delete(marker.parent)
+
+
+def delete(folder: Path) -> None:
+    """Under another name first: what is left of it after a kill must not pass for a whole one."""
+    doomed = folder.with_suffix(".deleted")
+    if doomed.exists():
+        shutil.rmtree(doomed)
+    if folder != doomed:
+        shutil.rmtree(folder.rename(doomed))
+
+
+def _md5(path: Path) -> str:
+    """As DVC hashes a file."""
+    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()

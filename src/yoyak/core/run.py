@@ -1,0 +1,44 @@
+"""What a run consists of: the section `run` of `params.yaml`."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
+
+from yoyak.core.params import Section
+
+
+def _no_name_twice(names: list[str]) -> list[str]:
+    if len(set(names)) < len(names):
+        raise ValueError("a model is named twice")
+    return names
+
+
+Names = Annotated[list[str], AfterValidator(_no_name_twice)]
+"""Models, each named once."""
+
+
+class RunParams(Section):
+    """What a run consists of."""
+
+    models: Names = Field(min_length=1)
+    """Entries of `models` with weights, to train, score and ensemble."""
+    untuned: Names
+    """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference of dev each."""
+    averaged: Names
+    """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
+    seed: int = Field(ge=0, lt=2**32)
+    """Seed of training; sampling has `generation.seed`."""
+
+    @field_validator("models", "untuned", "averaged", mode="before")
+    @classmethod
+    def _a_list(cls, names: object, field: ValidationInfo) -> object:
+        """DVC makes a stage of each name, and says of anything but a list that it is not iterable."""
+        if names is None or isinstance(names, str):
+            one = f"[{names or ''}]"
+            raise ValueError(f"a list is expected: {one}; in a command -S 'run.{field.field_name}={one}'")
+        return names
+
+    @property
+    def scored(self) -> list[str]:
+        """Names of all that the ensemble may choose from."""
+        return [*self.models, *self.averaged]

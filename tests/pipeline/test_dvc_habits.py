@@ -1,0 +1,334 @@
+"""What users type beside the plain run: `-S` spelt this way and that, questions about the run, odd places for it."""
+
+import hashlib
+import re
+import shutil
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from documents import quoted_of_dvc
+from project import ROOT, Project
+from ruamel.yaml import YAML
+
+HELD = "from dvc.repo import Repo\nwith Repo() as repo, repo.lock:\n    print('held', flush=True)\n    input()\n"
+"""Holds DVC's lock until it is told to end."""
+SEEN: set[str] = set()
+"""What DVC has said in these tests."""
+
+
+def told(project: Project, *command: str) -> str:
+    """The only line that a command ends with when something is wrong."""
+    failed = project.run(*command, check=False)
+    assert failed.returncode == 1, failed.stdout
+    (line,) = failed.stdout.splitlines()
+    return line
+
+
+def dvc_says(project: Project, *command: str) -> str:
+    failed = project.run("dvc", *command, check=False)
+    assert failed.returncode != 0
+    SEEN.add(failed.stdout)
+    return failed.stdout
+
+
+def parameter(project: Project, *keys: str) -> Any:
+    value = YAML(typ="safe").load((project.root / "params.yaml").read_text(encoding="utf-8"))
+    for key in keys:
+        value = value[key]
+    return value
+
+
+def status(project: Project) -> tuple[dict[str, list[str]], dict[str, str]]:
+    """The rows of the table by their names, and the reasons by stage."""
+    table, reasons, name = {}, {}, ""
+    for line in project.run("yoyak", "status").stdout.splitlines():
+        cells = re.split(r" {2,}", line.strip())
+        if found := re.match(r"([\w@]+): (.+)", line):
+            name = found[1]
+            reasons[name] = found[2].strip()
+        elif not reasons and cells[0] and len(cells) > 1:
+            table[cells[0]] = cells[1:]
+        elif name:
+            reasons[name] += f" {line.strip()}"
+    return table, reasons
+
+
+@pytest.fixture
+def copied(reproduced: Project, tmp_path: Path) -> Project:
+    return reproduced.copy(tmp_path / "project")
+
+
+# A remote whose plug-in is missing
+
+
+@pytest.mark.parametrize(("url", "extra"), [("s3://bucket/path", "s3"), ("ssh://host/path", "ssh")])
+def test_a_remote_without_its_plugin_is_told_in_one_line(copied: Project, url: str, extra: str) -> None:
+    copied.run("dvc", "remote", "add", "--force", "--default", "storage", url)
+    line = told(copied, "yoyak", "compare", "HEAD")
+    assert line.startswith(f"error: the DVC remote is {extra}://")
+    assert f"pip install 'dvc[{extra}]'" in line
+    assert f"requires 'dvc-{extra}' to be installed" in dvc_says(copied, "push")
+    copied.run("yoyak", "status")
+
+
+# What -S takes, and what it leaves
+
+
+@pytest.mark.parametrize("command", ["status", "compare", "experiments", "report", "summarize"])
+def test_a_name_where_a_list_belongs_is_told_with_its_key_and_the_mend(copied: Project, command: str) -> None:
+    copied.edit(lambda params: params["run"].update(models="bart_mini"))
+    arguments = {"compare": ["HEAD"], "summarize": ["data/sample/dev.csv"]}
+    line = told(copied, "yoyak", command, *arguments.get(command, []))
+    assert line.startswith("error: params.yaml: run.models: a list is expected: [bart_mini]")
+    assert "-S 'run.models=[bart_mini]'" in line
+
+
+@pytest.mark.parametrize("stage", ["prepare_prompts", "score", "ensemble"])
+def test_stages_tell_it_too(copied: Project, stage: str) -> None:
+    copied.edit(lambda params: params["run"].update(models="bart_mini"))
+    failed = copied.stage(stage, check=False)
+    assert "error: params.yaml: run.models: a list is expected: [bart_mini]" in failed.stdout
+    assert "Traceback" not in failed.stdout
+
+
+def test_dvc_itself_says_it_in_its_own_words_and_the_list_mends_it(copied: Project) -> None:
+    copied.edit(lambda params: params["run"].update(models="bart_mini"))
+    assert "'Value' object is not iterable" in dvc_says(copied, "repro")
+    ran = copied.run("dvc", "exp", "run", "-S", "run.models=[bart_mini]").stdout
+    assert "Ran experiment" in ran
+    assert parameter(copied, "run", "models") == ["bart_mini"]
+
+
+def test_a_key_that_the_entry_lacks_takes_two_plus_signs(copied: Project) -> None:
+    key = "models.bart_mini.training.warmup_ratio"
+    said = dvc_says(copied, "exp", "run", "-S", f"{key}=0.1")
+    assert f"To append to your config use +{key}=0.1" in said
+    for value in (0.1, 0.2):
+        # The second time the key is there, and a single plus sign would not do.
+        copied.run("dvc", "exp", "run", "--queue", "-S", f"++{key}={value}")
+    shown = copied.run("yoyak", "experiments").stdout
+    assert shown.count("queued") == 2
+    assert "warmup_ratio: none → 0.1" in " ".join(shown.split())
+
+
+def test_korean_needs_quotes_within_the_quotes(copied: Project) -> None:
+    assert "Invalid `--set-param` value" in dvc_says(copied, "exp", "run", "-S", "prompts.question=요약해 주세요.")
+    copied.run("dvc", "exp", "run", "--queue", "-S", "prompts.question='요약: 세 문장으로.'")
+    shown = " ".join(copied.run("yoyak", "experiments").stdout.split())
+    assert 'prompts.question: "위 대화를 요약해주세요." → "요약: 세 문장으로."' in shown
+
+
+# What would run, and why
+
+
+def test_status_names_what_a_parameter_makes_stale_and_why(copied: Project) -> None:
+    table, reasons = status(copied)
+    assert reasons == {"stale": "0 of 8 stages; `dvc repro` runs them"}
+    assert table["bart_mini"] == ["up to date"] * 4
+    copied.edit(lambda params: params["lora"].update(r=8))
+    table, reasons = status(copied)
+    assert table["llama32_3b"] == ["stale"] * 4
+    assert table["bart_mini"] == ["stale", "up to date", "up to date", "stale"]
+    assert reasons["prepare_prompts"] == "lora.r: 16 → 8"
+    assert reasons["train@llama32_3b"] == "lora.r"
+    assert reasons["infer@llama32_3b"] == "after train@llama32_3b"
+    assert "train@bart_mini" not in reasons
+    # Once the first stage has run, DVC says the same.
+    copied.run("dvc", "repro", "--single-item", "prepare_prompts")
+    would = set(re.findall(r"^Running stage '(.+)':", copied.run("dvc", "repro", "--dry").stdout, re.MULTILINE))
+    table, reasons = status(copied)
+    assert {stage for stage in reasons if stage not in ("stale", "submit")} == would - {"submit"}
+    assert reasons["train@llama32_3b"] == "lora.r: 16 → 8"
+
+
+def test_status_in_a_fresh_clone_needs_no_cache_and_changes_nothing(reproduced: Project, tmp_path: Path) -> None:
+    clone = reproduced.clone(tmp_path / "clone")
+    clone.edit(lambda params: params["scoring"].update(seed=7))
+    before = _files(clone)
+    table, reasons = status(clone)
+    assert _files(clone) == before
+    assert table["bart_mini"] == ["stale", "not here", "not here", "stale"]
+    assert reasons["score"] == "scoring.seed: 0 → 7"
+    assert "train@bart_mini" not in reasons
+
+
+def _files(project: Project) -> set[Path]:
+    return {path for path in project.root.rglob("*") if not {".dvc", ".git", "__pycache__"} & set(path.parts)}
+
+
+def test_status_tells_edited_code_and_outputs_that_are_gone_or_not_as_written(copied: Project) -> None:
+    with (copied.root / "src/yoyak/evaluation/plots.py").open("a") as file:
+        file.write("# edited\n")
+    shutil.rmtree(copied.root / "predictions/bart_mini")
+    (copied.root / "metrics/infer/llama32_3b.json").write_text("{}")
+    table, reasons = status(copied)
+    assert table["bart_mini"] == ["stale", "up to date", "in the cache", "stale"]
+    assert reasons["score"].endswith("src/yoyak/evaluation")
+    assert reasons["infer@llama32_3b"] == "metrics/infer/llama32_3b.json is not as the stage wrote it"
+
+
+def test_help_and_status_load_no_more_than_they_need(copied: Project) -> None:
+    """Seconds, on a slow machine."""
+    for heavy, arguments in ((("torch", "pandas", "dvc"), ["--help"]), (("torch", "transformers"), ["status"])):
+        loaded = copied.run(
+            sys.executable,
+            "-c",
+            "import sys; from yoyak import cli; sys.argv[1:] = sys.argv[1:]\n"
+            "try: cli.main()\nexcept SystemExit: pass\nprint('LOADED', *sys.modules)",
+            *arguments,
+        ).stdout.partition("LOADED")[2]
+        assert set(heavy).isdisjoint(loaded.split())
+
+
+# Two terminals
+
+
+@contextmanager
+def held(project: Project) -> Iterator[None]:
+    """As while another command of DVC's works."""
+    import subprocess
+
+    with subprocess.Popen(
+        [sys.executable, "-c", HELD],
+        cwd=project.root,
+        env=project.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        yield
+        other.communicate("\n")
+
+
+def test_questions_are_answered_while_dvc_works_in_another_terminal(copied: Project) -> None:
+    with held(copied):
+        assert "Unable to acquire lock" in dvc_says(copied, "status")
+        for command in (["status"], ["leaderboard"], ["compare", "HEAD"], ["experiments"]):
+            copied.run("yoyak", *command)
+
+
+# Whose run it was
+
+
+def test_a_run_of_uncommitted_parameters_and_code_says_so(copied: Project) -> None:
+    copied.run("dvc", "exp", "run", "-S", "scoring.seed=7", "-S", "run.models=[bart_mini]")
+    head = copied.run("git", "rev-parse", "HEAD").stdout.strip()
+    checklist = (copied.root / "submission/checklist.md").read_text(encoding="utf-8")
+    assert f"- commit: {head} with uncommitted changes\n  - run.models: " in checklist
+    assert "\n  - scoring.seed: 0 → 7\n" in checklist
+    copied.run("yoyak", "report")
+    report = (copied.root / "report.html").read_text(encoding="utf-8")
+    assert f"commit {head[:12]} with uncommitted changes: run.models: " in report
+    assert "scoring.seed: 0 → 7" in report
+    shown = copied.run("yoyak", "experiments").stdout
+    assert "scoring.seed: 0 → 7" in " ".join(shown.split())
+
+
+def test_a_committed_run_names_its_commit_alone(reproduced: Project) -> None:
+    checklist = (reproduced.root / "submission/checklist.md").read_text(encoding="utf-8")
+    assert re.search(r"^- commit: [0-9a-f]{40}$", checklist, re.MULTILINE)
+
+
+# Outputs lie on the disk once
+
+
+def test_outputs_are_links_into_the_cache_which_no_stage_writes_through(copied: Project) -> None:
+    copied.run("dvc", "checkout", "--relink")
+    model = copied.root / "models/bart_mini/model.safetensors"
+    assert model.stat().st_nlink > 1
+    copied.edit(lambda params: params["run"].update(models=["bart_mini"], seed=7))
+    copied.run("dvc", "repro")
+    assert model.stat().st_nlink == 2
+    assert (copied.root / "predictions/bart_mini/dev.jsonl").stat().st_nlink > 1
+    objects = [path for path in (copied.root / ".dvc/cache/files/md5").rglob("*") if path.is_file()]
+    assert len(objects) > 40
+    for path in objects:
+        digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+        assert f"{path.parent.name}{path.name.removesuffix('.dir')}" == digest
+
+
+def test_data_is_unlinked_before_it_is_edited(copied: Project) -> None:
+    shutil.copytree(copied.root / "data/sample", copied.root / "data/raw")
+    copied.run("dvc", "add", "data/raw")
+    table = copied.root / "data/raw/train.csv"
+    assert table.stat().st_mode & 0o222 == 0
+    copied.run("dvc", "unprotect", "data/raw")
+    assert table.stat().st_nlink == 1
+    assert table.stat().st_mode & 0o200
+
+
+# A project in a folder of a larger repository, and other places
+
+
+@pytest.fixture(scope="module")
+def inner(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The project as a folder of a larger git repository, with blanks in its path."""
+    outer = tmp_path_factory.mktemp("outer")
+    project = reproduced.copy(outer / "our work" / "yoyak here")
+    shutil.rmtree(project.root / ".git")
+    (outer / "notes.txt").write_text("others' work\n")
+    above = Project(outer)
+    above.run("git", "init", "--quiet", "--initial-branch=main")
+    above.commit("everything")
+    return project
+
+
+def test_a_project_inside_a_larger_repository_runs_and_compares(inner: Project) -> None:
+    assert "Running stage" not in inner.run("dvc", "repro").stdout
+    (inner.root.parent.parent / "notes.txt").write_text("others' work goes on\n")
+    inner.run("dvc", "exp", "run", "--name", "seven", "-S", "scoring.seed=7")
+    inner.run("dvc", "exp", "run", "--temp", "--name", "eight", "-S", "scoring.seed=8")
+    shown = inner.run("yoyak", "experiments").stdout
+    for change in ("scoring.seed: 0 → 7", "scoring.seed: 0 → 8"):
+        assert change in shown
+    assert "bart_mini" in inner.run("yoyak", "compare", "HEAD", "eight").stdout
+    head = inner.run("git", "rev-parse", "HEAD").stdout.strip()
+    inner.run("yoyak", "report")
+    report = (inner.root / "report.html").read_text(encoding="utf-8")
+    assert f"commit {head[:12]} with uncommitted changes: scoring.seed: 0 → 7</p>" in report
+    table, _ = status(inner)
+    assert table["bart_mini"] == ["up to date"] * 4
+
+
+def test_commands_work_in_a_folder_of_the_project(inner: Project) -> None:
+    folder = Project(inner.root / "data/sample")
+    folder.environment = inner.environment  # type: ignore[method-assign]
+    for command in (["leaderboard"], ["status"], ["compare", "HEAD"], ["submissions"]):
+        assert folder.run("yoyak", *command).stdout == inner.run("yoyak", *command).stdout
+    assert folder.run("yoyak", "report").stdout == "../../report.html\n"
+    noted = folder.run("yoyak", "submissions", "add", "../../submission/submission.csv", "--public", "47.1").stdout
+    assert "47.10" in noted
+    assert (inner.root / "submissions.csv").exists()
+
+
+def test_a_detached_head_is_as_good_as_a_branch(copied: Project) -> None:
+    copied.run("git", "checkout", "--quiet", "--detach")
+    copied.run("dvc", "exp", "run", "--name", "seven", "-S", "scoring.seed=7")
+    assert "scoring.seed: 0 → 7" in copied.run("yoyak", "experiments").stdout
+    copied.run("git", "stash")
+    copied.run("dvc", "checkout")
+    assert "bart_mini" in copied.run("yoyak", "compare", "HEAD", "seven").stdout
+
+
+def test_without_git_the_commands_tell_what_dvc_needs(copied: Project) -> None:
+    shutil.rmtree(copied.root / ".git")
+    assert "is not a git repository" in dvc_says(copied, "repro")
+    assert "`git init`" in told(copied, "yoyak", "status")
+    copied.run("yoyak", "leaderboard")
+    copied.run("dvc", "config", "--local", "core.no_scm", "true")
+    assert "Running stage" not in copied.run("dvc", "repro").stdout
+    copied.run("yoyak", "status")
+
+
+def test_what_troubleshooting_quotes_of_dvc_it_has_said() -> None:
+    """The last test of this file: by then the others have heard it."""
+    quoted = quoted_of_dvc(ROOT / "docs/troubleshooting.md")
+    assert len(quoted) >= 5
+    for quote in quoted:
+        assert any(quote.replace("…", "") in said for said in SEEN), quote
