@@ -236,6 +236,10 @@ def test_data_is_unlinked_before_it_is_edited(copied: Project) -> None:
     copied.run("dvc", "unprotect", "data/raw")
     assert table.stat().st_nlink == 1
     assert table.stat().st_mode & 0o200
+    before = (copied.root / "data/raw.dvc").read_text(encoding="utf-8")
+    table.write_text("\n".join(table.read_text(encoding="utf-8").splitlines()[:-1]), encoding="utf-8")
+    copied.run("dvc", "add", "data/raw")
+    assert (copied.root / "data/raw.dvc").read_text(encoding="utf-8") != before
 
 
 # A project in a folder of a larger repository, and other places

@@ -12,11 +12,11 @@ from yoyak.core.params import read_yaml
 from yoyak.core.records import Prompt
 from yoyak.modeling import weights
 from yoyak.modeling.spec import LoraParams, QuantizationParams
-from yoyak.training import qlora
+from yoyak.training import qlora, seq2seq
 from yoyak.training.base_model import load_for_training
 from yoyak.training.params import TrainingConfig
 from yoyak.training.qlora import SummaryLossTrainer
-from yoyak.training.rows import Rows, causal_rows
+from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 
 DEFAULTS = Path(__file__).parents[2] / "params.yaml"
 PROMPTS = [
@@ -60,6 +60,28 @@ def trainer_of(
     if kind is not None:
         trainer.__class__ = type("Changed", (kind, SummaryLossTrainer), {})
     return trainer, rows
+
+
+def full_trainer_of(twin: Path, scratch: Path, **training: Any) -> tuple[Any, Rows]:
+    """A trainer of an encoder-decoder, without dropout, in fp32."""
+    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "full", "dtype": "fp32"}
+    defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
+    config = TrainingConfig.model_validate(
+        {
+            "model": {**model, "prompt": "dialogue"},
+            "lora": None,
+            "quantization": None,
+            "training": defaults | training,
+            "seed": 1,
+        }
+    )
+    set_seed(1)
+    loaded = load_for_training(config.model, None, [])
+    for module in loaded.model.modules():
+        if hasattr(module, "dropout"):
+            module.dropout = 0.0 if isinstance(module.dropout, float) else torch.nn.Identity()
+    rows = seq2seq_rows(PROMPTS, loaded.prompt_tokenizer)
+    return seq2seq.trainer(config, loaded, rows, rows, scratch, []), rows
 
 
 def losses(trainer: Any) -> list[float]:

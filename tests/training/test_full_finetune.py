@@ -6,46 +6,20 @@ from typing import Any
 import pytest
 import torch
 from torch.nn.functional import cross_entropy
-from trainers import DEFAULTS, PROMPTS, gradients
-from transformers import set_seed
+from trainers import full_trainer_of, gradients
 from twins import Family, bart, save_twin, t5
 
 from yoyak.core.errors import UserError
-from yoyak.core.params import read_yaml
 from yoyak.modeling import weights
 from yoyak.modeling.spec import ModelSpec
-from yoyak.training import seq2seq
 from yoyak.training.base_model import load_for_training
-from yoyak.training.params import TrainingConfig
-from yoyak.training.rows import Rows, seq2seq_rows
+from yoyak.training.rows import Rows
 
 
 @pytest.fixture(params=[bart, t5], scope="module")
 def twin(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     family: Family = request.param
     return save_twin(family, tmp_path_factory.mktemp(family.__name__) / "twin")
-
-
-def trainer_of(twin: Path, scratch: Path, **training: Any) -> tuple[Any, Rows]:
-    """In fp32, without dropout."""
-    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "full", "dtype": "fp32"}
-    defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
-    config = TrainingConfig.model_validate(
-        {
-            "model": {**model, "prompt": "dialogue"},
-            "lora": None,
-            "quantization": None,
-            "training": defaults | training,
-            "seed": 1,
-        }
-    )
-    set_seed(1)
-    loaded = load_for_training(config.model, None, [])
-    for module in loaded.model.modules():
-        if hasattr(module, "dropout"):
-            module.dropout = 0.0 if isinstance(module.dropout, float) else torch.nn.Identity()
-    rows = seq2seq_rows(PROMPTS, loaded.prompt_tokenizer)
-    return seq2seq.trainer(config, loaded, rows, rows, scratch, []), rows
 
 
 def plain_gradients(model: Any, rows: Rows, smoothing: float) -> torch.Tensor:
@@ -62,7 +36,7 @@ def plain_gradients(model: Any, rows: Rows, smoothing: float) -> torch.Tensor:
 @pytest.mark.parametrize("most", [1, 300, 100_000])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_first_gradients_are_the_plain_ones(twin: Path, tmp_path: Path, most: int, smoothing: float) -> None:
-    trainer, rows = trainer_of(twin, tmp_path, label_smoothing=smoothing)
+    trainer, rows = full_trainer_of(twin, tmp_path, label_smoothing=smoothing)
     trainer.budget.tokens = most
     trainer.create_optimizer_and_scheduler(10)
     trainer.training_step(trainer.model, trainer.data_collator(rows.rows), torch.tensor(1))
@@ -72,7 +46,7 @@ def test_first_gradients_are_the_plain_ones(twin: Path, tmp_path: Path, most: in
 
 
 def test_padding_is_not_counted(twin: Path, tmp_path: Path) -> None:
-    trainer, rows = trainer_of(twin, tmp_path)
+    trainer, rows = full_trainer_of(twin, tmp_path)
     real = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows.rows)
     assert trainer.real_tokens(trainer.data_collator(rows.rows)) == real
 

@@ -93,18 +93,22 @@ def _use_safe_attention() -> None:
     torch.backends.cuda.enable_cudnn_sdp(False)
 
 
+def model_class(folder: Path) -> Any:
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    config = AutoConfig.from_pretrained(folder)
+    return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+
+
 def pretrained(folder: Path, **options: Any) -> Any:
     """The model in `folder`, all of whose weights must be there: transformers makes random ones in place of others.
 
-    Its own generation config is not even read: it may be one that transformers reads but does not write.
+    Its generation config is not even read: some that transformers reads it does not write, and others it refuses.
     """
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+    from transformers import GenerationConfig
 
-    encoder_decoder = AutoConfig.from_pretrained(folder).is_encoder_decoder
-    kind: Any = AutoModelForSeq2SeqLM if encoder_decoder else AutoModelForCausalLM
-    model, info = kind.from_pretrained(
-        folder, generation_config=GenerationConfig(), output_loading_info=True, **options
-    )
+    options["generation_config"] = GenerationConfig()
+    model, info = model_class(folder).from_pretrained(folder, output_loading_info=True, **options)
     if missing := sorted(info["missing_keys"]):
         raise UserError(
             f"{folder}: its weights lack {missing[0]}" + f" and {len(missing) - 1} others" * (len(missing) > 1) + ", "

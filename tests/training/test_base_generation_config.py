@@ -2,23 +2,21 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import torch
 import twins
-from test_full_finetune import trainer_of
-from trainers import PROMPTS
-from trainers import trainer_of as lora_trainer_of
-from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
+from inferences import config_of
+from trainers import PROMPTS, full_trainer_of, trainer_of
 from twins import Family, save_twin
 
 from yoyak.core.errors import UserError
 from yoyak.inference import generate
 from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import OneModelConfig
-from yoyak.modeling import hub, weights
+from yoyak.modeling import hub
 from yoyak.modeling.loading import read_tokenizer
+from yoyak.training.run import _save
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "beams": {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 2},
@@ -39,25 +37,22 @@ def with_config(folder: Path, changes: dict[str, Any]) -> Path:
     return folder
 
 
-def config_of(folder: Path, method: str, **params: Any) -> OneModelConfig:
-    model = {"weights": str(folder), "pin": weights.pin(str(folder), "twin"), "method": method, "dtype": "fp32"}
-    search = {"search": "greedy", "max_new_tokens": 12, "batch_size": 5, "script_guard": False, **params}
-    form = "dialogue" if method == "full" else "structured"
-    return OneModelConfig.model_validate({"model": {**model, "prompt": form}, "generation": search})
-
-
 def summaries(folder: Path, trained: Path | None, scratch: Path, method: str, **params: Any) -> list[Any]:
-    config = config_of(folder, method, **params)
+    search = {"search": "greedy", "candidates": 1, "max_new_tokens": 12, "script_guard": False}
+    config = config_of(folder, method, **(search | params))
     loaded = load_for_inference(config.model, trained)
     return generate.generate(loaded, PROMPTS, config, "twin", scratch, repaired=False).predictions
 
 
 def trained(base: Path, scratch: Path) -> tuple[Any, Path, list[float]]:
     """The trainer, the folder it saved, and dev ROUGE of each epoch."""
-    trainer, _ = trainer_of(base, scratch / "scratch", learning_rate=0.01)
+    trainer, _ = full_trainer_of(base, scratch / "scratch", learning_rate=0.01)
     trainer.train()
-    trainer.model.save_pretrained(scratch / "saved")
-    read_tokenizer(base, base).save_pretrained(scratch / "saved")
+    config, loaded = (
+        SimpleNamespace(model=SimpleNamespace(method="full")),
+        SimpleNamespace(tokenizer=read_tokenizer(base, base)),
+    )
+    _save(config, loaded, trainer.model, scratch / "saved")
     return (
         trainer,
         scratch / "saved",
@@ -81,7 +76,7 @@ def test_adapters_are_the_same_too(tmp_path: Path) -> None:
     expected: Any = None
     for name, changes in {"none": {}, **CONFIGS}.items():
         base = with_config(save_twin(twins.qwen25, tmp_path / name / "base"), changes)
-        trainer, _ = lora_trainer_of(base, tmp_path / name / "scratch", best_by="rouge", rouge_rows=4)
+        trainer, _ = trainer_of(base, tmp_path / name / "scratch", best_by="rouge", rouge_rows=4)
         trainer.train()
         scores = [log["eval_rouge_mean"] for log in trainer.state.log_history if "eval_loss" in log]
         beams = {"search": "beam", "num_beams": 3, "length_penalty": 0.5}
@@ -107,7 +102,7 @@ def test_pickled_weights_are_converted_all_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
 def test_a_summary_begins_as_it_did_in_training(family: Family, tmp_path: Path) -> None:
     """mBART's decoder begins with the last token of its labels, whatever the configuration says."""
-    trainer, rows = trainer_of(save_twin(family, tmp_path / "base"), tmp_path)
+    trainer, rows = full_trainer_of(save_twin(family, tmp_path / "base"), tmp_path)
     batch = trainer.data_collator(rows.rows[:3])
     starts = {int(row[0]) for row in batch["decoder_input_ids"]}
     assert starts == {trainer.model.generation_config.decoder_start_token_id}
@@ -120,21 +115,4 @@ def test_a_base_that_does_not_say_how_its_decoder_begins_is_told_in_one_line(tmp
         content = json.loads((base / "config.json").read_text())
         (base / "config.json").write_text(json.dumps(content | {"decoder_start_token_id": None}))
         with pytest.raises(UserError, match=r"base|bart|t5: its config.json names no decoder_start_token_id.*add it"):
-            trainer_of(base, tmp_path)
-
-
-# Opened by others
-
-
-@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.__name__)
-def test_whoever_opens_the_model_reads_our_greedy_summaries(family: Family, tmp_path: Path) -> None:
-    base = with_config(save_twin(family, tmp_path / "base"), CONFIGS["forced"])
-    trainer, saved, _ = trained(base, tmp_path)
-    longest = trainer.model.generation_config.max_length - 1
-    model, tokenizer = AutoModelForSeq2SeqLM.from_pretrained(saved), AutoTokenizer.from_pretrained(saved)
-    ours = summaries(base, saved, tmp_path / "kept", "full", max_new_tokens=longest)
-    assert longest > 20
-    for prompt, expected in zip(PROMPTS, ours, strict=True):
-        ids = load_for_inference(config_of(base, "full").model, saved).prompt_tokenizer.encode_prompt(prompt).ids
-        output = model.generate(input_ids=torch.tensor([ids]))
-        assert tokenizer.batch_decode(output, skip_special_tokens=True)[0].strip() == expected.text
+            full_trainer_of(base, tmp_path)
