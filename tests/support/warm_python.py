@@ -10,6 +10,7 @@ scripts, the real Python runs.
     python tests/warm_python.py SCRIPT …        what a stage's command calls
 """
 
+import atexit
 import json
 import os
 import runpy
@@ -96,6 +97,8 @@ def _run(connection: socket.socket, streams: list[int], request: dict[str, Any])
     threading.Thread(target=_die_with, args=(connection,), daemon=True).start()
     code = _outcome(script)
     threading._shutdown()
+    # As Python ends: Weights & Biases writes its file only then.
+    atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     connection.sendall(f"{code}\n".encode())
