@@ -197,7 +197,11 @@ def run_stage(folder: Path, said: dict[str, list[str]], monkeypatch: pytest.Monk
     fnames = [f"dev_{row}" for row in range(ROWS)]
     write_yaml(
         Path("params.yaml"),
-        read_yaml(DEFAULTS) | {"run": {"models": list(said), "averaged": []}, "ensemble": {"strategy": "mbr"} | params},
+        read_yaml(DEFAULTS)
+        | {
+            "run": {"models": list(said), "untuned": [], "averaged": [], "seed": 42},
+            "ensemble": {"strategy": "mbr"} | params,
+        },
     )
     prompts = [Prompt(fname=fname, system="", turns=("#Person1#: 네.",), question="") for fname in fnames]
     scored = {name: rouge.score(texts, [(text,) for text in expected]) for name, texts in said.items()}

@@ -401,6 +401,7 @@ def test_the_training_loss_is_plain_cross_entropy_of_each_row_alone(fp32: tuple[
 def _joined_loss(model: Any, rows: Rows) -> Any:
     inputs = DataCollatorWithFlattening()(rows.rows)
     trainer = SummaryLossTrainer.__new__(SummaryLossTrainer)
+    trainer.longest_of_all = inputs["input_ids"].shape[1]
     return trainer.compute_loss(model, inputs)
 
 

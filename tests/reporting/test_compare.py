@@ -246,4 +246,4 @@ def test_what_is_not_in_the_cache(project: Project, tmp_path: Path) -> None:
 
 def test_outside_a_repository(tmp_path: Path) -> None:
     bare = with_the_library(tmp_path / "bare")
-    assert fails(bare, "HEAD").startswith("error: HEAD: ")
+    assert fails(bare, "HEAD").startswith("error: no DVC repository here or above")
