@@ -23,7 +23,7 @@ PERHAPS = "perhaps "
 """Before a reason where DVC decides when it comes to the stage: what runs before may write the same once more."""
 MAY_WRITE_THE_SAME = ("score", "ensemble")
 OF_PROMPTS = ("data", "prompts")
-"""Sections, and packages of the library, that decide on prompts and references."""
+"""Sections that decide on prompts and references."""
 
 
 @dataclass
@@ -119,7 +119,7 @@ class Outlook:
             return [line.partition(":")[0] for line in self.resolved.get((model, kind), [])]
         dependency = next(iter(self.stages[FIRST].params), None)
         old, new = (dependency.hash_info.value, dependency.read_params()) if dependency else ({}, {})
-        files = {f"{read_yaml(PARAMS)['data']['dir']}", *(f"src/yoyak/{name}" for name in OF_PROMPTS)}
+        files = {str(read_yaml(PARAMS)["data"]["dir"]), "src/yoyak/data"}
         texts = [line for key in OF_PROMPTS for line in changes((old or {}).get(key), new.get(key), key)]
         # Their values stand beside the first stage already.
         texts = [line.partition(":")[0] for line in texts]
