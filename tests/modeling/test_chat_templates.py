@@ -8,21 +8,14 @@ import chat_templates
 import pytest
 import torch
 import twins
+from prompts import PROMPT
 from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
 
 from yoyak.core.errors import UserError
-from yoyak.core.records import Prompt
 from yoyak.modeling.loading import read_tokenizer
 from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.training.rows import causal_rows
 
-PROMPT = Prompt(
-    fname="train_0",
-    system="당신은 유능한 AI 어시스턴트입니다.",
-    turns=("#Person1#: 내일 병원에 같이 갈래?", "#Person2#: 그래, 몇 시에?"),
-    question="위 대화를 요약해주세요.",
-    summary="#Person1#은 #Person2#에게 병원에 같이 가자고 합니다.",
-)
 REQUEST = "[Conversation]\n" + "\n".join(PROMPT.turns) + "\n\n[Question]\n" + PROMPT.question
 SPECIAL = ["<s>", "</s>", "<start_of_turn>", "<end_of_turn>", "<|im_start|>", "<|im_end|>", "<|user|>", "<|assistant|>"]
 SPECIAL += ["<|start|>", "<|message|>", "<|channel|>", "<|end|>", "<|return|>"]

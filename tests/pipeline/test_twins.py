@@ -13,6 +13,7 @@ import pytest
 import torch
 import twins
 from project import ROOT, Project, new_project
+from prompts import PROMPT
 from safetensors.torch import load_file
 from torch.nn.functional import cross_entropy
 from transformers import AutoConfig, AutoModelForCausalLM, DataCollatorWithFlattening
@@ -223,14 +224,6 @@ def test_pickled_weights_become_safetensors_beside_the_same_tokenizer(family: Fa
 
 # Prompts in each chat template
 
-TURNS = ("#Person1#: 내일 병원에 같이 갈래?", "#Person2#: 그래, 몇 시에?", "#Person1#: 오전 열 시!")
-PROMPT = Prompt(
-    fname="train_0",
-    system="당신은 유능한 AI 어시스턴트입니다.",
-    turns=TURNS,
-    question="위 대화를 요약해주세요.",
-    summary="#Person1#은 #Person2#에게 내일 오전 열 시에 병원에 같이 가자고 합니다.",
-)
 TEMPLATES = {
     "llama3.2": (twins.llama32, "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>assistant<|end_header_id|>\n\n"),
     "llama3": (twins.llama3, "<|begin_of_text|>", "<|eot_id|>", "<|start_header_id|>assistant<|end_header_id|>\n\n"),
@@ -254,7 +247,7 @@ def test_a_prompt_holds_each_part_once(template: tuple[Any, str | None, str, str
     tokenizer, begin, _, header = template
     ids = PromptTokenizer(tokenizer, "structured", 1024).encode_prompt(PROMPT).ids
     text = tokenizer.decode(ids)
-    assert text.count("[Conversation]\n" + "\n".join(TURNS) + "\n\n[Question]\n" + PROMPT.question) == 1
+    assert text.count("[Conversation]\n" + "\n".join(PROMPT.turns) + "\n\n[Question]\n" + PROMPT.question) == 1
     assert text.count(PROMPT.question) == 1
     assert text.count(PROMPT.system) == (1 if tokenizer.chat_template else 0)
     assert text.endswith(header)
@@ -281,7 +274,7 @@ def test_a_row_reads_as_the_template_writes_the_conversation(template: tuple[Any
         pytest.skip("no template")
     prompt_tokenizer = PromptTokenizer(tokenizer, "structured", 1024)
     text = tokenizer.decode(causal_rows([PROMPT], prompt_tokenizer).rows[0]["input_ids"])
-    user = "[Conversation]\n" + "\n".join(TURNS) + "\n\n[Question]\n" + PROMPT.question
+    user = "[Conversation]\n" + "\n".join(PROMPT.turns) + "\n\n[Question]\n" + PROMPT.question
     messages = [
         {"role": "system", "content": PROMPT.system},
         {"role": "user", "content": user},
@@ -333,7 +326,7 @@ def test_a_single_giant_turn_is_cut_inside(template: tuple[Any, str | None, str,
 
 def test_shortened_dialogues_are_counted_and_limited() -> None:
     _, tokenizer = twins.llama32()
-    long = PROMPT.model_copy(update={"turns": TURNS * 30})
+    long = PROMPT.model_copy(update={"turns": PROMPT.turns * 30})
     rows = causal_rows([PROMPT, long, PROMPT, PROMPT], PromptTokenizer(tokenizer, "structured", 500))
     assert rows.shortened == 1
     assert rows.rows[1]["labels"][-1] == rows.rows[0]["labels"][-1]
@@ -358,7 +351,7 @@ def _model_and_rows(family: Family) -> tuple[Any, Rows]:
     torch.manual_seed(1)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     prompts = [
-        PROMPT.model_copy(update={"turns": TURNS * times, "summary": answer})
+        PROMPT.model_copy(update={"turns": PROMPT.turns * times, "summary": answer})
         for times, answer in zip((1, 3, 2), ANSWERS, strict=True)
     ]
     return model, causal_rows(prompts, PromptTokenizer(tokenizer, "structured", 1024))

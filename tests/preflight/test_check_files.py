@@ -12,6 +12,7 @@ import torch
 import twins
 from local_hub import serve_hub
 from project import ROOT, Project
+from prompts import PROMPT
 from safetensors.torch import load_file, save_file
 from transformers import AutoModel, AutoModelForCausalLM, LlamaConfig
 from twins import Family, save_twin
@@ -25,13 +26,6 @@ from yoyak.preflight.check_files import check_files
 from yoyak.preflight.resolve import resolve
 
 PARAMS = read_params(ROOT / "params.yaml")
-PROMPT = Prompt(
-    fname="train_0",
-    system="당신은 유능한 AI 어시스턴트입니다.",
-    turns=("#Person1#: 내일 병원에 같이 갈래?", "#Person2#: 그래, 몇 시에?"),
-    question="위 대화를 요약해주세요.",
-    summary="#Person1#은 #Person2#에게 병원에 같이 가자고 합니다.",
-)
 WHERE = "models.mine.weights: "
 
 
