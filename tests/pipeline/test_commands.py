@@ -39,7 +39,6 @@ RUN_BY = {
     "dvc add data/raw": "test_commands.py: test_from_csv_files_to_the_score_of_a_submission",
     "dvc add": "test_dvc_habits.py: test_data_is_unlinked_before_it_is_edited",
     "dvc unprotect data/raw": "test_dvc_habits.py: test_data_is_unlinked_before_it_is_edited",
-    "dvc repro": "test_pipeline.py: test_a_second_run_runs_nothing",
     "dvc repro -s prepare_prompts": "test_commands.py: test_from_csv_files_to_the_score_of_a_submission",
     "dvc repro --keep-going": "test_commands.py: test_a_run_that_is_killed_goes_on",
     "dvc checkout": "test_pipeline.py: test_a_misspelt_key_ends_before_any_work_and_loses_nothing",
