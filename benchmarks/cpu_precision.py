@@ -100,7 +100,7 @@ def trainer_of(folder: Path) -> qlora.SummaryLossTrainer:
     )
     chosen = precision.choose("bf16")
     loaded = Loaded(quantised(chosen, quantization, folder), tokenizer, None, chosen)
-    rows = Rows([row(*LENGTHS[0])], 0, sum(LENGTHS[0]))
+    rows = Rows([row(*LENGTHS[0])], ["row"], 0, sum(LENGTHS[0]))
     return qlora.trainer(config, loaded, rows, rows, folder / "scratch", [])
 
 

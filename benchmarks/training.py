@@ -369,7 +369,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     # A run this short would not be compiled.
     qlora.COMPILED_FROM = 0 if options.get("compiled", True) else 10**12
     with tempfile.TemporaryDirectory() as scratch:
-        split = Rows(rows, 0, sum(len(row["input_ids"]) for row in rows))
+        split = Rows(rows, [str(number) for number in range(len(rows))], 0, sum(len(row["input_ids"]) for row in rows))
         trainer = qlora.trainer(config, Loaded(model, tokenizer, None, choose("bf16")), split, split, Path(scratch), [])
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"
         trainer.args.load_best_model_at_end = False

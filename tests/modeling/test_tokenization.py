@@ -1,13 +1,16 @@
 """What of a prompt a model reads, and what it learns to write."""
 
+import copy
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from transformers import AutoTokenizer
 from twins import llama32, save_twin
 
 from yoyak.core.records import Prompt
-from yoyak.modeling.tokenization import PromptTokenizer
+from yoyak.modeling.tokenization import EncodedPrompt, PromptTokenizer
 from yoyak.training.rows import IGNORED, causal_rows
 
 PROMPT = Prompt(
@@ -55,3 +58,67 @@ def test_loss_on_the_summary_or_on_all(tokenizer: Any) -> None:
     answer = prompt_tokenizer(tokenizer).encode_summary(PROMPT.summary)
     prompt = len(rows["text"]["labels"]) - len(answer)
     assert rows["summary"]["labels"] == [IGNORED] * prompt + answer
+
+
+@pytest.mark.parametrize("number", [0, 1, 7, 300])
+def test_turns_go_from_the_middle_one_at_a_time(tokenizer: Any, number: int) -> None:
+    """As many as must, and those that dropping the middle one again and again would drop."""
+    turns = tuple(f"#Person{1 + turn % 2}#: {turn}번째 말입니다." for turn in range(8 + number))
+    prompt = PROMPT.model_copy(update={"turns": turns})
+    whole, few = (PromptTokenizer(tokenizer, "structured", most) for most in (10**6, 200))
+    left, ids = list(turns), whole.encode_prompt(prompt).ids
+    while len(ids) > 200:
+        del left[len(left) // 2]
+        ids = whole.encode_prompt(prompt.model_copy(update={"turns": tuple(left)})).ids
+    assert few.encode_prompt(prompt) == EncodedPrompt(ids, len(turns) - len(left), cut_inside=False)
+
+
+@pytest.mark.parametrize("letters", [500, 20_000])
+def test_single_turns_are_cut_a_tenth_at_a_time(tokenizer: Any, letters: int) -> None:
+    turns = [f"#Person1#: {'아주 긴 말 ' * (letters // 6)}", "#Person2#: 네."]
+    encoded = PromptTokenizer(tokenizer, "structured", 200).encode_prompt(
+        PROMPT.model_copy(update={"turns": tuple(turns)})
+    )
+    whole, ids = PromptTokenizer(tokenizer, "structured", 10**6), [0] * 201
+    while len(ids) > 200:
+        turns[0] = turns[0][: len(turns[0]) * 9 // 10]
+        ids = whole.encode_prompt(PROMPT.model_copy(update={"turns": tuple(turns)})).ids
+    assert encoded == EncodedPrompt(ids, 0, cut_inside=True)
+
+
+def test_a_long_dialogue_costs_few_readings(tokenizer: Any) -> None:
+    """And not one a dropped turn: the costs of 800 turns were seen to grow with their square."""
+    turns = tuple(f"#Person{1 + turn % 2}#: {turn}번째 말입니다." for turn in range(800))
+    read = []
+    counted = PromptTokenizer(tokenizer, "structured", 200)
+    plain = counted._plain
+    counted._plain = lambda text: (read.append(text), plain(text))[1]
+    counted.encode_prompt(PROMPT.model_copy(update={"turns": turns}))
+    assert 0 < len(read) < 40
+
+
+@given(
+    st.lists(st.sampled_from(["<|eot_id|>", "<|begin_of_text|>", "<|end", "_id|>", "<", "말 ", "\n", " "]), max_size=9)
+)
+def test_typed_control_tokens_stay_text(tokenizer: Any, typed: list[str]) -> None:
+    text = f"#Person1#: {''.join(typed)}"
+    ours = prompt_tokenizer(tokenizer)
+    attacked = PROMPT.model_copy(update={"turns": (text, "#Person2#: 네."), "summary": text})
+    for ids, plain in (
+        (ours.encode_prompt(attacked).ids, ours.encode_prompt(PROMPT).ids),
+        (ours.encode_summary(text), ours.encode_summary("말")),
+    ):
+        assert [ids.count(each) for each in tokenizer.all_special_ids] == [
+            plain.count(each) for each in tokenizer.all_special_ids
+        ]
+        assert text in tokenizer.decode(ids)
+    assert ours.decode([ours.encode_summary(text)]) == [text]
+
+
+def test_tags_that_somebody_made_special_tokens_stay_in_summaries(tokenizer: Any) -> None:
+    taught = copy.deepcopy(tokenizer)
+    taught.add_special_tokens({"additional_special_tokens": ["#Person1#", "#Address#"]})
+    ours = prompt_tokenizer(taught)
+    ids = ours.encode_summary(PROMPT.summary)
+    assert taught.convert_tokens_to_ids("#Person1#") in ids
+    assert ours.decode([ids]) == [PROMPT.summary]

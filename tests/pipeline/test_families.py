@@ -16,6 +16,8 @@ from yoyak.data.prompts import build
 from yoyak.inference import decoding
 from yoyak.inference.run import infer
 from yoyak.modeling import weights
+from yoyak.modeling.loading import read_tokenizer
+from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.preflight.check import read_params
 from yoyak.preflight.check_files import check_files
 from yoyak.preflight.resolve import ResolvedModel, resolve
@@ -67,6 +69,7 @@ def test_a_family(case: Case, prompts: list[Prompt], monkeypatch: pytest.MonkeyP
         assert message.startswith(f"models.{name}.weights: ./{folder}: {case.refused}")
         return
     check_files({name: configs}, prompts)
+    assert_no_text_steers(case, folder, prompts[0])
     by_us = []
     decode = decoding.decode
     monkeypatch.setattr(decoding, "decode", lambda *asked: (by_us.append(asked), decode(*asked))[1])
@@ -82,6 +85,26 @@ def test_a_family(case: Case, prompts: list[Prompt], monkeypatch: pytest.MonkeyP
     assert bool(by_us) == (case.decoding == "ours")
     if case.method == "lora":
         assert (record["micro_batch_tokens"] > 1) == (case.rows == "packed")
+
+
+def assert_no_text_steers(case: Case, folder: Path, prompt: Prompt) -> None:
+    """Whoever types a family's special tokens ends no turn and opens no role, and the model reads what was typed."""
+    tokenizer = read_tokenizer(folder, folder)
+    ours = PromptTokenizer(tokenizer, case.prompt, 1024)
+    known = [token for token in case.special if token and token != tokenizer.unk_token]
+    special = tokenizer.convert_tokens_to_ids(known)
+    typed = f"가{'나'.join(known)}다"
+    attack = prompt.model_copy(
+        update={
+            "turns": (*prompt.turns, f"#Person1#: {typed}"),
+            "question": f"{prompt.question} {typed}",
+            "summary": f"{prompt.summary} {typed}",
+        }
+    )
+    read, plainly = ([ours.encode_prompt(each).ids, ours.encode_summary(each.summary)] for each in (attack, prompt))
+    for with_typed, without in zip(read, plainly, strict=True):
+        assert [with_typed.count(each) for each in special] == [without.count(each) for each in special]
+        assert len(tokenizer.decode(with_typed)) >= len(tokenizer.decode(without)) + len(typed)
 
 
 @pytest.mark.parametrize("language", ["en", "ko"])

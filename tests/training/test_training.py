@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 from project import Project
 from torch.nn.functional import cross_entropy
 from trainers import PROMPTS, gradients, losses, our_gradients, plain_gradients, trainer_of, warmed_up
-from transformers import TrainerState
+from transformers import TrainerCallback, TrainerState
 from twins import llama32, save_twin
 
 from yoyak.core.errors import UserError
 from yoyak.modeling import weights
+from yoyak.modeling.loading import check_finite, pretrained, vocabulary_of
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import attention, memory
 from yoyak.training.base_model import dequantize, load_for_training
+from yoyak.training.divergence import StopOnDivergence
 from yoyak.training.memory import TokenBudget
 from yoyak.training.qlora import SummaryLossTrainer
 from yoyak.training.rows import Rows
-from yoyak.training.run import StopOnNaN
 
 
 @pytest.fixture(scope="module")
@@ -290,21 +291,56 @@ def test_a_misspelt_layer_is_told_in_one_line(twin: Path, tmp_path: Path) -> Non
         trainer_of(twin, tmp_path, target_modules=["q_porj"])
 
 
-def test_weights_that_are_no_numbers_stop_the_run(twin: Path, tmp_path: Path) -> None:
-    trainer, _ = trainer_of(twin, tmp_path)
-    trainer.add_callback(StopOnNaN())
-    with torch.no_grad():
-        next(iter(trainer.model.parameters())).fill_(float("nan"))
-    with pytest.raises(UserError, match="loss is no number at step 1"):
+def test_a_loss_that_is_no_number_stops_the_run_and_names_step_rows_and_checkpoint(twin: Path, tmp_path: Path) -> None:
+    trainer, rows = trainer_of(twin, tmp_path, callbacks=[Spoil(after_step=4)])
+    trainer.args.logging_steps = 2
+    trainer.add_callback(StopOnDivergence(trainer, rows, vocabulary_of(trainer.model)))
+    with pytest.raises(UserError) as told:
+        trainer.train()
+    line = r"loss is no number at step 5 \(rows (train_\d+(?:, train_\d+){3})\); the last good checkpoint is that of "
+    found = re.match(line + "step 3; lower training.learning_rate", str(told.value))
+    assert found
+    # The first epoch has three batches of four rows, and the second has other four each.
+    assert len(set(found.group(1).split(", "))) == 4
+
+
+def test_an_exploding_loss_stops_the_run(twin: Path, tmp_path: Path) -> None:
+    trainer, rows = trainer_of(twin, tmp_path, callbacks=[Spoil(after_step=1, times=1000.0)])
+    trainer.add_callback(StopOnDivergence(trainer, rows, vocabulary_of(trainer.model)))
+    with pytest.raises(UserError, match=r"loss has exploded, from \d+\.\d\d to \d+\.\d\d, at step 2 \(rows train_"):
         trainer.train()
 
 
 @pytest.mark.parametrize("figure", ["loss", "eval_loss", "train_loss"])
-def test_no_number_stops_the_run(figure: str) -> None:
-    state = TrainerState(global_step=3)
-    StopOnNaN().on_log(None, state, None, {figure: 1.0})
-    with pytest.raises(UserError, match=f"{figure} is no number at step 3; lower training.learning_rate"):
-        StopOnNaN().on_log(None, state, None, {figure: float("nan")})
+def test_no_number_stops_the_run(twin: Path, tmp_path: Path, figure: str) -> None:
+    trainer, rows = trainer_of(twin, tmp_path)
+    stop, state = StopOnDivergence(trainer, rows, 1000), TrainerState(global_step=3, log_history=[{"loss": 1.0}])
+    for usual in (0.1, 1.0, 3.4):
+        stop.on_log(trainer.args, state, None, {figure: usual})
+    with pytest.raises(UserError, match=f"{figure} is no number at step 3; no checkpoint was saved before it; lower"):
+        stop.on_log(trainer.args, state, None, {figure: float("nan")})
+
+
+class Spoil(TrainerCallback):
+    """Multiplies the output head, and so the logits, as an overflow does."""
+
+    def __init__(self, after_step: int, times: float = float("nan")) -> None:
+        self.after_step, self.times = after_step, times
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self.after_step:
+            with torch.no_grad():
+                kwargs["model"].get_output_embeddings().weight.mul_(self.times)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_found(twin: Path, value: float) -> None:
+    model = pretrained(twin)
+    check_finite(model, "twin")
+    with torch.no_grad():
+        model.model.layers[1].mlp.up_proj.weight[3, 2] = value
+    with pytest.raises(UserError, match=r"twin: its weights have values .* in model\.layers\.1\.mlp\.up_proj"):
+        check_finite(model, "twin")
 
 
 def test_micro_batches_add_up_where_the_trainer_counts_nothing(twin: Path, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def describe() -> dict[str, Any]:
 
 
 def _describe_cpu() -> str:
-    """The CPU, with its kind and whether it has bf16: scores differ a little from one sort to the other."""
+    """The CPU, with its kind and whether it has bf16, and threads: scores differ a little with each of them."""
     kind, bf16 = torch.backends.cpu.get_cpu_capability(), "with" if cpu_has_bf16() else "without"
-    return f"{platform.machine()} CPU, {os.cpu_count()} cores, {kind} {bf16} bf16"
+    threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"
+    return f"{platform.machine()} CPU, {threads}, {kind} {bf16} bf16"

@@ -9,7 +9,7 @@ from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.records import read_json
 from yoyak.modeling import weights as weights_of
-from yoyak.modeling.loading import Loaded, assembled, in_fast_dtype, pretrained, quantised, read_tokenizer
+from yoyak.modeling.loading import Loaded, assembled, check_finite, in_fast_dtype, pretrained, quantised, read_tokenizer
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 
@@ -36,6 +36,7 @@ def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: Quan
         return model
 
     model, chosen = in_fast_dtype(spec, load, tokenizer)
+    check_finite(model, f"{trained}" if trained else f"{spec.weights}")
     model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
     return assembled(spec, model.to(device()).eval(), chosen, tokenizer)
 

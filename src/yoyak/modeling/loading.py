@@ -1,5 +1,6 @@
 """From a model's name to its weights, tokenizer, quantisation and dtype: the same code for training and inference."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,7 @@ def _use_safe_attention() -> None:
 def model_class(folder: Path) -> Any:
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
-    config = AutoConfig.from_pretrained(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     return AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
 
 
@@ -108,7 +109,7 @@ def pretrained(folder: Path, **options: Any) -> Any:
     """
     from transformers import GenerationConfig
 
-    options["generation_config"] = GenerationConfig()
+    options |= {"generation_config": GenerationConfig(), "trust_remote_code": False, "use_safetensors": True}
     model, info = model_class(folder).from_pretrained(folder, output_loading_info=True, **options)
     if missing := sorted(info["missing_keys"]):
         raise UserError(
@@ -116,6 +117,14 @@ def pretrained(folder: Path, **options: Any) -> Any:
             f"which a {type(model).__name__} has (config.json: architectures); name a model that was saved as one"
         )
     return model
+
+
+def check_finite(model: Any, what: str) -> None:
+    """Stop at a weight that is infinite or no number: every answer of such a model is worthless."""
+    for name, weight in model.named_parameters():
+        # A sum is not finite if a summand is not, and takes no memory. Packed weights in 4 bits are whole numbers.
+        if weight.is_floating_point() and not math.isfinite(weight.detach().sum(dtype=torch.float32).item()):
+            raise UserError(f"{what}: its weights have values that are no numbers (NaN or infinite), in {name}")
 
 
 def read_tokenizer(folder: Path, base: Path) -> Any:
@@ -130,9 +139,9 @@ def read_tokenizer(folder: Path, base: Path) -> Any:
     # `tokenizer.json` is whole; the class that a configuration names would build its own kind from its vocabulary.
     # paust/pko-t5-base, a BPE over bytes under the name of T5's unigram class, does not load that way.
     kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
-    tokenizer = kind.from_pretrained(folder)
+    tokenizer = kind.from_pretrained(folder, trust_remote_code=False)
     keep_default(tokenizer)
-    config = AutoConfig.from_pretrained(base)
+    config = AutoConfig.from_pretrained(base, trust_remote_code=False)
     _name_missing_tokens(tokenizer, config, folder)
     # A pad token that somebody added may have no embedding.
     if tokenizer.pad_token is None or tokenizer.pad_token_id >= config.get_text_config().vocab_size:

@@ -1,15 +1,21 @@
 """A prompt in tokens: the chat template, and fitting a dialogue into a model's token budget."""
 
 import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prompt
-from yoyak.modeling.chat_template import ChatTemplate
+from yoyak.modeling.chat_template import QUESTION, SYSTEM, ChatTemplate
+from yoyak.modeling.control_tokens import ControlTokens
 from yoyak.modeling.spec import Persons, PromptForm
 
 PERSON_TAG, SPEAKER = re.compile(r"#Person(\d+)#"), re.compile(r"화자(\d+)")
+BEFORE_ANSWER = "\n\n[Answer]\n"
+"""What ends a prompt of a model without a chat template."""
 
 
 @dataclass(frozen=True)
@@ -41,36 +47,44 @@ class PromptTokenizer:
         self.max_prompt_tokens = max_prompt_tokens
         self.template = ChatTemplate(tokenizer) if form == "structured" and tokenizer.chat_template else None
         self.end_id = self.template.end_id() if self.template else int(tokenizer.eos_token_id)
+        written = self._with_template(self.template, SYSTEM, QUESTION) if self.template else []
+        self.control_tokens = ControlTokens(tokenizer, [*written, self.end_id])
+        self._controls_beside = cache(self._count_beside)
 
     def encode_prompt(self, prompt: Prompt) -> EncodedPrompt:
         """The prompt's tokens, at most `max_prompt_tokens`: turns go from the middle, question and header stay."""
-        kept = [self._written(turn) for turn in prompt.turns]
-        ids = self._ids(prompt, kept)
-        while len(ids) > self.max_prompt_tokens and len(kept) > 2:
-            del kept[len(kept) // 2]
-            ids = self._ids(prompt, kept)
-        cut_inside = len(ids) > self.max_prompt_tokens
-        while len(ids) > self.max_prompt_tokens:
-            longest = max(range(len(kept)), key=lambda turn: len(kept[turn]))
-            if len(kept[longest]) < 2:
-                raise UserError(
-                    f"{prompt.fname}: nothing of it fits into {self.max_prompt_tokens} tokens; raise max_prompt_tokens"
-                )
-            kept[longest] = kept[longest][: len(kept[longest]) * 9 // 10]
-            ids = self._ids(prompt, kept)
-        return EncodedPrompt(ids, len(prompt.turns) - len(kept), cut_inside)
+        turns = [self._written(turn) for turn in prompt.turns]
+        ids = self._ids(prompt, turns)
+        if len(ids) <= self.max_prompt_tokens:
+            return EncodedPrompt(ids, 0, cut_inside=False)
+        # Halving the range, not dropping a turn at a time, whose tokens would be made anew each time.
+        most = max(0, len(turns) - 2)
+        dropped = bisect_left(range(most), True, key=lambda number: self._fits(prompt, _without_middle(turns, number)))
+        kept = _without_middle(turns, dropped)
+        if self._fits(prompt, kept):
+            return EncodedPrompt(self._ids(prompt, kept), dropped, cut_inside=False)
+        cuts = list(_shorter(kept))
+        cut = bisect_left(range(len(cuts)), True, key=lambda number: self._fits(prompt, cuts[number]))
+        if cut == len(cuts):
+            raise UserError(
+                f"{prompt.fname}: nothing of it fits into {self.max_prompt_tokens} tokens; raise max_prompt_tokens"
+            )
+        return EncodedPrompt(self._ids(prompt, cuts[cut]), dropped, cut_inside=True)
+
+    def _fits(self, prompt: Prompt, kept: list[str]) -> bool:
+        return len(self._ids(prompt, kept)) <= self.max_prompt_tokens
 
     def encode_summary(self, summary: str) -> list[int]:
         """The summary's tokens and the token that ends it."""
         summary = self._written(summary)
         if self.form == "dialogue":
-            ids = self.tokenizer(text_target=summary).input_ids
-            return list(ids) if ids and ids[-1] == self.end_id else [*ids, self.end_id]
-        return [*self.tokenizer(summary, add_special_tokens=False).input_ids, self.end_id]
+            ids = self._surrounded(summary, "", "text_target")
+            return ids if ids and ids[-1] == self.end_id else [*ids, self.end_id]
+        return [*self._text(summary), self.end_id]
 
     def decode(self, summaries: Any) -> list[str]:
         """Summaries from token ids, persons as tags again."""
-        texts = self.tokenizer.batch_decode(summaries, skip_special_tokens=True)
+        texts = self.control_tokens.decode(summaries)
         return [SPEAKER.sub(r"#Person\1#", text) for text in texts] if self.persons == "speakers" else list(texts)
 
     def _written(self, text: str) -> str:
@@ -78,12 +92,45 @@ class PromptTokenizer:
 
     def _ids(self, prompt: Prompt, kept: list[str]) -> list[int]:
         if self.form == "dialogue":
-            return list(self.tokenizer("\n".join(kept)).input_ids)
+            return self._surrounded("\n".join(kept), "", "text")
         if self.template:
-            text = self.template.prompt(prompt.system, _request(prompt, kept))
-            return self._begun(list(self.tokenizer(text, add_special_tokens=False).input_ids))
+            return self._templated(self.template, prompt.system, _request(prompt, kept))
         # No system message either: a model without a chat template was never taught what one is.
-        return list(self.tokenizer(f"{_request(prompt, kept)}\n\n[Answer]\n").input_ids)
+        return self._surrounded(_request(prompt, kept), BEFORE_ANSWER, "text")
+
+    def _templated(self, template: ChatTemplate, system: str, request: str) -> list[int]:
+        """The chat template's prompt, in which `request` steers nothing."""
+        ids = self._with_template(template, system, request)
+        if self.control_tokens.count(ids) == self._controls_beside(template, system):
+            return ids
+        before, _, after = template.prompt(system, QUESTION).partition(QUESTION)
+        return self._begun([*self._plain(before), *self.control_tokens.as_text(request), *self._plain(after)])
+
+    def _count_beside(self, template: ChatTemplate, system: str) -> int:
+        """Control tokens of a prompt that stand beside what is asked."""
+        return self.control_tokens.count(self._with_template(template, system, QUESTION))
+
+    def _with_template(self, template: ChatTemplate, system: str, request: str) -> list[int]:
+        return self._begun(self._plain(template.prompt(system, request)))
+
+    def _surrounded(self, text: str, after: str, part: str) -> list[int]:
+        """Text, in which nothing steers, in the tokens that the tokenizer sets around a `part`: text or text_target."""
+        ids = list(self.tokenizer(**{part: text + after}).input_ids)
+        around = list(self.tokenizer(**{part: QUESTION}).input_ids)
+        if self.control_tokens.count(ids) == self.control_tokens.count(around):
+            return ids
+        inner = self._plain(QUESTION)
+        start = next(place for place in range(len(around)) if around[place : place + len(inner)] == inner)
+        whole = [*self.control_tokens.as_text(text), *self._plain(after)]
+        return [*around[:start], *whole, *around[start + len(inner) :]]
+
+    def _text(self, text: str) -> list[int]:
+        """Text, in which nothing steers, by itself."""
+        ids = self._plain(text)
+        return self.control_tokens.as_text(text) if self.control_tokens.count(ids) else ids
+
+    def _plain(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
 
     def _begun(self, ids: list[int]) -> list[int]:
         """With the tokenizer's begin token, which most templates write themselves; SOLAR's leaves it to the tokenizer,
@@ -96,3 +143,17 @@ class PromptTokenizer:
 def _request(prompt: Prompt, kept: list[str]) -> str:
     conversation = "\n".join(kept)
     return f"[Conversation]\n{conversation}\n\n[Question]\n{prompt.question}"
+
+
+def _without_middle(turns: Sequence[str], dropped: int) -> list[str]:
+    """The turns without the `dropped` ones next to the middle."""
+    kept = len(turns) - dropped
+    return [*turns[: kept - kept // 2], *turns[len(turns) - kept // 2 :]]
+
+
+def _shorter(turns: Sequence[str]) -> Iterator[list[str]]:
+    """The turns, of which the longest loses its last tenth each time, until none has more than a letter."""
+    left = list(turns)
+    while len(left[longest := max(range(len(left)), key=lambda turn: len(left[turn]))]) > 1:
+        left[longest] = left[longest][: len(left[longest]) * 9 // 10]
+        yield list(left)

@@ -200,8 +200,11 @@ def _faults(folder: Path, config: str, names: list[str]) -> Iterator[str]:
         of_adapters = config == "config.json" and "adapter_config.json" in names
         yield f"{config} is missing" + (" (these are adapters; name the model they were trained on)" * of_adapters)
     pickled = [name for name in names if fnmatch(name, hub.BIN)]
-    if not pickled and not any(name.endswith(".safetensors") for name in names):
+    safe = [name for name in names if name.endswith(".safetensors")]
+    if not pickled and not safe:
         yield "*.safetensors is missing"
+    if config == "config.json" and safe and not {"model.safetensors", INDEX} & set(names):
+        yield f"model.safetensors is missing (transformers does not load {safe[0]})"
     contents: dict[str, Any] = {}
     for name in names:
         try:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -62,7 +63,7 @@ def _config(folder: Path, where: str) -> Any:
             f"{where}: its weights are quantised already (config.json: quantization_config: {method}); name the "
             "repository that has them in 16 bits, of which `quantization` makes 4"
         )
-    return _told(AutoConfig.from_pretrained, folder, where)
+    return _told(partial(AutoConfig.from_pretrained, trust_remote_code=False), folder, where)
 
 
 def _build(config: Any, where: str) -> None:
@@ -73,7 +74,7 @@ def _build(config: Any, where: str) -> None:
     kind = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     try:
         with torch.device("meta"):
-            kind.from_config(config)
+            kind.from_config(config, trust_remote_code=False)
     except RAISED as error:
         raise UserError(f"{where}: transformers cannot build it ({_shown(error)}); name another model") from None
 

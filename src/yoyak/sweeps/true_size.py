@@ -104,7 +104,7 @@ def save(name: str, folder: Path, tokenizer: Path) -> None:
     """Write the shape `name` as `save_pretrained` does, with a folder's tokenizer; a model that is there stays."""
     if (folder / "config.json").exists():
         return
-    with_template = AutoTokenizer.from_pretrained(tokenizer)
+    with_template = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=False)
     template = Path(trl.__file__).parent / "chat_templates" / f"{TEMPLATES[name]}.jinja"
     with_template.chat_template = template.read_text(encoding="utf-8")
     end, begin = with_template.eos_token_id, with_template.bos_token_id

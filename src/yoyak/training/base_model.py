@@ -10,7 +10,7 @@ from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.gpu import GIB
 from yoyak.modeling import weights as weights_of
-from yoyak.modeling.loading import Loaded, assembled, in_fast_dtype, pretrained, quantised, read_tokenizer
+from yoyak.modeling.loading import Loaded, assembled, check_finite, in_fast_dtype, pretrained, quantised, read_tokenizer
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training.from_scratch import from_scratch
@@ -37,13 +37,15 @@ def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, 
         assert quantization is not None, "the preflight gives it to each model with method: lora"
         return quantised(chosen, quantization, folder)
 
-    return assembled(spec, *in_fast_dtype(spec, load, tokenizer), tokenizer)
+    model, chosen = in_fast_dtype(spec, load, tokenizer)
+    check_finite(model, spec.weights)
+    return assembled(spec, model, chosen, tokenizer)
 
 
 def _check_method(spec: ModelSpec, folder: Path) -> None:
     from transformers import AutoConfig
 
-    encoder_decoder = AutoConfig.from_pretrained(folder).is_encoder_decoder
+    encoder_decoder = AutoConfig.from_pretrained(folder, trust_remote_code=False).is_encoder_decoder
     if encoder_decoder != (spec.method == "full"):
         kind, method = ("an encoder-decoder", "full") if encoder_decoder else ("decoder-only", "lora")
         raise UserError(f"{spec.weights} is {kind}: its entry of models needs method: {method}")

@@ -62,8 +62,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """Whether dev rows, too, go through the model one at a time."""
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
-        starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
-        ends = [*starts[1:], inputs["input_ids"].shape[1]]
+        starts, ends = _borders_of(inputs)
         lengths = [end - start for start, end in zip(starts, ends, strict=True)]
         done = 0
         while done < len(lengths):
@@ -72,6 +71,10 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             first, last = starts[done], ends[done + rows - 1]
             yield {key: tensor[:, first:last] for key, tensor in inputs.items()}, last - first
             done += rows
+
+    def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
+        ids = inputs["input_ids"][0].tolist()
+        return [ids[start:end] for start, end in zip(*_borders_of(inputs), strict=True)]
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["input_ids"].numel())
@@ -167,6 +170,12 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
                 input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
             )
         return [row[width:] for row in output.tolist()]
+
+
+def _borders_of(inputs: dict[str, Any]) -> tuple[list[int], list[int]]:
+    """Where each packed row begins, and where it ends."""
+    starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
+    return starts, [*starts[1:], inputs["input_ids"].shape[1]]
 
 
 def trainer(

@@ -18,6 +18,8 @@ class Rows:
     """A split ready for a trainer."""
 
     rows: list[Row]
+    names: list[str]
+    """The `fname` of each."""
     shortened: int
     """Rows whose dialogue lost turns to fit the token budget; no summary is ever cut."""
     tokens: int
@@ -40,7 +42,8 @@ def causal_rows(prompts: list[Prompt], prompt_tokenizer: PromptTokenizer, loss_o
         }
         for prompt, summary in zip(encoded, summaries, strict=True)
     ]
-    return Rows(rows, sum(prompt.shortened for prompt in encoded), sum(len(row["input_ids"]) for row in rows))
+    names = [prompt.fname for prompt in prompts]
+    return Rows(rows, names, sum(prompt.shortened for prompt in encoded), sum(len(row["input_ids"]) for row in rows))
 
 
 def seq2seq_rows(prompts: list[Prompt], prompt_tokenizer: PromptTokenizer) -> Rows:
@@ -51,7 +54,8 @@ def seq2seq_rows(prompts: list[Prompt], prompt_tokenizer: PromptTokenizer) -> Ro
         for dialogue, prompt in zip(encoded, prompts, strict=True)
     ]
     tokens = sum(len(row["input_ids"]) + len(row["labels"]) for row in rows)
-    return Rows(rows, sum(dialogue.shortened for dialogue in encoded), tokens)
+    names = [prompt.fname for prompt in prompts]
+    return Rows(rows, names, sum(dialogue.shortened for dialogue in encoded), tokens)
 
 
 def _summary(prompt: Prompt) -> str:

@@ -1,6 +1,5 @@
 """One training, from its config to the saved model and the record of what ran."""
 
-import math
 import shutil
 import time
 from dataclasses import dataclass
@@ -21,10 +20,11 @@ from yoyak.core.records import Prompt, read_json, read_records, write_json
 from yoyak.core.resume import scratch_folder
 from yoyak.metrics import rouge
 from yoyak.modeling import precision, weights
-from yoyak.modeling.loading import Loaded
+from yoyak.modeling.loading import Loaded, check_finite, vocabulary_of
 from yoyak.training import memory, qlora, seq2seq
 from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
+from yoyak.training.divergence import StopOnDivergence
 from yoyak.training.params import TrackingParams, TrainingConfig, steps_of
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
@@ -88,13 +88,14 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live,
         shown.reporter,
     ):
-        trainer = method.trainer(config, loaded, train, dev, scratch, [Curves(live=live), StopOnNaN()])
+        trainer = method.trainer(config, loaded, train, dev, scratch, [Curves(live=live)])
         checkpoint_gb = _checkpoint_gb(trainer.model)
         # The best, the last, the next; and the model itself is no larger.
         check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
         for callback in (
             RoomToSave(training.limits, checkpoint_gb),
             KeepBudget(trainer.budget),
+            StopOnDivergence(trainer, train, vocabulary_of(trainer.model)),
             shown,
             EarlyStoppingCallback(early_stopping_patience=config.training.early_stopping_patience),
         ):
@@ -106,6 +107,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
             trainer.add_callback(WandbCallback)
         print(_announcement(name, config, loaded, train, trainer), flush=True)
         outcome = _go_on(trainer, last_checkpoint(scratch))
+    check_finite(trainer.model, f"{name} at step {trainer.state.global_step}")
     _save(config, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
     return {
@@ -247,19 +249,6 @@ class KeepBudget(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", self.FILE), self.budget.describe())
-
-
-class StopOnNaN(TrainerCallback):
-    """A loss that is no number ends the run when it is next looked at, and before a checkpoint or a model is saved."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        for figure in ("loss", "eval_loss", "train_loss"):
-            if math.isfinite(float((logs or {}).get(figure, 0.0))):
-                continue
-            raise UserError(
-                f"{figure} is no number at step {state.global_step}; lower training.learning_rate, or train in "
-                "bf16 or fp32 instead of fp16"
-            )
 
 
 def _save(config: TrainingConfig, loaded: Loaded, model: Any, folder: Path) -> None:

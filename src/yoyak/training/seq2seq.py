@@ -42,6 +42,10 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["attention_mask"].sum() + (inputs["labels"] != IGNORED).sum())
 
+    def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
+        masks = inputs["attention_mask"].bool()
+        return [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
+
     def longest_row(self, inputs: dict[str, Any]) -> int:
         return int(inputs["input_ids"].shape[1] + inputs["labels"].shape[1])
 

@@ -29,6 +29,8 @@ class MicroBatching(Trainer):
         self.tokens, self.seconds = 0, 0.0
         """That this process trained on, padding not counted, and how long it took, evaluations and checkpoints not
         counted."""
+        self.since_log: list[tuple[torch.Tensor, dict[str, Any]]] = []
+        """Loss and batch of each step since the last one that was logged."""
         self._tokens_since_log = 0
         self._time_of_log: float | None = None
 
@@ -38,6 +40,10 @@ class MicroBatching(Trainer):
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         """Of the batch, padding not counted."""
+        raise NotImplementedError
+
+    def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
+        """Token ids of each row of the batch, without padding; of an encoder-decoder, the encoder's."""
         raise NotImplementedError
 
     def longest_row(self, inputs: dict[str, Any]) -> int:
@@ -59,6 +65,7 @@ class MicroBatching(Trainer):
                     raise
             else:
                 self._tokens_since_log += tokens
+                self.since_log.append((loss.detach(), inputs))
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
@@ -112,3 +119,4 @@ class MicroBatching(Trainer):
             # An evaluation: the clock starts again with the next step.
             self._time_of_log = None
         super().log(logs, start_time)
+        self.since_log.clear()
