@@ -1,8 +1,10 @@
 """What a model's files tell before its weights are downloaded: one line, or a model that trains."""
 
+import io
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -340,6 +342,55 @@ def test_pickles_that_hold_no_weights(
         weights.fetch(str(folder), weights.pin(str(folder), "models.mine.weights"))
     assert not Path("touched").exists()
     assert not list(tmp_path.glob(".cache/weights/twin-????????????"))
+
+
+def test_a_pickle_beside_safetensors_of_another_name_is_never_read(twin: Callable[[Family], Path]) -> None:
+    folder = twin(twins.llama32)
+    (folder / "model.safetensors").rename(folder / "consolidated.safetensors")
+    torch.save({"a": Evil()}, folder / "pytorch_model.bin")
+    line = r"twin: model.safetensors is missing \(transformers does not load consolidated.safetensors\); give"
+    with pytest.raises(UserError, match=line):
+        looked_at(folder)
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        pretrained(folder)
+    assert not Path("touched").exists()
+
+
+# Code of a model's own
+
+
+@pytest.mark.parametrize("model_type", ["llama", "mine"])
+def test_no_code_of_a_model_is_run_whatever_is_answered(
+    twin: Callable[[Family], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model_type: str
+) -> None:
+    """Transformers would ask standard input, which may be a pipe that says yes."""
+    folder = twin(twins.llama32)
+    (folder / "own.py").write_text(
+        f"import pathlib; pathlib.Path({str(tmp_path / 'ran')!r}).touch()\n"
+        "from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast\n"
+    )
+    of_model = {"AutoConfig": "own.LlamaConfig", "AutoModelForCausalLM": "own.LlamaForCausalLM"}
+    config(model_type=model_type, auto_map=of_model)(folder)
+    of_tokenizer = {"AutoTokenizer": [None, "own.PreTrainedTokenizerFast"]}
+    tokenizer = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(tokenizer | {"auto_map": of_tokenizer, "tokenizer_class": "Mine"})
+    )
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n" * 99))
+    if model_type == "llama":
+        looked_at(folder)
+        pretrained(folder)
+        read_tokenizer(folder, folder)
+    else:
+        with pytest.raises(UserError, match=r"code of its own \(auto_map\), which is never run"):
+            looked_at(folder)
+        with pytest.raises(ValueError, match="trust_remote_code"):
+            pretrained(folder)
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises((ValueError, OSError)):
+        read_tokenizer(folder, folder)
+    assert not (tmp_path / "ran").exists()
+    assert sys.stdin.read(2) == "y\n"
 
 
 # From the hub, before anything large is downloaded
