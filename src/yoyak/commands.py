@@ -1,4 +1,4 @@
-"""The command `yoyak`."""
+"""The commands of `yoyak`."""
 
 # Each command imports what it needs: `yoyak --help` waits for neither pandas nor PyTorch.
 
@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS
 from yoyak.core.repository import project_folder
 from yoyak.metrics.morphemes import Tokenizer
@@ -68,6 +68,21 @@ def tell_status() -> None:
 
     _enter_the_project()
     Console(highlight=False).print(*status.tables(), sep="\n")
+
+
+@app.command()
+def doctor() -> None:
+    """Look whether a run would work here, and tell what to do where it would not; nothing is fetched or changed."""
+    from yoyak.preflight import doctor
+
+    _enter_the_project()
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    marks = []
+    for mark, what, told in doctor.findings():
+        console.print(f"{mark:8}{what}: {told}")
+        marks.append(mark)
+    if "problem" in marks:
+        raise typer.Exit(1)
 
 
 @app.command("experiments")
@@ -218,8 +233,3 @@ def _enter_the_project() -> Path:
     begun = Path.cwd()
     os.chdir(project_folder(begun))
     return begun
-
-
-@exits_with_one_line
-def main() -> None:
-    app()

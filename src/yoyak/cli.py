@@ -1,0 +1,11 @@
+"""The command `yoyak`."""
+
+from yoyak.core.errors import exits_with_one_line
+
+
+@exits_with_one_line
+def main() -> None:
+    # Not above: Ctrl-C while libraries are imported ends in one line, too.
+    from yoyak.commands import app
+
+    app()
