@@ -70,7 +70,7 @@ def test_dvc_goes_on_after_an_interrupted_stage(fresh: Project) -> None:
     )
     assert run.stdout is not None
     said = ""
-    while "> python" not in said:
+    while "python stages" not in said:
         said += run.stdout.readline()
         assert run.poll() is None, said
     # Python itself, which starts before any of our code, says it at length.
