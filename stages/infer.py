@@ -7,14 +7,15 @@ import sys
 from pathlib import Path
 
 from yoyak.core.errors import exits_with_one_line
-from yoyak.core.limits import LimitsParams
-from yoyak.core.params import read_section
-from yoyak.inference.params import read_config
-from yoyak.inference.run import infer
 
 
 @exits_with_one_line
 def main() -> None:
+    from yoyak.core.limits import LimitsParams
+    from yoyak.core.params import read_section
+    from yoyak.inference.params import read_config
+    from yoyak.inference.run import infer
+
     name, untuned = sys.argv[1], sys.argv[2:] == ["untuned"]
     config = read_config(Path(f"data/resolved/{name}/generation.yaml"))
     limits = read_section(LimitsParams, "limits")

@@ -7,13 +7,14 @@ import sys
 from pathlib import Path
 
 from yoyak.core.errors import exits_with_one_line
-from yoyak.core.files import sha256
-from yoyak.core.records import write_json
-from yoyak.inference.params import read_config
 
 
 @exits_with_one_line
 def main() -> None:
+    from yoyak.core.files import sha256
+    from yoyak.core.records import write_json
+    from yoyak.inference.params import read_config
+
     name = sys.argv[1]
     members = read_config(Path(f"data/resolved/{name}/generation.yaml")).members_of(name)
     files = {member: sorted(Path(f"models/{member}").iterdir()) for member in members}

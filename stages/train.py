@@ -4,14 +4,15 @@ import sys
 from pathlib import Path
 
 from yoyak.core.errors import exits_with_one_line
-from yoyak.core.limits import LimitsParams
-from yoyak.core.params import read_section
-from yoyak.training.params import TrackingParams, read_config
-from yoyak.training.run import Training, train
 
 
 @exits_with_one_line
 def main() -> None:
+    from yoyak.core.limits import LimitsParams
+    from yoyak.core.params import read_section
+    from yoyak.training.params import TrackingParams, read_config
+    from yoyak.training.run import Training, train
+
     name = sys.argv[1]
     config = read_config(Path(f"data/resolved/{name}/training.yaml"))
     # Of the machine and its user, not of the model: no model is trained anew when they change.

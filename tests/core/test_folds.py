@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from project import ROOT, Project
 from typer.testing import CliRunner
 
-from yoyak import cli
+from yoyak import commands
 from yoyak.core.errors import UserError
 from yoyak.core.folds import Fold, held_out, seen
 from yoyak.core.params import read_yaml
@@ -57,7 +57,7 @@ def params(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("name", ["kobart", "bart_mini", "llama3_8b"])
 def test_entries_are_the_model_s_own_and_nothing_else_changes(params: Path, name: str) -> None:
     before = params.read_text()
-    done = CliRunner().invoke(cli.app, ["folds", name, "3"])
+    done = CliRunner().invoke(commands.app, ["folds", name, "3"])
     assert done.exit_code == 0, done.output
     added = [line for line in params.read_text().splitlines() if line not in before.splitlines()]
     assert [line.strip() for line in added if line.startswith("  ") and line.endswith(":")][:1] == [f"{name}_f0:"]

@@ -186,3 +186,11 @@ def test_quality_report_counts_repairs_leaks_and_duplicates() -> None:
     assert report["test"]["summary_characters"] is None
     assert report["dev"]["speakers"] == {"1": 1, "2": 1}
     assert report["dev"]["turns"]["max"] == 2
+
+
+@pytest.mark.parametrize(
+    "part", ["가\n", "\\", "\\nabla", "C:\\nab ", "<br", "<br ", "#Person1#: ", "가: ", ".a", "1. "]
+)
+def test_no_text_takes_time_that_grows_with_its_square(part: str) -> None:
+    """As long as the page takes it; with a square in it, each of these would take minutes."""
+    assert "\n" not in "".join(turns((part * 200_000)[:200_000]))

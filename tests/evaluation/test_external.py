@@ -11,7 +11,7 @@ import pytest
 from project import ROOT
 from typer.testing import CliRunner
 
-from yoyak import cli
+from yoyak import commands
 from yoyak.core.errors import UserError
 
 SAMPLE = ROOT / "data/sample"
@@ -19,7 +19,7 @@ TEST_REFERENCES = SAMPLE / "test_references.csv"
 
 
 def run(*arguments: object) -> Any:
-    done = CliRunner().invoke(cli.app, ["score", *map(str, arguments)], catch_exceptions=False)
+    done = CliRunner().invoke(commands.app, ["score", *map(str, arguments)], catch_exceptions=False)
     assert done.exit_code == 0, done.output
     return done.stdout
 
@@ -117,7 +117,7 @@ def test_all_references_by_whatever_number(tmp_path: Path, columns: tuple[str, .
 def test_columns_that_are_passed_over_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = [{"fname": "a", "summary": "비가 온다.", "human_summary": "눈이 온다.", "요약2": "해가 난다.", "note": "x"}]
     path = write(tmp_path / "expected.csv", rows)
-    done = CliRunner().invoke(cli.app, ["score", str(path), str(path)], catch_exceptions=False)
+    done = CliRunner().invoke(commands.app, ["score", str(path), str(path)], catch_exceptions=False)
     assert f"note: {path}: passed over 'human_summary', '요약2'; read 'summary'" in done.output.splitlines()
 
 

@@ -37,7 +37,7 @@ from ruamel.yaml import YAML
 from typer import Typer
 from typer.main import get_command
 
-from yoyak.cli import app
+from yoyak.commands import app
 from yoyak.core.params import Section
 from yoyak.preflight import add_folds
 from yoyak.preflight.check import read_params

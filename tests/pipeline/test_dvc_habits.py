@@ -155,7 +155,9 @@ def test_status_tells_edited_code_and_outputs_that_are_gone_or_not_as_written(co
 
 
 def test_help_waits_for_nothing_heavy(copied: Project) -> None:
-    code = "import sys; from yoyak import cli; print(*{'torch', 'pandas', 'numpy', 'dvc'}.intersection(sys.modules))"
+    code = (
+        "import sys; from yoyak import commands; print(*{'torch', 'pandas', 'numpy', 'dvc'}.intersection(sys.modules))"
+    )
     assert copied.run(sys.executable, "-c", code).stdout == "\n"
 
 
@@ -184,6 +186,15 @@ def test_questions_are_answered_while_dvc_works_in_another_terminal(copied: Proj
         assert "Unable to acquire lock" in dvc_says(copied, "status")
         for command in (["status"], ["compare", "HEAD"]):
             copied.run("yoyak", *command)
+
+
+def test_a_lock_that_a_kill_cut_off_is_named(copied: Project) -> None:
+    lock = copied.root / ".dvc/tmp/rwlock"
+    lock.write_text("")
+    copied.edit(lambda params: params["scoring"].update(seed=1))
+    assert "JSON structure is corrupted" in dvc_says(copied, "repro", "--single-item", "score")
+    assert f"problem leftovers: {lock} was cut off by a kill" in copied.run("yoyak", "doctor", check=False).stdout
+    lock.unlink()
 
 
 # Whose run it was

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    "module", ["yoyak.cli", "yoyak.preflight.status", "yoyak.evaluation.run", "yoyak.submission.run"]
+    "module", ["yoyak.commands", "yoyak.preflight.status", "yoyak.evaluation.run", "yoyak.submission.run"]
 )
 def test_a_command_that_computes_nothing_starts_without_pytorch(module: str) -> None:
     loaded = f"import {module}, sys; sys.exit('torch' in sys.modules)"

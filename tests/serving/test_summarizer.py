@@ -11,7 +11,7 @@ from project import Project
 from typed_summaries import DIALOGUE, summarize
 from typer.testing import CliRunner
 
-from yoyak import cli
+from yoyak import commands
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction, read_records, write_json
 from yoyak.ensembling.weighting import PLAN, combine, read_plan
@@ -92,7 +92,7 @@ def complaint(project: Project, monkeypatch: pytest.MonkeyPatch, *arguments: obj
     monkeypatch.chdir(project.root)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     with pytest.raises(UserError) as told:
-        CliRunner().invoke(cli.app, ["summarize", *map(str, arguments)], input=stdin, catch_exceptions=False)
+        CliRunner().invoke(commands.app, ["summarize", *map(str, arguments)], input=stdin, catch_exceptions=False)
     return str(told.value)
 
 

@@ -31,13 +31,13 @@ def describe() -> dict[str, Any]:
     """Device and versions, to be recorded beside each figure."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
-        "device": gpu or _describe_cpu(),
+        "device": gpu or describe_cpu(),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "transformers", "peft", "trl", "bitsandbytes")},
     }
 
 
-def _describe_cpu() -> str:
+def describe_cpu() -> str:
     """The CPU, with its kind and whether it has bf16, and threads: scores differ a little with each of them."""
     kind, bf16 = torch.backends.cpu.get_cpu_capability(), "with" if cpu_has_bf16() else "without"
     threads = f"{torch.get_num_threads()} threads on {os.cpu_count()} cores"

@@ -1,11 +1,15 @@
-"""Errors that a user can mend, in one line."""
+"""Errors that a user can mend, in one line; and the user's own Ctrl-C."""
 
 import functools
+import signal
 import sys
+import threading
 from collections.abc import Callable
+from types import FrameType
 from typing import ParamSpec
 
 P = ParamSpec("P")
+INTERRUPTED = "interrupted; give the same command again: `dvc repro` goes on where it was"
 
 
 class UserError(Exception):
@@ -13,15 +17,46 @@ class UserError(Exception):
 
 
 def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
-    """Turn a `UserError` of a program's `main` into one line on stderr and exit code 1; bugs keep their traceback."""
+    """Turn a `UserError` of a program's `main` into one line on stderr and exit code 1, Ctrl-C into one and 130; bugs
+    keep their traceback.
+
+    What takes time to import, `main` imports itself: Ctrl-C may come then.
+    """
 
     @functools.wraps(main)
     def program(*args: P.args, **kwargs: P.kwargs) -> None:
+        interrupts = _counted_interrupts()
         try:
             main(*args, **kwargs)
-        except UserError as error:
+        except BaseException as error:
+            # An import written in C may make an ImportError of it.
+            if interrupts or isinstance(error, KeyboardInterrupt):
+                _exit(INTERRUPTED, 128 + signal.SIGINT)
+            if not isinstance(error, UserError):
+                raise
             # It quotes files: even a name with a line break in it must not make it two lines.
-            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-            sys.exit(1)
+            _exit(f"error: {' '.join(str(error).split())}", 1)
 
     return program
+
+
+def _counted_interrupts() -> list[int]:
+    """A list that grows with each Ctrl-C, which raises `KeyboardInterrupt` as it does without."""
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        signal.default_int_handler(number, frame)
+
+    # Where a shell runs a program behind others (`&`), it ignores Ctrl-C, and goes on doing so.
+    if (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    ):
+        signal.signal(signal.SIGINT, interrupt)
+    return interrupts
+
+
+def _exit(line: str, status: int) -> None:
+    print(line, file=sys.stderr)
+    sys.exit(status)

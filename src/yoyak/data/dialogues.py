@@ -113,13 +113,14 @@ def _joined(lines: list[str]) -> list[str]:
     labels = read(lines)
     if not any(_is_said(label.said if label else line) for label, line in zip(labels, lines, strict=True)):
         return []
-    result: list[str] = []
+    labelled = any(labels)
+    result: list[list[str]] = []
     for label, line in zip(labels, lines, strict=True):
-        if result and label is None and any(labels):
-            result[-1] += f" {line}"
+        if result and label is None and labelled:
+            result[-1].append(line)
         else:
-            result.append(label.line if label else line)
-    return result
+            result.append([label.line if label else line])
+    return [" ".join(parts) for parts in result]
 
 
 def _is_said(text: str) -> bool:

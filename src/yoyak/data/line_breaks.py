@@ -2,8 +2,11 @@
 
 import re
 
-WRITTEN_OUT = re.compile(r"(?:(?:\\+r)?\\+n\s*)+")
-OF_A_PAGE = re.compile(r"(?:<br\s*)+/?>", re.IGNORECASE)
+# No text takes these time that grows with its square: a run of `\\\\\\` or `<br<br<br` is tried from its begin alone.
+WRITTEN_OUT = re.compile(r"(?<!\\)(?:(?:\\+r)?\\+n\s*)+")
+OF_A_PAGE = re.compile(r"(?:<br\s*)+(?P<end>/?>)?", re.IGNORECASE)
+LONGEST_WORD = 200
+"""In characters; of what stands before, so much is looked at."""
 END_OF_SENTENCE = re.compile(r"[.!?…~]+[\"'”’)\]]*\Z")
 PATH = re.compile(r"\\|(?:\A|[^\w#])[A-Za-z]:\Z")
 """In what stands before: a folder, or a drive."""
@@ -15,11 +18,11 @@ def repaired(text: str) -> str:
 
     Inside `C:\\new\\notes`, `\\nabla` or `문자 '\\n'을` it is text like any other.
     """
-    text = OF_A_PAGE.sub("\n", text)
+    text = OF_A_PAGE.sub(lambda match: "\n" if match["end"] else match[0], text)
     parts, start = [], 0
     for match in WRITTEN_OUT.finditer(text):
-        word = re.split(r"\s", text[start : match.start()])[-1]
-        if _is_line_end(word, match[0], text[match.end() :][:10]):
+        word = re.split(r"\s", text[max(start, match.start() - LONGEST_WORD) : match.start()])[-1]
+        if _is_line_end(word, match[0], text[match.end() : match.end() + 10]):
             parts.append(text[start : match.start()])
             start = match.end()
     return "\n".join([*parts, text[start:]])

@@ -39,9 +39,9 @@ def name_and_version(source: str) -> tuple[str, str]:
     return match[1], match[2]
 
 
-def bytes_to_write(source: str) -> int:
-    """What its conversion takes, with the GGUF file itself."""
-    return BYTES_OF_A_GGUF_BYTE * sum(part.file_size for _, part in _gguf_parts(source, source))
+def bytes_to_write(source: str, key: str) -> int:
+    """What its conversion takes, with the GGUF file itself; `key` is its place in `params.yaml`."""
+    return BYTES_OF_A_GGUF_BYTE * sum(part.file_size for _, part in _gguf_parts(source, key))
 
 
 def _wheels(source: str, key: str) -> list[Path]:

@@ -37,6 +37,23 @@ def revision_of(repository: str, recorded: str | None, key: str) -> str:
         ) from None
 
 
+def offline() -> str | None:
+    """Why the hub does not answer; None where it does."""
+    from huggingface_hub import constants, get_session
+
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set"
+    try:
+        get_session().head(constants.ENDPOINT, timeout=5)
+    except _errors() as error:
+        return _reason(error)
+    return None
+
+
+def is_here(repository: str, revision: str) -> bool:
+    return _cached_snapshot(repository, revision) is not None
+
+
 def _in_cache(repository: str, revision: str) -> bool:
     from huggingface_hub import try_to_load_from_cache
 

@@ -90,8 +90,29 @@ def to_write_gb(source: str, pinned: str | None) -> float:
         return 0
     if is_folder(source):
         return sum(path.stat().st_size for path in _pickled(Path(source).expanduser())) / 1e9
-    in_bytes = gguf.bytes_to_write(source) if _is_package(source) else hub.bytes_to_write(source, pinned)
+    in_bytes = gguf.bytes_to_write(source, source) if _is_package(source) else hub.bytes_to_write(source, pinned)
     return in_bytes / 1e9
+
+
+def is_here(source: str) -> bool:
+    """Whether these weights were pinned, and `fetch` would neither download nor convert them."""
+    pinned = _recorded(source)
+    return pinned is not None and (_converted_folder(source, pinned).exists() or hub.is_here(source, pinned))
+
+
+def still_to_write_gb(source: str, key: str) -> float:
+    """How much a run would write of them, in GB (10^9 bytes), having made sure that they can be reached.
+
+    Unlike `pin` it records nothing, and takes no sha256 of a package, which may be gigabytes.
+    """
+    if is_folder(source) and (fault := fault_of(Path(source).expanduser())):
+        raise UserError(f"{key}: {source}: {fault}; give the folder of a model as `save_pretrained` leaves it")
+    recorded = _recorded(source)
+    if source == "scratch" or is_folder(source) or (recorded and _converted_folder(source, recorded).exists()):
+        return 0
+    if _is_package(source):
+        return gguf.bytes_to_write(source, key) / 1e9
+    return hub.bytes_to_write(source, hub.revision_of(source, recorded, key)) / 1e9
 
 
 def small_files(source: str, pinned: str | None, key: str) -> Path | None:

@@ -14,14 +14,18 @@ from rich.table import Table
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS, changes, check, parse_yaml, read_section, read_yaml
+from yoyak.core.repository import cache_folder
 from yoyak.core.run import RunParams
 from yoyak.preflight.params import Params, check_run
 from yoyak.preflight.resolve import resolve, resolve_average
+from yoyak.training.checkpoints import last_checkpoint
 
 FIRST = "prepare_prompts"
 PERHAPS = "perhaps "
 """Before a reason where DVC decides when it comes to the stage: what runs before may write the same once more."""
 MAY_WRITE_THE_SAME = ("score", "ensemble")
+KEY_DIGITS = 16
+"""Behind a model's name, in the name of the folder in which its training waits."""
 OF_PROMPTS = ("data", "prompts")
 """Sections that decide on prompts and references."""
 
@@ -218,10 +222,23 @@ def _by_model(states: Mapping[str, State]) -> Table:
     rows |= {name: ("", f"infer_averaged@{name}") for name in run.averaged}
     for name, stages in rows.items():
         words = [states[stage].word if stage in states else "" for stage in (FIRST, *stages, "score")]
+        if words[1] in ("stale", "perhaps", "running") and (steps := _steps_kept(name)):
+            words[1] += f", {steps} kept"
         table.add_row(name, *words)
     for name in ("ensemble", "submit"):
         table.add_row(name, "", "", "", states[name].word)
     return table
+
+
+def _steps_kept(model: str) -> str | None:
+    """`step 5 of 22`, of a training that was stopped: it goes on there where nothing that it depends on has changed."""
+    folders = (cache_folder() / "checkpoints").glob(f"{model}-{'[0-9a-f]' * KEY_DIGITS}")
+    kept = [checkpoint for folder in folders if (checkpoint := last_checkpoint(folder))]
+    if not kept:
+        return None
+    newest = max(kept, key=lambda checkpoint: checkpoint.stat().st_mtime)
+    state = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+    return f"step {state['global_step']} of {state['max_steps']}"
 
 
 def _reasons(states: list[State]) -> list[str]:

@@ -10,13 +10,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from starlette.middleware import Middleware
+
 from yoyak.core.errors import UserError
 from yoyak.core.records import Candidate, Prediction
 from yoyak.core.text import TAG
+from yoyak.data.dialogues import turns
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.preflight.params import Params
 from yoyak.reporting.highlights import TAG_STYLE, colour
 from yoyak.serving import inputs, summarizer
+from yoyak.serving.guard import Guard
 from yoyak.serving.summarizer import Load, Summaries
 
 HOST = "127.0.0.1"
@@ -32,7 +36,12 @@ EXAMPLE = """\
 #Person2#: 네, 건물 지하에 두 시간까지 무료로 세우실 수 있어요. 금요일에 뵙겠습니다.
 """
 HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
+MOST_CHARACTERS = 200_000
+"""Of a dialogue: more than a hundred times the longest of the competition."""
+MOST_WAITING = 32
+"""Requests; more are refused."""
 NO_LABELS = "#Person1#: 또는 A: 같은 화자 표시가 없어 한 줄을 한 차례로 읽었습니다."
+FAILED = "요약하지 못했습니다. 까닭은 `yoyak serve`를 실행한 터미널에 적혀 있습니다."
 FAULTS = {"empty": "빈 요약", "truncated": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
 WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 
@@ -61,6 +70,8 @@ def _pass_by_proxies() -> None:
 
 
 def _launch(page: Any, port: int) -> None:
+    # One request at a time: two would share the memory of one, and take as long.
+    page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     page.launch(
         server_name=HOST,
         server_port=port,
@@ -73,6 +84,7 @@ def _launch(page: Any, port: int) -> None:
         run_history=False,
         footer_links=[],
         quiet=True,
+        app_kwargs={"middleware": [Middleware(Guard, port=port)]},
         theme=_theme(),
         css="\n".join(style.read_text(encoding="utf-8") for style in STYLES),
     )
@@ -114,12 +126,12 @@ def build(params: Params, names: list[str], load: Load) -> Any:
     """The page, which offers `names` and asks the models that `load` gives."""
     import gradio
 
-    def summarize(dialogue: str, chosen: list[str]) -> Iterator[str]:
+    def summarize(dialogue: str | None, chosen: list[str]) -> Iterator[str]:
         try:
-            yield from _cards_as_they_come(params, dialogue, [name for name in names if name in chosen], load)
+            yield from _cards_as_they_come(params, dialogue or "", [name for name in names if name in chosen], load)
         except UserError as error:
             # In the place of the cards, not as a toast of Gradio's: that one goes away, and old cards stay.
-            yield f'<p class="error" role="alert" lang="ko">{html.escape(str(error))}</p>'
+            yield _alert(str(error) if isinstance(error, PageError) else _in_the_terminal(error))
 
     with gradio.Blocks(title="요약 · yoyak", analytics_enabled=False) as page:
         gradio.HTML(HEADER)
@@ -143,12 +155,30 @@ def build(params: Params, names: list[str], load: Load) -> Any:
     return page
 
 
+class PageError(UserError):
+    """A fault of what a reader typed or chose, in the page's language."""
+
+
+def _alert(text: str) -> str:
+    return f'<p class="error" role="alert" lang="ko">{html.escape(text)}</p>'
+
+
+def _in_the_terminal(error: UserError) -> str:
+    """What the page says of a fault of the project's files or the machine: its line goes to who started the server."""
+    print(f"error: {error}", file=sys.stderr, flush=True)
+    return FAILED
+
+
 def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: Load) -> Iterator[str]:
     """The page's lower half, again and again, with one more card each time."""
     if not dialogue.strip():
-        raise UserError("대화가 비어 있습니다. 대화를 붙여 넣거나 예시 대화를 눌러 주세요.")
+        raise PageError("대화가 비어 있습니다. 대화를 붙여 넣거나 예시 대화를 눌러 주세요.")
+    if len(dialogue) > MOST_CHARACTERS:
+        raise PageError(f"대화가 너무 깁니다({len(dialogue):,}자). {MOST_CHARACTERS:,}자까지 요약합니다.")
+    if not turns(dialogue):
+        raise PageError("대화에 차례가 없습니다. 한 줄에 한 차례씩 적어 주세요.")
     if not names:
-        raise UserError("모델을 하나 이상 골라 주세요.")
+        raise PageError("모델을 하나 이상 골라 주세요.")
     row = inputs.of_text(dialogue, "대화")
     notes = _notes([NO_LABELS] if inputs.notes([row]) else [])
     cards: list[str] = []

@@ -1,0 +1,103 @@
+"""What `yoyak doctor` looks at in the repository: git, DVC's cache and remote, and what a kill has left."""
+
+import fcntl
+import json
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from yoyak.core.dvc_project import in_one_line
+from yoyak.preflight.finding import Finding, within_patience
+
+LINKS = ("reflink", "hardlink", "symlink", "copy")
+BY_DEFAULT = ["reflink", "copy"]
+"""DVC's `cache.type` where none is set."""
+
+
+def _git() -> Iterator[Finding]:
+    if shutil.which("git") is None:
+        yield Finding("problem", "git", "git is missing: `apt install git`")
+        return
+    asked = ["git", "-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT"]
+    if subprocess.run(asked, capture_output=True, check=False, timeout=10).returncode == 0:
+        yield Finding("ok", "git", "knows who commits")
+    else:
+        mend = "`git config --global user.name NAME`, `git config --global user.email ADDRESS`"
+        yield Finding("warning", "git", f"does not know who commits, which `dvc exp run` needs: {mend}")
+
+
+@cache
+def _repo() -> Any:
+    with in_one_line("workspace"):
+        from dvc.repo import Repo
+
+        return Repo()
+
+
+def _cache() -> Iterator[Finding]:
+    """How outputs get from DVC's cache into the folder: the test of `dvc doctor`, whose two small files go at once."""
+    from dvc.fs import generic
+
+    repo = _repo()
+    cache = Path(repo.cache.local.path)
+    there = next(folder for folder in (cache, *cache.parents) if folder.exists())
+    # Its last argument is a path beside which it writes.
+    possible = generic.test_links(LINKS, repo.cache.local.fs, str(there), repo.fs, f"{repo.root_dir}/dvc.yaml")
+    wanted = repo.config["cache"].get("type") or BY_DEFAULT
+    used = next((kind for kind in wanted if kind in possible), "copy")
+    if used == "copy":
+        told = f"copies, so that outputs lie on the disk twice: {cache} can be linked by no kind of cache.type"
+        yield Finding("warning", "DVC's cache", f"{told}; `dvc cache dir` puts it on the project's disk")
+    else:
+        yield Finding("ok", "DVC's cache", f"{used} (possible here: {', '.join(possible)})")
+
+
+def _remote() -> Iterator[Finding]:
+    repo = _repo()
+    name = repo.config["core"].get("remote")
+    if name is None:
+        yield Finding("ok", "DVC's remote", "none by default, and a run needs none")
+        return
+    with in_one_line("workspace"):
+        storage = repo.cloud.get_remote_odb(name)
+        there = within_patience(lambda: storage.fs.exists(storage.path), f"DVC's remote {name}")
+    yield Finding("ok", "DVC's remote", f"{name} answers" if there else f"{name} is empty: `dvc push` begins it")
+
+
+def _leftovers() -> Iterator[Finding]:
+    """What DVC stops at. Its own lock is freed by the system when a process ends, however it ends."""
+    folder = Path(_repo().tmp_dir)
+    notes, lock = folder / "rwlock", folder / "lock"
+    if notes.exists() and not _is_json(notes):
+        yield Finding("problem", "leftovers", f"{notes} was cut off by a kill, and DVC stops at it: rm '{notes}'")
+    elif lock.exists() and _is_held(lock):
+        yield Finding("warning", "leftovers", "none; DVC works in another terminal: wait for it to end")
+    else:
+        yield Finding("ok", "leftovers", "nothing that DVC stops at")
+
+
+def _is_json(path: Path) -> bool:
+    try:
+        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
+    except ValueError:
+        return False
+
+
+def _is_held(lock: Path) -> bool:
+    with lock.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
+CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "git": _git,
+    "DVC's cache": _cache,
+    "DVC's remote": _remote,
+    "leftovers": _leftovers,
+}
