@@ -15,7 +15,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "docs/generate"))
 
-from markdown_tables import table  # noqa: E402
+from markdown_tables import paragraph, table  # noqa: E402
 
 from yoyak.core.files import write_whole  # noqa: E402
 
@@ -42,16 +42,17 @@ def document(results: Entry) -> str:
 
 
 def _head(results: Entry) -> str:
-    return f"""# Reliability
-
-What `{results["command"]}` measured on commit `{results["commit"][:7]}`, {results["device"]}. No figure on this page
-is typed: `python docs/generate/reliability.py` writes it from `benchmarks/results/reliability.json`, where each kill
-has a line of its own. Run it on your machine; it needs Linux, and no GPU.
-
-The project is shrunk: {results["project"]["rows"]["train"]} dialogues, a tiny adapter (`llama32_3b`) and a tiny full
-fine-tune (`bart_mini`), a checkpoint after each {results["project"]["steps_an_epoch"]} of
-{results["project"]["steps_an_epoch"] * results["project"]["epochs"]} steps. Git, DVC and the stages are the real ones.
-Nothing here was measured on a GPU."""
+    project = results["project"]
+    measured = paragraph(f"""What `{results["command"]}` measured on commit `{results["commit"][:7]}`,
+        {results["device"]}. No figure on this page is typed: `python docs/generate/reliability.py` writes it from
+        `benchmarks/results/reliability.json`, where each kill has an entry of its own. Run it on your machine; it needs
+        Linux, and no GPU.""")
+    shrunk = paragraph(f"""The project is shrunk: {project["rows"]["train"]} dialogues, a tiny adapter (`llama32_3b`)
+        and a tiny full fine-tune (`bart_mini`), a checkpoint after each {project["steps_an_epoch"]} of
+        {project["steps_an_epoch"] * project["epochs"]} steps. Git, DVC and the stages are the real ones. Nothing here
+        was measured on a GPU.""")
+    note = results.get("note", "")
+    return "\n\n".join(part for part in ("# Reliability", measured, note, shrunk) if part)
 
 
 def _killed(results: Entry) -> str:
@@ -64,8 +65,8 @@ def _killed(results: Entry) -> str:
     refused = sum(trial["refused"] for trial in trials)
     return f"""## Killed at random moments
 
-{kills} times SIGKILL in {len(trials)} runs, {twice} of them killed twice (seed {results["seed"]}). Then `dvc repro`
-again, until it ended with 0. Columns count kills.
+SIGKILLs: {kills}; runs: {len(trials)}, of which killed twice: {twice} (seed {results["seed"]}). After each
+kill `dvc repro` again, until it ended with 0. Columns count kills.
 
 {table(header, rows)}
 
@@ -73,8 +74,8 @@ again, until it ended with 0. Columns count kills.
 of a run that nobody disturbed; metrics and curves but for seconds, rates, memory and `resumed_at_…`; `dvc.lock` but for
 the hashes of files with such figures. Nothing of a half-written file, a checkpoint or a held lock is left.
 
-Where DVC alone is killed, its stage works on. A `dvc repro` that met it ended in one line, `another
-process works on …`, in {refused} of the runs; after the stage's end the next one went on.{_faults(trials)}"""
+Where DVC alone is killed, its stage works on. A `dvc repro` that meets it ends in one line, `another process works
+on …` (runs: {refused}); once the stage has ended, the next one goes on.{_faults(trials)}"""
 
 
 def _stage(trials: list[Entry]) -> list[str]:
@@ -94,11 +95,11 @@ def _stage(trials: list[Entry]) -> list[str]:
 
 def _faults(trials: list[Entry]) -> str:
     found = [
-        f"- `{trial['stage']}`, {HOW[trial['how']]}: {'; '.join(trial['faults'])}"
+        f"- `{trial['stage']}`, {HOW.get(trial['how'], trial['how'])}: {'; '.join(trial['faults'])}"
         for trial in trials
         if trial["faults"]
     ]
-    return "\n\nNot the same:\n\n" + "\n".join(found) if found else ""
+    return "\n\nFaults:\n\n" + "\n".join(found) if found else ""
 
 
 def _of_dvc(results: Entry) -> str:
@@ -109,8 +110,8 @@ def _of_dvc(results: Entry) -> str:
     return f"""## What is DVC's own
 
 DVC empties `.dvc/tmp/rwlock` before it writes it. A kill between the two leaves an empty file, and the next command
-ends with `JSON structure is corrupted`: remove `.dvc/tmp/rwlock`. So it was in {emptied} of {len(trials)} runs. Else
-DVC left behind, in so many runs: {told}."""
+ends with `JSON structure is corrupted`: remove `.dvc/tmp/rwlock`. So it was in {emptied} of {len(trials)} runs. What
+else DVC left behind, and in how many runs: {told}."""
 
 
 def _kind(line: str) -> str:
@@ -131,7 +132,8 @@ def _interrupted(results: Entry) -> str:
         ]
         for trial in results["interrupts"]
     ]
-    return "## Ctrl-C\n\n" + table(("command", "during", "seconds until no process is left", "then the same"), rows)
+    shown = table(("command", "during", "seconds until no process is left", "without a fault"), rows)
+    return f"## Ctrl-C\n\n{shown}{_faults(results['interrupts'])}"
 
 
 def _same(same: bool) -> str:
