@@ -1,0 +1,44 @@
+"""benchmarks/reliability.py kills a run and compares; docs/reliability.md says what it found."""
+
+import json
+import random
+import runpy
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import ROOT, Project
+
+RESULTS = ROOT / "benchmarks/results/reliability.json"
+
+
+@pytest.fixture
+def benchmarks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+
+
+@pytest.mark.usefixtures("benchmarks")
+def test_a_killed_stage_is_compared_with_the_undisturbed_one(reproduced: Project, tmp_path: Path) -> None:
+    """What differs is told, too."""
+    import sameness
+    import trials
+    from kills import Duration
+
+    trial = trials.killed(reproduced, tmp_path / "trial", "submit", "group", Duration(0.5, 0.1), random.Random(0))
+    assert trial.faults == []
+    assert [kill["target"] for kill in trial.kills]
+    work = tmp_path / "trial/project"
+    (work / "submission/draft.csv").write_text("half")
+    (work / "metrics/scores.json").unlink()
+    assert sameness.differences(work, reproduced.root) == [
+        "metrics/scores.json: missing",
+        "submission/draft.csv: left over",
+    ]
+    assert sameness.leftovers(work) == ["submission/draft.csv: left over"]
+
+
+def test_the_page_is_what_the_results_make_of_it() -> None:
+    page: dict[str, Any] = runpy.run_path(str(ROOT / "docs/generate/reliability.py"))
+    results = json.loads(RESULTS.read_text(encoding="utf-8"))
+    assert page["document"](results) == (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
