@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from yoyak.core.errors import UserError, exits_with_one_line
+from yoyak.core.errors import exits_with_one_line
 from yoyak.core.params import PARAMS
 from yoyak.core.repository import project_folder
 from yoyak.metrics.morphemes import Tokenizer
@@ -63,11 +63,24 @@ def compare_revisions(
 
 @app.command("status")
 def tell_status() -> None:
-    """Tell what `dvc repro` would run, and why; nothing is run, fetched or changed."""
+    """Tell what `dvc repro` would run, and why; nothing is run or fetched."""
+    from yoyak.core import dvc_lock
     from yoyak.preflight import status
 
     _enter_the_project()
+    dvc_lock.mend(Path())
     Console(highlight=False).print(*status.tables(), sep="\n")
+
+
+@app.command("clean")
+def clean_disk(
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,
+) -> None:
+    """Tell what on the disk nothing needs any more, and how much it frees; with --yes delete it."""
+    from yoyak.preflight import clean
+
+    _enter_the_project()
+    Console(highlight=False).print(*clean.clean(yes), sep="\n")
 
 
 @app.command("experiments")
@@ -187,10 +200,7 @@ def list_submissions(context: typer.Context) -> None:
         return
     from yoyak.submission import plots
 
-    try:
-        plots.draw_submissions(pd.DataFrame([row.model_dump() for row in submissions]), SUBMISSIONS_PICTURE)
-    except OSError as error:
-        raise UserError(f"{SUBMISSIONS_PICTURE}: cannot be written: {error.strerror}") from None
+    plots.draw_submissions(pd.DataFrame([row.model_dump() for row in submissions]), SUBMISSIONS_PICTURE)
     Console().print(*console.submissions_tables(submissions), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
 
 

@@ -294,6 +294,13 @@ def test_without_git_the_commands_tell_what_dvc_needs(copied: Project) -> None:
     copied.run("yoyak", "status")
 
 
+def test_a_lock_file_that_a_kill_has_emptied_is_removed(copied: Project) -> None:
+    (copied.root / ".dvc/tmp/rwlock").write_text("")
+    assert "Unable to read RWLock-file" in dvc_says(copied, "repro")
+    assert copied.run("yoyak", "status").stdout.startswith("removed .dvc/tmp/rwlock: DVC was killed over it")
+    copied.run("dvc", "status")
+
+
 def test_what_troubleshooting_quotes_of_dvc_it_has_said() -> None:
     """The last test of this file: by then the others have heard it."""
     quoted = quoted_of_dvc(ROOT / "docs/troubleshooting.md")
