@@ -173,11 +173,11 @@ def _unused_objects() -> list[Path]:
 
 
 def _collect(dry: bool) -> None:
-    # "Removed 3 objects", also of those that would be.
-    logging.getLogger("dvc").setLevel(logging.WARNING)
     with in_one_line("workspace"):
         from dvc.repo import Repo
 
+        # "Removed 3 objects", also of those that would be.
+        logging.getLogger("dvc").setLevel(logging.WARNING)
         with Repo() as repo:
             repo.gc(dry=dry, **KEPT_BY_DVC)
 
