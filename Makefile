@@ -24,6 +24,7 @@ help:  ## this list
 setup: $(VENV)/ready  ## .venv with everything the pipeline needs, from requirements/lock.txt
 
 repro: setup weights  ## run the pipeline, then print the leaderboard
+	@python -m yoyak.core.dvc_lock
 	dvc repro
 	@yoyak leaderboard
 

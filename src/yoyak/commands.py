@@ -63,10 +63,12 @@ def compare_revisions(
 
 @app.command("status")
 def tell_status() -> None:
-    """Tell what `dvc repro` would run, and why; nothing is run, fetched or changed."""
+    """Tell what `dvc repro` would run, and why; nothing is run or fetched."""
+    from yoyak.core import dvc_lock
     from yoyak.preflight import status
 
     _enter_the_project()
+    dvc_lock.mend(Path())
     Console(highlight=False).print(*status.tables(), sep="\n")
 
 
@@ -83,6 +85,17 @@ def doctor() -> None:
         marks.append(mark)
     if "problem" in marks:
         raise typer.Exit(1)
+
+
+@app.command("clean")
+def clean_disk(
+    yes: Annotated[bool, typer.Option("--yes", help="Delete it.")] = False,
+) -> None:
+    """Tell what on the disk nothing needs any more, and how much it frees; with --yes delete it."""
+    from yoyak.preflight import clean
+
+    _enter_the_project()
+    Console(highlight=False).print(*clean.clean(yes), sep="\n")
 
 
 @app.command("experiments")

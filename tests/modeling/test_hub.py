@@ -75,7 +75,7 @@ def test_room_is_looked_for_before_the_download(project: Project, repository: Pa
     assert done.returncode == 1
     assert done.stdout.startswith(
         "error: this run, with weights that are still to be downloaded or converted, needs "
-        f"{1 + twice * TOO_LARGE / 1e9:.1f} GB and would leave -"
+        f"{1 + twice * TOO_LARGE / 1e9:.1f} GB of the "
     )
     assert done.stdout.count("\n") == 1
     assert not (project.root / "data/resolved").exists()

@@ -188,15 +188,6 @@ def test_questions_are_answered_while_dvc_works_in_another_terminal(copied: Proj
             copied.run("yoyak", *command)
 
 
-def test_a_lock_that_a_kill_cut_off_is_named(copied: Project) -> None:
-    lock = copied.root / ".dvc/tmp/rwlock"
-    lock.write_text("")
-    copied.edit(lambda params: params["scoring"].update(seed=1))
-    assert "JSON structure is corrupted" in dvc_says(copied, "repro", "--single-item", "score")
-    assert f"problem leftovers: {lock} was cut off by a kill" in copied.run("yoyak", "doctor", check=False).stdout
-    lock.unlink()
-
-
 # Whose run it was
 
 
@@ -303,6 +294,14 @@ def test_without_git_the_commands_tell_what_dvc_needs(copied: Project) -> None:
     assert "`git init`" in told(copied, "yoyak", "status")
     copied.run("dvc", "config", "--local", "core.no_scm", "true")
     copied.run("yoyak", "status")
+
+
+def test_a_lock_file_that_a_kill_has_emptied_is_removed(copied: Project) -> None:
+    (copied.root / ".dvc/tmp/rwlock").write_text("")
+    assert "Unable to read RWLock-file" in dvc_says(copied, "repro")
+    assert "rwlock was cut off by a kill" in copied.run("yoyak", "doctor", check=False).stdout
+    assert copied.run("yoyak", "status").stdout.startswith("removed .dvc/tmp/rwlock: DVC was killed over it")
+    copied.run("dvc", "status")
 
 
 def test_what_troubleshooting_quotes_of_dvc_it_has_said() -> None:

@@ -5,6 +5,7 @@ Where DVC is killed between the two, or its cache's disk is full, the next run h
 
 import hashlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 from yoyak.core.files import write_whole
@@ -21,13 +22,18 @@ def mark(folder: Path, record: Path) -> None:
 
 def delete_saved() -> None:
     """Delete the folders of work that has ended and is saved, of all workspaces that share this cache."""
+    for folder in saved():
+        delete(folder)
+
+
+def saved() -> Iterator[Path]:
+    """Those folders."""
     for marker in cache_folder().glob(f"*/*/{ENDED}"):
         record, md5 = marker.read_text(encoding="utf-8").splitlines()
         lock = Path(record).parents[2] / "dvc.lock"
         # An experiment's temporary workspace is gone once DVC has saved it.
-        saved = not lock.parent.exists() or (lock.exists() and md5 in lock.read_text(encoding="utf-8"))
-        if saved:
-            delete(marker.parent)
+        if not lock.parent.exists() or (lock.exists() and md5 in lock.read_text(encoding="utf-8")):
+            yield marker.parent
 
 
 def delete(folder: Path) -> None:

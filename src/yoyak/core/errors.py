@@ -6,7 +6,9 @@ import sys
 import threading
 from collections.abc import Callable
 from types import FrameType
-from typing import ParamSpec
+from typing import NoReturn, ParamSpec
+
+from yoyak.core import disk
 
 P = ParamSpec("P")
 INTERRUPTED = "interrupted; give the same command again: `dvc repro` goes on where it was"
@@ -20,7 +22,8 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
     """Turn a `UserError` of a program's `main` into one line on stderr and exit code 1, Ctrl-C into one and 130; bugs
     keep their traceback.
 
-    What takes time to import, `main` imports itself: Ctrl-C may come then.
+    A full disk is a `UserError`, too, whichever library has met it. What takes time to import, `main` imports itself:
+    Ctrl-C may come then.
     """
 
     @functools.wraps(main)
@@ -32,10 +35,11 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
             # An import written in C may make an ImportError of it.
             if interrupts or isinstance(error, KeyboardInterrupt):
                 _exit(INTERRUPTED, 128 + signal.SIGINT)
-            if not isinstance(error, UserError):
+            fault = str(error) if isinstance(error, UserError) else disk.fault_of(error)
+            if fault is None:
                 raise
             # It quotes files: even a name with a line break in it must not make it two lines.
-            _exit(f"error: {' '.join(str(error).split())}", 1)
+            _exit(f"error: {' '.join(fault.split())}", 1)
 
     return program
 
@@ -57,6 +61,6 @@ def _counted_interrupts() -> list[int]:
     return interrupts
 
 
-def _exit(line: str, status: int) -> None:
+def _exit(line: str, status: int) -> NoReturn:
     print(line, file=sys.stderr)
     sys.exit(status)

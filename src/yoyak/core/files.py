@@ -3,8 +3,10 @@
 import codecs
 import contextlib
 import hashlib
+from collections.abc import Iterator
 from pathlib import Path
 
+from yoyak.core import disk
 from yoyak.core.errors import UserError
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -40,15 +42,28 @@ def decode(content: bytes, where: object, mend: str) -> str:
 
 def write_whole(path: Path, text: str) -> None:
     """Write a UTF-8 file such that a kill or a full disk leaves the old file or the new one, nothing between."""
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(f"{path}: cannot be written: {text[error.start]!r} is no character of UTF-8; drop it") from None
+    with whole(path, len(content)) as half:
+        half.write_bytes(content)
+
+
+@contextlib.contextmanager
+def whole(path: Path, wanted: int | None = None) -> Iterator[Path]:
+    """A file beside `path` for the block to write; once it has, it becomes `path`, as for `write_whole`.
+
+    `wanted` is its size in bytes, where it is known, for the line that a full disk gives.
+    """
     half = path.with_name(f"{path.name}.half")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        half.write_text(text, encoding="utf-8", newline="")
+        yield half
         half.replace(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror}") from None
-    except UnicodeEncodeError as error:
-        raise UserError(f"{path}: cannot be written: {text[error.start]!r} is no character of UTF-8; drop it") from None
+        fault = disk.fault_of(error, path, wanted)
+        raise UserError(fault or f"{path}: cannot be written: {error.strerror}") from None
     finally:
         with contextlib.suppress(OSError):
             half.unlink()

@@ -5,13 +5,10 @@ from pathlib import Path
 
 from pydantic import Field
 
+from yoyak.core.disk import HOW_TO_FREE, in_words
 from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.repository import repository_root
-
-HOW_TO_FREE = (
-    "`dvc gc -w` drops old outputs, .cache/checkpoints holds trainings that did not end or that DVC did not save"
-)
 
 
 class LimitsParams(Section):
@@ -37,17 +34,19 @@ def on_one_disk(*folders: Path) -> bool:
 
 def check_disk(limits: LimitsParams, writes_gb: float, purpose: str) -> None:
     """Stop before `purpose` writes `writes_gb` GB that the disk has no room for."""
-    disk = shutil.disk_usage(repository_root())
-    free = disk.free / 1e9 - writes_gb
-    used = disk.used / 1e9 + writes_gb
-    if free < limits.free_gb:
+    try:
+        disk = shutil.disk_usage(repository_root())
+    except OSError as error:
+        raise UserError(f"{repository_root()}: how full its disk is cannot be told: {error.strerror}") from None
+    writes = writes_gb * 1e9
+    if disk.free - writes < limits.free_gb * 1e9:
         raise UserError(
-            f"{purpose} needs {writes_gb:.1f} GB and would leave {free:.1f} GB free on {repository_root()}; "
-            f"limits.free_gb is {limits.free_gb:g}: {HOW_TO_FREE}, or lower it"
+            f"{purpose} needs {in_words(writes)} of the {in_words(disk.free)} that are free on {repository_root()}; "
+            f"limits.free_gb is to stay free, {in_words(limits.free_gb * 1e9)}: {HOW_TO_FREE}, or lower it"
         )
-    if limits.disk_gb is not None and used > limits.disk_gb:
+    if limits.disk_gb is not None and disk.used + writes > limits.disk_gb * 1e9:
         raise UserError(
-            f"{purpose} needs {writes_gb:.1f} GB and would bring the disk to {used:.1f} GB in use; "
+            f"{purpose} needs {in_words(writes)} and would bring the disk to {in_words(disk.used + writes)} in use; "
             f"limits.disk_gb is {limits.disk_gb:g}: {HOW_TO_FREE}, or raise it"
         )
 

@@ -36,7 +36,7 @@ def cache_folder() -> Path:
 
 def commit() -> str:
     """The commit that is checked out; with `-dirty` behind it where what decides on a run is not as it has it."""
-    head = _git("rev-parse", "HEAD").strip() or NO_COMMIT
+    head = git("rev-parse", "HEAD").strip() or NO_COMMIT
     return head + DIRTY if uncommitted() else head
 
 
@@ -57,17 +57,17 @@ def uncommitted() -> list[str]:
 
     What stages write is none of it: `dvc.lock` and metrics differ in the midst of any run.
     """
-    if not _git("rev-parse", "HEAD"):
+    if not git("rev-parse", "HEAD"):
         return []
-    changed = _git("diff", "--name-only", "--relative", "-z", "HEAD", "--", *DECIDING).split("\0")
-    new = _git("ls-files", "--others", "--exclude-standard", "-z", "--", *DECIDING).split("\0")
+    changed = git("diff", "--name-only", "--relative", "-z", "HEAD", "--", *DECIDING).split("\0")
+    new = git("ls-files", "--others", "--exclude-standard", "-z", "--", *DECIDING).split("\0")
     files = sorted({*changed, *new} - {"", str(PARAMS)})
     return [*(_changed_parameters() if str(PARAMS) in changed else []), *files]
 
 
 def _changed_parameters() -> list[str]:
     try:
-        before = parse_yaml(_git("show", f"HEAD:./{PARAMS}"), f"HEAD: {PARAMS}")
+        before = parse_yaml(git("show", f"HEAD:./{PARAMS}"), f"HEAD: {PARAMS}")
         found = changes(before, read_yaml(PARAMS))
     except UserError:
         found = []
@@ -75,7 +75,15 @@ def _changed_parameters() -> list[str]:
     return found or [str(PARAMS)]
 
 
-def _git(*arguments: str) -> str:
+def revisions() -> list[str]:
+    """Whatever git keeps: branches, tags, experiments of DVC, those that wait in its queue, and what is checked out."""
+    stashes = ("refs/stash", "refs/exps/stash", "refs/exps/celery/stash", "refs/exps/celery/failed")
+    stashed = [git("log", "--walk-reflogs", "--format=%H", stash, "--") for stash in stashes]
+    refs = git("for-each-ref", "--format=%(objectname)")
+    return sorted({*"".join([*stashed, refs, git("rev-parse", "HEAD")]).split()})
+
+
+def git(*arguments: str) -> str:
     """What git prints; nothing where it is missing, or this is no repository of its."""
     if shutil.which("git") is None:
         return ""

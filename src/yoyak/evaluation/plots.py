@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 
+from yoyak.core.files import whole
 from yoyak.core.stale_outputs import PREFIX, is_baseline
 from yoyak.evaluation.leaderboard import what_was_counted
 
@@ -26,8 +27,8 @@ def picture(path: Path, size: tuple[float, float], count: int = 1) -> Iterator[l
     yield list(drawn[0])
     for each in drawn[0]:
         each.spines[["top", "right"]].set_visible(False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=120)
+    with whole(path) as half:
+        figure.savefig(half, dpi=120, format="png")
     pyplot.close(figure)
 
 

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from pickle import UnpicklingError
 
-from yoyak.core import progress
+from yoyak.core import disk, progress
 from yoyak.core.errors import UserError
 from yoyak.core.limits import on_one_disk
 from yoyak.core.repository import cache_folder
@@ -186,6 +186,8 @@ def _told(repository: str) -> Iterator[None]:
     try:
         yield
     except _errors() as error:
+        if fault := disk.fault_of(error):
+            raise UserError(fault) from None
         raise UserError(
             f"{repository} cannot be downloaded ({_reason(error)}); `hf auth login` if the model is gated, or try again"
         ) from None

@@ -133,9 +133,14 @@ def small_files(source: str, pinned: str | None, key: str) -> Path | None:
 
 def _converted_folder(source: str, pinned: str) -> Path:
     """Where weights lie that are no safetensors where they come from."""
-    name = gguf.name_and_version(source)[0] if _is_package(source) else source.replace("/", "--")
-    name = Path(source).expanduser().name if is_folder(source) else name
-    return cache_folder() / "weights" / f"{name}-{pinned.removeprefix('sha256:')[:12]}"
+    return cache_folder() / "weights" / f"{converted_name(source)}-{pinned.removeprefix('sha256:')[:12]}"
+
+
+def converted_name(source: str) -> str:
+    """The name of that folder, without the twelve digits of the pin behind it."""
+    if _is_package(source):
+        return gguf.name_and_version(source)[0]
+    return Path(source).expanduser().name if is_folder(source) else source.replace("/", "--")
 
 
 def _is_package(source: str) -> bool:

@@ -1,7 +1,5 @@
 """What `dvc repro` would run, and why: nothing is run, fetched or written for the answer."""
 
-import json
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,6 +9,7 @@ from typing import Any
 from rich.markup import escape
 from rich.table import Table
 
+from yoyak.core.dvc_lock import written_now
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS, changes, check, parse_yaml, read_section, read_yaml
@@ -64,7 +63,7 @@ class Outlook:
     def __init__(self, repo: Any) -> None:
         self.stages = {stage.name: stage for stage in repo.index.stages if getattr(stage, "cmd", None)}
         self.outputs = [(out, name) for name, stage in self.stages.items() for out in stage.outs]
-        self.writing = _written_now(Path(repo.tmp_dir) / "rwlock")
+        self.writing = written_now(Path(repo.tmp_dir))
         self.states: dict[str, State] = {}
 
     def state(self, name: str) -> State:
@@ -174,25 +173,6 @@ def _inside(dep: Any) -> list[str]:
             found = changes(parse_yaml(old.read_text(encoding="utf-8"), old), read_yaml(Path(dep.fs_path)))
             return found or [str(dep)]
     return [str(dep)]
-
-
-def _written_now(lock: Path) -> set[str]:
-    """Paths that a process is writing at this moment, as DVC notes them."""
-    try:
-        entries = json.loads(lock.read_text(encoding="utf-8"))["write"]
-        return {path for path, entry in entries.items() if _alive(entry["pid"])}
-    except (OSError, ValueError, KeyError, TypeError):
-        return set()
-
-
-def _alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def states() -> list[State]:

@@ -4,6 +4,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from yoyak.core.files import whole, write_whole
 from yoyak.core.records import Prediction, Prompt, read_json, read_records, write_json
 from yoyak.data.dialogues import DataParams
 from yoyak.submission import checklist
@@ -21,7 +22,7 @@ def submit(data: DataParams, params: SubmissionParams) -> None:
     checks = checklist.checklist(draft, sample, known, params)
     origin = checklist.made_by(data, read_json(Path("ensemble/dev_score.json")))
     report = checklist.report(draft, checks, known, origin)
-    Path("submission/checklist.md").write_text(checklist.to_markdown(checks, report), encoding="utf-8")
+    write_whole(Path("submission/checklist.md"), checklist.to_markdown(checks, report))
     write_json(Path("submission/checklist.json"), report)
     write_json(
         Path("metrics/submission.json"),
@@ -30,7 +31,9 @@ def submit(data: DataParams, params: SubmissionParams) -> None:
     checklist.require(checks)
     path = draft.replace("submission/submission.csv")
     # DVC deletes this stage's outputs before each run: the last good submission has a copy it does not know of.
-    shutil.copyfile(path, path.with_name("last_good.csv"))
-    shutil.copyfile(path.with_name("checklist.json"), path.with_name("last_good.json"))
+    # A full disk leaves the copy of before.
+    for source, copy in ((path, "last_good.csv"), (path.with_name("checklist.json"), "last_good.json")):
+        with whole(path.with_name(copy), source.stat().st_size) as half:
+            shutil.copyfile(source, half)
     for warning in (each for each in checks if each.faults):
         print(f"warning: check failed: {warning.name}: {warning.reason()}", file=sys.stderr)

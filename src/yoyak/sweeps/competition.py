@@ -6,6 +6,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from yoyak.core.errors import UserError
+from yoyak.core.files import whole
 from yoyak.core.records import read_json
 from yoyak.core.repository import cache_folder
 from yoyak.data.tables import read_table
@@ -40,8 +41,8 @@ def write_submission(data: Path, predicted: Path, weights: Path | None, gpus: in
     copy, log = options.copy(run), results / "submit.log"
     if not copies.repro(copy.resolve(), log, {}, "submit"):
         raise UserError(f"the submission did not pass its checks; see {log}")
-    SUBMISSION.parent.mkdir(exist_ok=True)
-    shutil.copyfile(copy / "submission/submission.csv", SUBMISSION)
+    with whole(SUBMISSION) as half:
+        shutil.copyfile(copy / "submission/submission.csv", half)
     _print_scores(copy)
 
 
