@@ -13,7 +13,7 @@ from rich.table import Table
 
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
-from yoyak.core.params import PARAMS, changes, check, parse_yaml, read_section, read_yaml
+from yoyak.core.params import PARAMS, changes, check, read_section, read_yaml
 from yoyak.core.run import RunParams
 from yoyak.preflight.params import Params, check_run
 from yoyak.preflight.resolve import resolve, resolve_average
@@ -167,7 +167,7 @@ def _inside(dep: Any) -> list[str]:
     if str(dep).endswith(".yaml") and str(dep).startswith("data/resolved/"):
         old = Path(dep.repo.cache.local.oid_to_path(dep.hash_info.value))
         if old.exists() and Path(dep.fs_path).exists():
-            found = changes(parse_yaml(old.read_text(encoding="utf-8"), old), read_yaml(Path(dep.fs_path)))
+            found = changes(read_yaml(old), read_yaml(Path(dep.fs_path)))
             return found or [str(dep)]
     return [str(dep)]
 
@@ -177,7 +177,7 @@ def _written_now(lock: Path) -> set[str]:
     try:
         entries = json.loads(lock.read_text(encoding="utf-8"))["write"]
         return {path for path, entry in entries.items() if _alive(entry["pid"])}
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return set()
 
 
