@@ -13,10 +13,11 @@ from yoyak.core.errors import exits_with_one_line
 def main() -> None:
     from yoyak.core.limits import LimitsParams
     from yoyak.core.params import read_section
+    from yoyak.core.run import model_of_the_stage
     from yoyak.inference.params import read_config
     from yoyak.inference.run import infer
 
-    name, untuned = sys.argv[1], sys.argv[2:] == ["untuned"]
+    name, untuned = model_of_the_stage(), sys.argv[2:] == ["untuned"]
     config = read_config(Path(f"data/resolved/{name}/generation.yaml"))
     limits = read_section(LimitsParams, "limits")
     infer(name, config, limits, untuned)

@@ -1,6 +1,5 @@
 """Stage `train@<model>`: prompts and the model's resolved training parameters in; the trained model out."""
 
-import sys
 from pathlib import Path
 
 from yoyak.core.errors import exits_with_one_line
@@ -10,10 +9,11 @@ from yoyak.core.errors import exits_with_one_line
 def main() -> None:
     from yoyak.core.limits import LimitsParams
     from yoyak.core.params import read_section
+    from yoyak.core.run import model_of_the_stage
     from yoyak.training.params import TrackingParams, read_config
     from yoyak.training.run import Training, train
 
-    name = sys.argv[1]
+    name = model_of_the_stage()
     config = read_config(Path(f"data/resolved/{name}/training.yaml"))
     # Of the machine and its user, not of the model: no model is trained anew when they change.
     limits = read_section(LimitsParams, "limits")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from yoyak.core.errors import UserError
-from yoyak.core.records import Reference, read_json, read_object, read_records, write_json, write_records
+from yoyak.core.records import Reference, Written, read_json, read_object, read_records, write_json, write_records
 
 
 def reference(text: str) -> Reference:
@@ -49,21 +49,39 @@ def test_what_cannot_be_read(tmp_path: Path, read: Callable[[Path], object]) -> 
         read(tmp_path / "spoilt")
 
 
+class Best(Written):
+    delta: dict[str, float]
+
+
+class Scores(Written):
+    best: Best
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("null", "an object with the key 'best.delta' is expected"),
-        ("{}", "the key 'best.delta' is missing"),
-        ('{"best": []}', "the key 'best.delta' is missing"),
+        ("null", "an object is expected"),
+        ("{}", "the key 'best' is missing"),
+        ('{"best": []}', "best: an object is expected"),
         ('{"best": {}}', "the key 'best.delta' is missing"),
         ('{"best": {"minus": {}}}', "the key 'best.minus' is named 'best.delta' now"),
+        ('{"best": {"delta": {"a": "1"}}}', "best.delta.a: Input should be a valid number"),
+        ('{"best": {"delta": {"a": NaN}}}', "best.delta.a: Input should be a finite number"),
     ],
 )
-def test_keys_that_are_missing(tmp_path: Path, content: str, told: str) -> None:
+def test_keys_that_are_missing_or_of_another_type(tmp_path: Path, content: str, told: str) -> None:
     path = tmp_path / "scores.json"
     path.write_text(content)
     with pytest.raises(UserError) as error:
-        read_object(path, "best.delta")
+        read_object(path, Scores)
     assert str(error.value) == f"{path}: {told}; run `dvc repro`"
-    path.write_text('{"best": {"delta": {}}}')
-    assert read_object(path, "best.delta") == {"best": {"delta": {}}}
+    path.write_text('{"best": {"delta": {}}, "more": 1}')
+    assert read_object(path, Scores) == {"best": {"delta": {}}, "more": 1}
+
+
+@pytest.mark.parametrize("content", ['{"a": "\\ud800"}', "1" * 5000, "[" * 100_000, '{"a": 1,}', ""])
+def test_what_is_no_json(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "scores.json"
+    path.write_text(content)
+    with pytest.raises(UserError, match=r"scores.json(, line 1)?: not valid JSON: .{1,300}; run `dvc repro`$"):
+        read_json(path)

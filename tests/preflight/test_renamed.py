@@ -11,7 +11,7 @@ from project import ROOT
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import RENAMED, read_json, write_json
-from yoyak.reporting import html
+from yoyak.evaluation.tables import read_stage_table
 from yoyak.reporting.console import print_run
 
 
@@ -36,13 +36,13 @@ FORMER = {
     "a fault": (
         "scores",
         back("unfinished", "diagnostics", "bart_mini"),
-        ": diagnostics.bart_mini: the key 'unfinished' is named 'no_sentence_end' now",
+        ": the key 'diagnostics.bart_mini.unfinished' is named 'diagnostics.bart_mini.no_sentence_end' now",
     ),
     "the ensemble": ("ensemble", back("gain"), ": the key 'gain' is named 'delta' now"),
     "a repair": (
         "postprocessing",
         back("gain", "rules", "normalise_spaces"),
-        ": rules.normalise_spaces: the key 'gain' is named 'delta' now",
+        ": the key 'rules.normalise_spaces.gain' is named 'rules.normalise_spaces.delta' now",
     ),
 }
 
@@ -64,7 +64,7 @@ def test_a_former_column(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     path.write_text("fname,unfinished,rouge1\ndev_0,True,1.5\n")
     with pytest.raises(UserError) as error:
-        html._read_table(path, ["fname", "no_sentence_end"], ["rouge1"])
+        read_stage_table(path, ["fname", "no_sentence_end"], ["rouge1"])
     assert str(error.value) == f"{path}: column 'unfinished' is named 'no_sentence_end' now; run `dvc repro`"
 
 

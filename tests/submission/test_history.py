@@ -198,8 +198,8 @@ def test_what_cannot_be_written_leaves_the_history_as_it_was(workplace: Path) ->
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("null", "an object with the key 'sha256' is expected"),
-        ("[]", "an object with the key 'sha256' is expected"),
+        ("null", "an object is expected"),
+        ("[]", "an object is expected"),
         ("{}", "the key 'sha256' is missing"),
         ('{"sha256": "of another"}', "the key 'made_by' is missing"),
         ('{"sha256": "DIGEST", "made_by": {"dev": {}}}', "the key 'made_by.dev.rouge_mean' is missing"),

@@ -17,7 +17,7 @@ def written_now(folder: Path) -> set[str]:
     try:
         entries = json.loads((folder / "rwlock").read_text(encoding="utf-8"))["write"]
         return {path for path, entry in entries.items() if _alive(entry["pid"])}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError):
         return set()
 
 

@@ -4,15 +4,19 @@ Where DVC is killed between the two, or its cache's disk is full, the next run h
 """
 
 import hashlib
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from yoyak.core.files import write_whole
+from yoyak.core.errors import UserError
+from yoyak.core.files import read_text, write_whole
 from yoyak.core.repository import cache_folder
 
 ENDED = "ended"
 """A file in the folder of work that has ended: the path of its record, and the record's md5, a line each."""
+
+MD5 = re.compile("[0-9a-f]{32}")
 
 
 def mark(folder: Path, record: Path) -> None:
@@ -29,11 +33,22 @@ def delete_saved() -> None:
 def saved() -> Iterator[Path]:
     """Those folders."""
     for marker in cache_folder().glob(f"*/*/{ENDED}"):
-        record, md5 = marker.read_text(encoding="utf-8").splitlines()
-        lock = Path(record).parents[2] / "dvc.lock"
+        record, md5 = _marked(marker)
+        lock = record.parents[2] / "dvc.lock"
         # An experiment's temporary workspace is gone once DVC has saved it.
-        if not lock.parent.exists() or (lock.exists() and md5 in lock.read_text(encoding="utf-8")):
+        if not lock.parent.exists() or (
+            lock.exists() and md5 in read_text(lock, "no such file", mend="`git checkout dvc.lock`")
+        ):
             yield marker.parent
+
+
+def _marked(marker: Path) -> tuple[Path, str]:
+    """What `mark` wrote: the record of the work, and its md5."""
+    forget = f"delete the folder {marker.parent}, whose work is done anew"
+    lines = read_text(marker, "no such file", mend=forget).splitlines()
+    if len(lines) != 2 or not MD5.fullmatch(lines[1]) or len(Path(lines[0]).parts) < 4:
+        raise UserError(f"{marker}: not as it was written; {forget}")
+    return Path(lines[0]), lines[1]
 
 
 def delete(folder: Path) -> None:

@@ -13,9 +13,18 @@ from yoyak.core import disk
 P = ParamSpec("P")
 INTERRUPTED = "interrupted; give the same command again: `dvc repro` goes on where it was"
 
+LONGEST_QUOTE = 200
+"""Most letters of a value that an error line repeats: a cell of a CSV may be a book."""
+
 
 class UserError(Exception):
     """A fault of input, parameters or machine, in one line: where it is, what it is, what to do."""
+
+
+def quoted(value: object) -> str:
+    """A name, key or value of a user's as an error line has it: cut where it is long."""
+    text = str(value)
+    return text if len(text) <= LONGEST_QUOTE else f"{text[:LONGEST_QUOTE]}…"
 
 
 def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:

@@ -71,5 +71,17 @@ def whole(path: Path, wanted: int | None = None) -> Iterator[Path]:
 
 def sha256(path: Path) -> str:
     """The sha256 of a file's content, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc checkout` if it was made before") from None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+
+
+def files_in(folder: Path) -> list[Path]:
+    """What lies in a folder that a stage wrote, in the order of names."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; run `dvc repro`, or `dvc checkout` if it was made before")
+    return sorted(folder.iterdir())

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import read_text, write_whole
 
 PARAMS = Path("params.yaml")
@@ -146,19 +146,18 @@ def _one_line(section: type[Section], fault: ErrorDetails, where: str) -> str:
 
 def _place(where: str, keys: Iterable[object]) -> str:
     """`params.yaml:` and `lora`, `r` → `params.yaml: lora.r`."""
-    path = ".".join(map(str, keys))
+    path = quoted(".".join(map(str, keys)))
     return where + (" " if where.endswith(":") else ".") + path if path else where.removesuffix(":")
 
 
 def _unknown(key: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1)
-    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(known[:20])}"
+    hint = f"did you mean '{close[0]}'?" if close else f"known keys: {', '.join(map(quoted, known[:20]))}"
     return f"unknown key; {hint}" + (", …" if not close and len(known) > 20 else "")
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:80]}…"
+    return quoted(repr(value))
 
 
 def _fields_at(section: type[Section], parents: list[int | str]) -> list[str]:

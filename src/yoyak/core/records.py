@@ -1,22 +1,24 @@
 """Files that pass from stage to stage, a JSON object a line: read and written here and nowhere else."""
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails, PydanticSerializationError
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import read_text, write_whole
 
 Floats = NDArray[np.float64]
 
 RENAMED = {"minus": "delta", "gain": "delta", "unfinished": "no_sentence_end"}
 """Keys of metrics files and columns of tables: their names in earlier versions, and the names of today."""
+
+MEND = "run `dvc repro`"
 
 
 class Record(BaseModel):
@@ -26,6 +28,12 @@ class Record(BaseModel):
 
     fname: str
     """The row's name in the competition's CSV, such as `dev_17`."""
+
+
+class Written(BaseModel):
+    """What readers need of a JSON file that a stage wrote; further keys do not matter to them."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="ignore", allow_inf_nan=False)
 
 
 class Dialogue(Record):
@@ -42,16 +50,23 @@ class Prompt(Record):
     """A dialogue ready for any model: each model's tokenizer puts its own chat template round these parts."""
 
     system: str
-    turns: tuple[str, ...]
+    turns: tuple[str, ...] = Field(min_length=1)
     question: str
     summary: str | None = None
     """The reference that training learns and dev loss is measured on."""
 
 
+def _not_empty(text: str) -> str:
+    # No `min_length`: it takes half of a letter for no text, and what is written tells that better.
+    if not text:
+        raise ValueError("text is expected, and it is empty")
+    return text
+
+
 class Reference(Record):
     """Reference summaries of a dialogue."""
 
-    summaries: tuple[str, ...]
+    summaries: tuple[Annotated[str, AfterValidator(_not_empty)], ...] = Field(min_length=1)
     """A summary by each annotator, at least one."""
     topic: str | None = None
 
@@ -90,13 +105,15 @@ def _line(path: Path, record: Record) -> str:
     try:
         return record.model_dump_json(exclude_none=True) + "\n"
     except PydanticSerializationError:
-        raise UserError(f"{path}: {record.fname}: its text holds what is no character of UTF-8; drop it") from None
+        raise UserError(
+            f"{path}: {quoted(record.fname)}: its text holds what is no character of UTF-8; drop it"
+        ) from None
 
 
 def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """All records of a file, in its order."""
     missing = "no such file; run `dvc repro`, or `dvc checkout` if it was made before"
-    text = read_text(path, missing, mend="run `dvc repro`")
+    text = read_text(path, missing, MEND)
     # Not `splitlines`: that would also cut at U+2028 and other characters a dialogue may hold.
     lines = text.removesuffix("\n").split("\n") if text else []
     return [_parse(path, number, line, kind) for number, line in enumerate(lines, start=1)]
@@ -107,8 +124,8 @@ def _parse(path: Path, number: int, line: str, kind: type[AnyRecord]) -> AnyReco
         return kind.model_validate_json(line)
     except ValidationError as error:
         fault = error.errors()[0]
-        place = ".".join(map(str, fault["loc"])) or "the line"
-        raise UserError(f"{path}, line {number}: {place}: {fault['msg']}") from None
+        place = quoted(".".join(map(str, fault["loc"]))) or "the line"
+        raise UserError(f"{path}, line {number}: {place}: {fault['msg']}; {MEND}") from None
 
 
 def write_json(path: Path, content: object) -> None:
@@ -117,30 +134,51 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    text = read_text(path, missing="no such file; run `dvc repro`", mend="run `dvc repro`")
+    return parse_json(read_text(path, missing="no such file; run `dvc repro`", mend=MEND), path)
+
+
+def parse_json(text: str, where: object, mend: str = MEND) -> Any:
+    """What a JSON text holds; `where` names it in errors, and `mend` says what to do."""
     try:
-        return json.loads(text)
+        content = json.loads(text)
+        # An escape may be half of a letter, which nothing can print or write again.
+        if "\\ud" in text.lower():
+            json.dumps(content, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
-        raise UserError(f"{path}, line {error.lineno}: not valid JSON: {error.msg}") from None
+        raise UserError(f"{where}, line {error.lineno}: not valid JSON: {error.msg}; {mend}") from None
+    # Half a letter, a number of thousands of digits, brackets within brackets without end.
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{where}: not valid JSON: {quoted(error)}; {mend}") from None
+    return content
 
 
-def read_object(path: Path, *keys: str) -> dict[str, Any]:
-    """The JSON object in a file, which has these keys."""
-    return with_keys(read_json(path), str(path), *keys)
+def read_object(path: Path, kind: type[Written]) -> dict[str, Any]:
+    """The JSON object in a file, which is of this kind."""
+    return checked(read_json(path), kind, str(path))
 
 
-def with_keys(content: Any, where: str, *keys: str) -> dict[str, Any]:
-    """`content`, an object that has these keys, of which `best.delta` is one within another; `where` names it."""
-    if not isinstance(content, dict):
-        needed = f" with the key '{keys[0]}'" if keys else ""
-        raise UserError(f"{where}: an object{needed} is expected; run `dvc repro`")
+def checked(content: Any, kind: type[Written], where: str, mend: str = MEND) -> dict[str, Any]:
+    """`content` as it is, an object with what `kind` needs; `where` names it in errors, and `mend` says what to do."""
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        raise UserError(f"{where}: {_fault(content, error.errors()[0])}; {mend}") from None
+    assert isinstance(content, dict)
+    return content
+
+
+def _fault(content: Any, fault: ErrorDetails) -> str:
+    key = ".".join(quoted(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"the key {absent(key, _at(content, fault['loc'][:-1]))}"
+    message = "an object is expected" if fault["type"] == "model_type" else fault["msg"]
+    return f"{key}: {message}" if key else message
+
+
+def _at(content: Any, keys: Sequence[int | str]) -> Any:
+    """What lies under these keys, one within another."""
     for key in keys:
-        inner: Any = content
-        for name in key.split("."):
-            if not isinstance(inner, dict) or name not in inner:
-                found = inner if isinstance(inner, dict) else ()
-                raise UserError(f"{where}: the key {absent(key, found)}; run `dvc repro`")
-            inner = inner[name]
+        content = content[key]
     return content
 
 

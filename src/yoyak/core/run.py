@@ -1,9 +1,11 @@
 """What a run consists of: the section `run` of `params.yaml`."""
 
+import sys
 from typing import Annotated
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
+from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 
 
@@ -13,8 +15,17 @@ def _no_name_twice(names: list[str]) -> list[str]:
     return names
 
 
+Name = Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_]+$")]
+"""Of an entry of `models`: it is part of the names of files."""
 Names = Annotated[list[str], AfterValidator(_no_name_twice)]
 """Models, each named once."""
+
+
+def model_of_the_stage() -> str:
+    """The model that a stage's script is called with."""
+    if len(sys.argv) < 2:
+        raise UserError(f"{sys.argv[0]}: which model? `dvc repro` calls it with a name, as train@<model>")
+    return sys.argv[1]
 
 
 class RunParams(Section):

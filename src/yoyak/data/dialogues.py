@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+from pydantic import field_validator
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.params import Section
 from yoyak.core.records import Dialogue
 from yoyak.core.speakers import begin_turns, read, speakers
 from yoyak.data.line_breaks import repaired
-from yoyak.data.tables import read_table
+from yoyak.data.tables import read_table, what_it_has
 
 REFERENCE_COLUMN = re.compile(r"(?:summary|summaries|references?)[ _-]?\d*", re.IGNORECASE)
 """`summary`, `summary2`, `summaries_1`, `reference 3`."""
@@ -41,15 +42,23 @@ class DataParams(Section):
     """CSV of `fname` and any number of columns `summary_…`, where the test rows' references are known: then test is
     scored, too."""
 
+    @field_validator("train", "dev", "test", "sample_submission", "test_references")
+    @classmethod
+    def _lies_in_the_folder(cls, name: str | None) -> str | None:
+        """DVC watches `dir` alone: of what lies elsewhere it would not see that it has changed."""
+        if name is not None and (Path(name).is_absolute() or ".." in Path(name).parts or not Path(name).parts):
+            raise ValueError("a file inside data.dir is expected; put it there")
+        return name
+
 
 def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
     """The rows of a file in its order, not cleaned; train and dev files have summaries, test files none."""
     table = read_table(path, ["fname", "dialogue"])
     if with_summary and not _reference_columns(table):
-        raise UserError(f"{path}: column 'summary' is missing; it has {', '.join(map(repr, table.columns))}")
+        raise UserError(f"{path}: column 'summary' is missing; {what_it_has(list(table.columns))}")
     for row, text in enumerate(table["dialogue"], start=1):
         if not turns(text):
-            fname = table["fname"].iloc[row - 1]
+            fname = quoted(table["fname"].iloc[row - 1])
             raise UserError(f"{path}, row {row} ({fname}), column 'dialogue': empty; fill it in or drop the row")
     summaries = references_in(path, table) if with_summary else {}
     return [
@@ -72,7 +81,7 @@ def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]
     """The references of each row of a table that was read from `path`, by `fname`."""
     columns = _reference_columns(table)
     if not columns:
-        raise UserError(f"{path}: no column 'summary' or 'summary_1'; it has {', '.join(map(repr, table.columns))}")
+        raise UserError(f"{path}: no column 'summary' or 'summary_1'; {what_it_has(list(table.columns))}")
     tell_passed_over(path, table, columns)
     references = {
         row["fname"]: tuple(row[column] for column in columns if row[column].strip())
@@ -80,7 +89,9 @@ def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]
     }
     for row, (fname, summaries) in enumerate(references.items(), start=1):
         if not summaries:
-            raise UserError(f"{path}, row {row} ({fname}), column '{columns[0]}': empty; fill it in or drop the row")
+            raise UserError(
+                f"{path}, row {row} ({quoted(fname)}), column '{columns[0]}': empty; fill it in or drop the row"
+            )
     return references
 
 
@@ -90,7 +101,7 @@ def _reference_columns(table: pd.DataFrame) -> list[str]:
 
 def tell_passed_over(path: Path, table: pd.DataFrame, read: Sequence[str]) -> None:
     """A line on stderr, if there are columns beside those `read` whose names are like a summary's."""
-    over = [repr(column) for column in table.columns if ALIKE.search(column) and column not in read]
+    over = [repr(quoted(column)) for column in table.columns if ALIKE.search(column) and column not in read]
     if over:
         print(f"note: {path}: passed over {', '.join(over)}; read {', '.join(map(repr, read))}", file=sys.stderr)
 
@@ -130,7 +141,7 @@ def _is_said(text: str) -> bool:
 
 def note_on_labels(rows: Sequence[Dialogue]) -> list[str]:
     """A line on the rows in which nobody speaks under a label that we know: their number and the first; or none."""
-    names = [row.fname for row in rows if not speakers("\n".join(turns(row.dialogue)))]
+    names = [quoted(row.fname) for row in rows if not speakers("\n".join(turns(row.dialogue)))]
     if not names:
         return []
     others = f" (and {len(names) - 1} more of {len(rows)} rows)" if len(names) > 1 else ""

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 
 EXPECTED = 'a JSON object is expected, such as {"fname": "dev_0", "dialogue": "…"}'
 ABOUT_A_ROW = (("header", "dialogueInfo"), ("metadata",), ("input",), ("body",))
@@ -84,7 +84,7 @@ def _loads(text: str) -> Any:
 def _without_repeated_keys(pairs: list[tuple[str, object]]) -> dict[str, object]:
     for key, count in Counter(key for key, _ in pairs).items():
         if count > 1:
-            raise ValueError(f"the key {key!r} stands {count} times")
+            raise ValueError(f"the key {quoted(key)!r} stands {count} times")
     return dict(pairs)
 
 

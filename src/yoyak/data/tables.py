@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import FROM_EXCEL, read_text
 from yoyak.data import json_rows
 
@@ -26,7 +26,7 @@ def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     header, *rows = read(path, text)
     for column in columns:
         if column not in header:
-            raise UserError(f"{path}: column '{column}' is missing; {_what_it_has(header)}")
+            raise UserError(f"{path}: column '{column}' is missing; {what_it_has(header)}")
     check_shape(path, header, rows)
     table = pd.DataFrame(rows, columns=header, dtype=object)
     _check_names(path, table)
@@ -37,7 +37,7 @@ def check_shape(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]
     """Stop where a column is named twice, or a row has more or fewer fields than the header."""
     for column, count in Counter(header).items():
         if count > 1:
-            raise UserError(f"{path}: column '{column}' stands {count} times in the header; keep one")
+            raise UserError(f"{path}: column '{quoted(column)}' stands {count} times in the header; keep one")
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise UserError(
@@ -83,14 +83,15 @@ def _fields(where: str, content: dict[str, Any]) -> dict[str, str]:
         elif key.startswith(OF_REFERENCES) and isinstance(value, list) and all(isinstance(item, str) for item in value):
             fields |= {f"{key}_{place}": item for place, item in enumerate(value, start=1)}
         elif key in ("fname", "dialogue", "text", "topic") or key.startswith(OF_REFERENCES):
-            raise UserError(f"{where}, column {key!r}: text is expected, not {str(value)[:40]}")
+            raise UserError(f"{where}, column {quoted(key)!r}: text is expected, not {str(value)[:40]}")
     for key, text in fields.items():
         if any("\ud800" <= letter <= "\udfff" for letter in text):
-            raise UserError(f"{where}, column {key!r}: an escape is half of a letter; write it anew")
+            raise UserError(f"{where}, column {quoted(key)!r}: an escape is half of a letter; write it anew")
     return fields
 
 
-def _what_it_has(header: Sequence[str]) -> str:
+def what_it_has(header: Sequence[str]) -> str:
+    """The columns of a file that lacks one, for an error line."""
     if not header:
         return "the file is empty"
     for mark, name in (("\t", "tabs"), (";", "semicolons"), ("|", "bars")):
@@ -108,5 +109,7 @@ def _check_names(path: Path, table: pd.DataFrame) -> None:
         if not fname.strip():
             raise UserError(f"{path}, row {row}, column 'fname': empty; name the row")
         if fname in rows:
-            raise UserError(f"{path}, row {row}, column 'fname': {fname} stands in row {rows[fname]} too; drop one")
+            raise UserError(
+                f"{path}, row {row}, column 'fname': {quoted(fname)} stands in row {rows[fname]} too; drop one"
+            )
         rows[fname] = row

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.records import Candidate, Floats, Prediction
 from yoyak.metrics import rouge
 
@@ -44,7 +44,9 @@ def _pools(rows: Sequence[Sequence[Prediction]]) -> list[Pool]:
 
 def _pool(row: Sequence[Prediction]) -> Pool:
     if len(names := {member.fname for member in row}) > 1:
-        raise UserError(f"the members' predictions are of different rows ({', '.join(sorted(names))}); run `dvc repro`")
+        raise UserError(
+            f"the members' predictions are of different rows ({', '.join(map(quoted, sorted(names)))}); run `dvc repro`"
+        )
     of_members = [(place, each) for place, member in enumerate(row) for each in member.candidates if each.text]
     candidates = tuple(candidate for _, candidate in of_members)
     utilities = np.zeros((len(candidates), len(row)))

@@ -22,6 +22,8 @@ def ensemble(
         for split in ("dev", "test")
     }
     dev = leaderboard.read_split("dev")
+    for split, by_model in predictions.items():
+        weighting.check_rows(by_model, dev.fnames if split == "dev" else None)
     plan, why, judged = decide(params, predictions["dev"], dev, judging, repairs)
     combined = {split: weighting.combine(by_model, plan) for split, by_model in predictions.items()}
     measured = postprocessing.report(combined["dev"], dev, repairs, judging)

@@ -1,6 +1,5 @@
 """One summary a row from several models: which take part, how much each counts, and whether it is worth it."""
 
-import io
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,14 +9,16 @@ from typing import Annotated, Literal, NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import read_text
 from yoyak.core.params import Section, check
-from yoyak.core.records import Floats, Prediction, read_json
+from yoyak.core.records import MEND, Floats, Prediction, read_json
+from yoyak.core.run import Name
 from yoyak.ensembling import mbr
 from yoyak.ensembling.mbr import Pool
+from yoyak.evaluation.tables import parsed
 from yoyak.metrics import rouge
 
 Strategy = Literal["mbr", "best"]
@@ -45,8 +46,14 @@ class Plan(Section):
     """What was decided on dev: the content of `ensemble/plan.json`."""
 
     strategy: Strategy
-    weights: dict[str, float]
+    weights: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
     """Weight of each member; their sum is 1. Under `best` there is one member."""
+
+    @model_validator(mode="after")
+    def _best_is_one(self) -> "Plan":
+        if self.strategy == "best" and len(self.weights) > 1:
+            raise ValueError("strategy: best has one member")
+        return self
 
 
 class ScoredPools(NamedTuple):
@@ -64,7 +71,7 @@ def check_members(params: EnsembleParams, models: Sequence[str]) -> None:
     """Stop where a named member is not in the run."""
     for name in params.members if isinstance(params.members, list) else []:
         if name not in models:
-            raise UserError(f"params.yaml: ensemble.members: {name} is not in the run ({', '.join(models)})")
+            raise UserError(f"params.yaml: ensemble.members: {quoted(name)} is not in the run ({', '.join(models)})")
 
 
 def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> list[str]:
@@ -73,26 +80,37 @@ def candidates_for_membership(params: EnsembleParams, models: Sequence[str]) -> 
     return list(params.members) if isinstance(params.members, list) else list(models)
 
 
+def check_rows(predictions: Mapping[str, Sequence[Prediction]], fnames: Sequence[str] | None) -> None:
+    """Stop unless the predictions of all members are of the same rows, in one order: that of `fnames`, if known."""
+    for name, rows in predictions.items():
+        found = [row.fname for row in rows]
+        fnames = found if fnames is None else fnames
+        if found != list(fnames):
+            raise UserError(f"predictions of {name}: not of the rows that the others are of; run `dvc repro`")
+
+
 def dev_scores(path: Path, models: Sequence[str], fnames: Sequence[str]) -> dict[str, Floats]:
     """Each model's scores of the dev rows `fnames` from `scores/rows.csv`, in percent, shape (rows,)."""
     missing = "no such file; run `dvc repro`, or `dvc pull` if it was pushed"
-    table = dev_table(read_text(path, missing, mend="run `dvc repro`"), str(path))
+    table = dev_table(read_text(path, missing, MEND), str(path))
     for name in models:
         if name not in table.columns:
             raise UserError(f"{path}: no dev scores of {name}; run `dvc repro`")
+        if lost := set(fnames) - set(table[name].dropna().index):
+            raise UserError(f"{path}: no dev score of {name} for {quoted(min(lost))}; run `dvc repro`")
     return {name: table[name].loc[list(fnames)].to_numpy() for name in models}
 
 
 def dev_table(rows: str, where: str) -> pd.DataFrame:
     """Mean ROUGE on dev from `scores/rows.csv`, in percent: a line a row, by fname, and a column a model, best first;
     baselines are among them. `rows` is the file's text, and `where` names it in errors."""
-    columns = {"split": str, "model": str, "fname": str, "rouge_mean": float}
-    try:
-        table = pd.read_csv(io.StringIO(rows), keep_default_na=False, usecols=list(columns), dtype=columns)
-        dev = table[table["split"] == "dev"].pivot(index="fname", columns="model", values="rouge_mean")
-    # An empty file, other columns, a field that is no number, a row twice.
-    except ValueError as error:
-        raise UserError(f"{where}: not the scores of a run: {error}; run `dvc repro`") from None
+    table = parsed(rows, where, ["split", "model", "fname"], ["rouge_mean"])
+    of_dev = table[table["split"] == "dev"]
+    twice = of_dev[of_dev.duplicated(["model", "fname"])]
+    if len(twice):
+        model, fname = twice.iloc[0][["model", "fname"]]
+        raise UserError(f"{where}: two dev scores of {quoted(model)} for {quoted(fname)}; run `dvc repro`")
+    dev = of_dev.pivot(index="fname", columns="model", values="rouge_mean")
     return dev[[name for name in table["model"].unique() if name in dev.columns]]
 
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pandas as pd
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.data.dialogues import references_in, tell_passed_over, turns
-from yoyak.data.tables import read_table
+from yoyak.data.tables import read_table, what_it_has
 from yoyak.evaluation import leaderboard
 from yoyak.evaluation.diagnosis import diagnosis_of
 from yoyak.evaluation.leaderboard import ScoringParams
@@ -26,12 +26,11 @@ def score_files(predictions: Path, references: Path, params: ScoringParams) -> d
     expected = references_in(references, table)
     summaries = _read_summaries(predictions)
     if not summaries.keys() & expected.keys():
-        raise UserError(
-            f"{predictions} has none of the rows of {references} ({next(iter(expected), '')} …); are both of one split?"
-        )
+        first = quoted(next(iter(expected), ""))
+        raise UserError(f"{predictions} has none of the rows of {references} ({first} …); are both of one split?")
     for fname in expected:
         if fname not in summaries:
-            raise UserError(f"{predictions}: no summary for {fname}, which {references} has; add its row")
+            raise UserError(f"{predictions}: no summary for {quoted(fname)}, which {references} has; add its row")
     texts, targets = [summaries[fname] for fname in expected], list(expected.values())
     (entry,) = leaderboard.entries_of([leaderboard.score(texts, targets, params.metric)], params)
     return {
@@ -50,7 +49,7 @@ def _read_summaries(path: Path) -> dict[str, str]:
     table = read_table(path, ["fname"])
     column = next((name for name in ("summary", "text") if name in table.columns), None)
     if column is None:
-        raise UserError(f"{path}: column 'summary' is missing; it has {', '.join(map(repr, table.columns))}")
+        raise UserError(f"{path}: column 'summary' is missing; {what_it_has(list(table.columns))}")
     tell_passed_over(path, table, [column])
     return dict(zip(table["fname"], table[column], strict=True))
 

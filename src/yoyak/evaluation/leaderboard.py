@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from yoyak.core import repository
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.params import Section
 from yoyak.core.records import Floats, Prediction, Prompt, Reference, read_records
 from yoyak.core.stale_outputs import is_baseline
@@ -84,6 +84,8 @@ def read_split(name: str) -> Split:
     """A split as the stage `prepare_prompts` wrote it."""
     prompts = read_records(Path(f"data/prompts/{name}.jsonl"), Prompt)
     references = read_records(Path(f"data/references/{name}.jsonl"), Reference)
+    if not prompts:
+        raise UserError(f"data/prompts/{name}.jsonl: no rows; run `dvc repro`")
     if (fnames := [row.fname for row in prompts]) != [row.fname for row in references]:
         raise UserError(f"data/prompts and data/references of {name} are of different rows; run `dvc repro`")
     return Split(
@@ -100,7 +102,7 @@ def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[
     by_name = {row.fname: row.text for row in rows}
     if missing := [fname for fname in fnames if fname not in by_name]:
         raise UserError(
-            f"predictions of {name}: {missing[0]} is missing (and {len(missing) - 1} more); run `dvc repro`"
+            f"predictions of {name}: {quoted(missing[0])} is missing (and {len(missing) - 1} more); run `dvc repro`"
         )
     return [by_name[fname] for fname in fnames]
 

@@ -9,6 +9,7 @@ from yoyak.core import ended_work, stale_outputs
 from yoyak.core.records import Prediction, read_records, write_json
 from yoyak.evaluation import breakdowns, leaderboard, plots
 from yoyak.evaluation.leaderboard import ScoringParams
+from yoyak.evaluation.tables import read_stage_table
 
 
 def score_run(models: Sequence[str], averaged: Sequence[str], untuned: Sequence[str], params: ScoringParams) -> None:
@@ -18,6 +19,10 @@ def score_run(models: Sequence[str], averaged: Sequence[str], untuned: Sequence[
     stale_outputs.put_away(Path("predictions"), [*models, *averaged, *untuned])
     stale_outputs.put_away(Path("plots/training"), models)
 
+    # Before anything is written: what is damaged must not leave half of the outputs.
+    curves = {
+        name: read_stage_table(Path(f"plots/training/{name}/epochs.csv"), [], ["epoch", "loss"]) for name in models
+    }
     boards = []
     for split in leaderboard.known_splits():
         names = [*models, *averaged, *(untuned if split == "dev" else ())]
@@ -35,5 +40,4 @@ def score_run(models: Sequence[str], averaged: Sequence[str], untuned: Sequence[
 
     plots.draw_leaderboard(scores, Path("plots/leaderboard.png"))
     plots.draw_by_length(groups, Path("plots/score_by_length.png"))
-    curves = {name: pd.read_csv(f"plots/training/{name}/epochs.csv") for name in models}
     plots.draw_learning_curves(curves, Path("plots/learning_curves.png"))

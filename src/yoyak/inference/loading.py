@@ -1,17 +1,31 @@
 """Trained models, ready to write: adapters merged in, or beside weights in 4 bits."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
+from pydantic import Field
 
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
-from yoyak.core.records import read_json
+from yoyak.core.records import Written, read_object
 from yoyak.modeling import weights as weights_of
 from yoyak.modeling.loading import Loaded, assembled, check_finite, in_fast_dtype, pretrained, quantised, read_tokenizer
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
+
+
+class AdapterConfig(Written):
+    """What PEFT needs of `adapter_config.json`, and what tells the base weights."""
+
+    peft_type: Literal["LORA"]
+    base_model_name_or_path: str | None
+    revision: str | None
+    r: int = Field(ge=1)
+    lora_alpha: float
+    lora_dropout: float = Field(ge=0, lt=1)
+    bias: Literal["none", "all", "lora_only"]
+    target_modules: str | list[str]
 
 
 def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: QuantizationParams | None = None) -> Loaded:
@@ -43,7 +57,7 @@ def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: Quan
 
 def _check_base(spec: ModelSpec, adapter: Path) -> None:
     """Adapters on other weights than theirs would load, and write nonsense."""
-    known = read_json(adapter / "adapter_config.json")
+    known = read_object(adapter / "adapter_config.json", AdapterConfig)
     if known["revision"] not in (None, spec.pin):
         raise UserError(
             f"{adapter}: these adapters were trained on other base weights ({known['base_model_name_or_path']}, "

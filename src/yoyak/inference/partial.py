@@ -3,17 +3,18 @@
 import os
 from pathlib import Path
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, ValidationError
 
+from yoyak.core.errors import UserError
 from yoyak.core.records import Candidate
 
 
 class PartialRow(BaseModel):
     """A line of the file that a killed run leaves."""
 
-    row: int
+    row: int = Field(ge=0)
     """Of the prompt, by its place."""
-    candidates: list[Candidate]
+    candidates: list[Candidate] = Field(min_length=1)
 
 
 def append(path: Path, row: int, candidates: list[Candidate]) -> None:
@@ -28,5 +29,13 @@ def read_partial(path: Path) -> dict[int, list[Candidate]]:
         return {}
     whole, end, _cut = path.read_bytes().rpartition(b"\n")
     os.truncate(path, len(whole + end))
-    rows = [PartialRow.model_validate_json(line) for line in whole.split(b"\n") if line]
+    lines = whole.split(b"\n") if whole else []
+    rows = [_parse(path, number, line) for number, line in enumerate(lines, start=1)]
     return {row.row: row.candidates for row in rows}
+
+
+def _parse(path: Path, number: int, line: bytes) -> PartialRow:
+    try:
+        return PartialRow.model_validate_json(line)
+    except ValidationError:
+        raise UserError(f"{path}, line {number}: damaged; delete the file, and its rows are summarised anew") from None

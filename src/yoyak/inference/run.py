@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from yoyak.core import environment, folds, gpu, progress, repository
+from yoyak.core.files import files_in
 from yoyak.core.limits import LimitsParams
 from yoyak.core.records import Prompt, read_records, write_json, write_records
 from yoyak.core.resume import scratch_folder
@@ -23,7 +24,7 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
     folders = {member: None if untuned else Path(f"models/{member}") for member in config.members_of(name)}
     title = f"untuned_{name}" if untuned else name
     paths = _prompts(config, untuned)
-    files = [*paths.values(), *(path for folder in folders.values() if folder for path in sorted(folder.iterdir()))]
+    files = [*paths.values(), *(path for folder in folders.values() if folder for path in files_in(folder))]
     gpu.use_one()
     gpu.limit(limits)
     metrics, record = {}, Path(f"metrics/infer/{title}.json")

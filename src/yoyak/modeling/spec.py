@@ -48,7 +48,7 @@ class QuantizationParams(Section):
 class ModelSpec(Section):
     """What makes a model, trained or not, as its entry of `models` says it."""
 
-    weights: str = Field(min_length=1)
+    weights: str = Field(min_length=1, max_length=1000)
     """A hub name (`Qwen/Qwen3-4B-Instruct-2507`), a local folder (`/…` or `./…`), `package:NAME==VERSION`, or
     `scratch`: random weights of `architecture` and a tokenizer learned from the training data."""
     pin: str | None = None

@@ -256,7 +256,10 @@ def _faults(folder: Path, config: str, names: list[str]) -> Iterator[str]:
 
 
 def _json_object(path: Path) -> dict[str, Any]:
-    content = json.loads(path.read_text(encoding="utf-8"))
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except RecursionError:
+        raise ValueError("brackets within brackets without end") from None
     if not isinstance(content, dict):
         raise ValueError("a JSON object is expected")
     return content

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.limits import check_disk
 from yoyak.core.params import check, read_yaml
 from yoyak.core.records import Dialogue
@@ -14,11 +14,12 @@ from yoyak.data.dialogues import DataParams
 from yoyak.ensembling.weighting import check_members
 from yoyak.modeling import weights
 from yoyak.preflight.params import Params, check_run, has_members
-from yoyak.preflight.resolve import resolve, resolve_average
+from yoyak.preflight.resolve import refuse_outputs, resolve, resolve_average
 from yoyak.submission.file import read_sample
 from yoyak.training.from_scratch import check_architecture
 
 NAME = re.compile(r"[a-z0-9_]+")
+LONGEST_NAME = 100
 RESERVED = re.compile(r"baseline|ensemble|untuned_.*")
 """Names under which a run writes other things than models."""
 
@@ -27,10 +28,15 @@ def read_params(path: Path) -> Params:
     """`params.yaml`, each section checked, and each entry of `models` too, whether the run has it or not."""
     params = check(Params, read_yaml(path), f"{path}:")
     for name in params.models:
+        if len(name) > LONGEST_NAME:
+            raise UserError(f"{path}: models.{quoted(name)}: a name has at most {LONGEST_NAME} letters; shorten it")
         if RESERVED.fullmatch(name):
             raise UserError(f"{path}: models.{name}: this name is taken by what a run writes; choose another")
         if not NAME.fullmatch(name):
-            raise UserError(f"{path}: models.{name}: a name has small letters, digits and _ alone (a dot breaks -S)")
+            raise UserError(
+                f"{path}: models.{quoted(name)}: a name has small letters, digits and _ alone (a dot breaks -S)"
+            )
+    refuse_outputs(str(params.data.dir), f"{path}: data.dir")
     check_run(params)
     check_members(params.ensemble, params.run.scored)
     for name, entry in params.models.items():
@@ -89,4 +95,4 @@ def check_submission(data: DataParams, test: list[Dialogue]) -> None:
     known = {row.fname for row in test}
     for row, fname in enumerate(read_sample(path)["fname"], start=1):
         if fname not in known:
-            raise UserError(f"{path}, row {row}, column 'fname': {fname} is not in {data.dir / data.test}")
+            raise UserError(f"{path}, row {row}, column 'fname': {quoted(fname)} is not in {data.dir / data.test}")

@@ -72,7 +72,8 @@ def _leftovers() -> Iterator[Finding]:
     folder = Path(_repo().tmp_dir)
     notes, lock = folder / "rwlock", folder / "lock"
     if notes.exists() and not _is_json(notes):
-        yield Finding("problem", "leftovers", f"{notes} was cut off by a kill, and DVC stops at it: `yoyak status` removes it")
+        told = f"{notes} was cut off by a kill, and DVC stops at it: `yoyak status` removes it"
+        yield Finding("problem", "leftovers", told)
     elif lock.exists() and _is_held(lock):
         yield Finding("warning", "leftovers", "none; DVC works in another terminal: wait for it to end")
     else:

@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import Field
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.limits import LimitsParams
 from yoyak.core.params import PARAMS, Section
 from yoyak.core.run import Names, RunParams
@@ -62,7 +62,7 @@ def check_run(params: Params) -> None:
     for key in ("models", "untuned", "averaged"):
         for name in getattr(params.run, key):
             if name not in params.models:
-                raise UserError(f"{PARAMS}: run.{key}: no model {name!r}; there are {', '.join(params.models)}")
+                raise UserError(f"{PARAMS}: run.{key}: no model {quoted(name)!r}; there are {', '.join(params.models)}")
             _check_kind(params, key, name)
 
 

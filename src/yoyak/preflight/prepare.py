@@ -6,7 +6,7 @@ from itertools import chain
 from pathlib import Path
 
 from yoyak.core import stale_outputs
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.limits import check_disk
 from yoyak.core.params import write_yaml
 from yoyak.core.records import Dialogue, Reference, write_json, write_records
@@ -80,8 +80,9 @@ def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> 
     references = dialogues.read_references(path)
     for row in splits["test"]:
         if row.fname not in references:
+            fname = quoted(row.fname)
             raise UserError(
-                f"{path}: no reference summary for {row.fname}; add its row, or leave data.test_references empty"
+                f"{path}: no reference summary for {fname}; add its row, or leave data.test_references empty"
             )
     test = [Reference(fname=row.fname, summaries=references[row.fname], topic=row.topic) for row in splits["test"]]
     return {**known, "test": test}

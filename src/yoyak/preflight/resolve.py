@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.folds import Fold
 from yoyak.core.params import Section, check, refuse_unknown
 from yoyak.inference.params import AverageConfig, GenerationParams, Member, OneModelConfig
@@ -15,8 +15,11 @@ from yoyak.training.params import TrainingConfig
 
 OF_OUR_OWN = ("fold", "members")
 """Further keys of an entry."""
-OUTPUTS = ("models", "predictions", "plots")
-"""Folders that hold what stages write of each model."""
+OUTPUTS = (
+    *("models", "predictions", "plots", "ensemble", "scores", "submission", "metrics"),
+    *("data/prompts", "data/references", "data/resolved", "data/members"),
+)
+"""Folders that stages write."""
 
 
 class ResolvedModel(Section):
@@ -41,7 +44,8 @@ def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
         for key, kind in INHERITED.items()
     }
     model = check(ModelSpec, {**entry, "pin": pin}, where)
-    _refuse_outputs(model.weights, where)
+    if is_folder(model.weights):
+        refuse_outputs(model.weights, f"{where}.weights")
     generation = sections.pop("generation")
     # Only the summaries' own switch counts here.
     in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
@@ -64,7 +68,7 @@ def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -
         raise UserError(f"{where}.{key}: an entry with members has no key but generation beside them; take it out")
     for member in members:
         if member not in params.models:
-            raise UserError(f"{where}.members: no model {member!r}; there are {', '.join(params.models)}")
+            raise UserError(f"{where}.members: no model {quoted(member)!r}; there are {', '.join(params.models)}")
         if has_members(params, member):
             raise UserError(f"{where}.members: {member} has members itself; name those in its place")
     merged = _merged(params, "generation", overrides, where)
@@ -81,16 +85,15 @@ def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -
     )
 
 
-def _refuse_outputs(source: str, where: str) -> None:
-    """What stages write there, DVC deletes before it runs them."""
-    if not is_folder(source):
-        return
+def refuse_outputs(source: str, where: str) -> None:
+    """Stop where a user's folder is in one that stages write, or holds one: DVC deletes these before it runs them."""
     folder = Path(source).expanduser().resolve()
-    for output in (Path(name).resolve() for name in OUTPUTS):
+    for name in OUTPUTS:
+        output = Path(name).resolve()
         if folder.is_relative_to(output):
-            raise UserError(
-                f"{where}.weights: {source} is in {output.name}/, which the pipeline writes; move it elsewhere"
-            )
+            raise UserError(f"{where}: {source} is in {name}/, which the pipeline writes; move it elsewhere")
+        if output.is_relative_to(folder):
+            raise UserError(f"{where}: {source} holds {name}/, which the pipeline writes; move it into a folder below")
 
 
 def _check_written_alike(configs: Mapping[str, OneModelConfig], where: str) -> None:
@@ -124,7 +127,7 @@ def _in_4bit(merged: Mapping[str, Any]) -> bool:
 
 def _merged(params: Params, key: str, overrides: object, where: str) -> dict[str, Any]:
     if overrides is not None and not isinstance(overrides, dict):
-        raise UserError(f"{where}.{key}: a mapping is expected (got {overrides!r})")
+        raise UserError(f"{where}.{key}: a mapping is expected (got {quoted(repr(overrides))})")
     return {**getattr(params, key).model_dump(), **(overrides or {})}
 
 

@@ -12,7 +12,8 @@ from rich.table import Table
 from yoyak.core.dvc_lock import written_now
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
-from yoyak.core.params import PARAMS, changes, check, parse_yaml, read_section, read_yaml
+from yoyak.core.params import PARAMS, changes, check, read_section, read_yaml
+from yoyak.core.records import read_json
 from yoyak.core.repository import cache_folder
 from yoyak.core.run import RunParams
 from yoyak.preflight.params import Params, check_run
@@ -170,7 +171,7 @@ def _inside(dep: Any) -> list[str]:
     if str(dep).endswith(".yaml") and str(dep).startswith("data/resolved/"):
         old = Path(dep.repo.cache.local.oid_to_path(dep.hash_info.value))
         if old.exists() and Path(dep.fs_path).exists():
-            found = changes(parse_yaml(old.read_text(encoding="utf-8"), old), read_yaml(Path(dep.fs_path)))
+            found = changes(read_yaml(old), read_yaml(Path(dep.fs_path)))
             return found or [str(dep)]
     return [str(dep)]
 
@@ -217,7 +218,7 @@ def _steps_kept(model: str) -> str | None:
     if not kept:
         return None
     newest = max(kept, key=lambda checkpoint: checkpoint.stat().st_mtime)
-    state = json.loads((newest / "trainer_state.json").read_text(encoding="utf-8"))
+    state = read_json(newest / "trainer_state.json")
     return f"step {state['global_step']} of {state['max_steps']}"
 
 

@@ -1,30 +1,29 @@
 """Two revisions of this project: which dev rows each model summarises better or worse, and what may be chance."""
 
-import json
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import pandas as pd
+from pydantic import ValidationError
 from rich.markup import escape
 from rich.table import Table
 
 from yoyak.core.dvc_project import in_one_line
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import decode
-from yoyak.core.records import Floats, with_keys
+from yoyak.core.records import Floats, Written, checked, parse_json
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE, dev_table
 from yoyak.evaluation import leaderboard, significance
 from yoyak.evaluation.leaderboard import BOOTSTRAP_SAMPLES, NOISE, SEED
+from yoyak.evaluation.written import Counted, Summaries, Text
 from yoyak.reporting.console import interval, printable
 
 SHOWN = 3
 """Rows shown of each model that got better, and as many that got worse."""
 SAME_RULE = ("tokenizer", "tokenizer_version", "dictionary", "library", "references")
 """Keys of `scoring` in `metrics/scores.json`: scores that differ in one of them are not comparable."""
-NEEDED = ("tokenizer", "library", "references")
-"""Those of the same keys without which nothing can be scored."""
 MEND = "run `dvc repro`, and commit what it makes"
 
 
@@ -75,7 +74,7 @@ def read(revision: str) -> Run:
 
 def _read(revision: str, files: "_Files") -> Run:
     table = dev_table(files.text("scores/rows.csv"), files.place("scores/rows.csv"))
-    counted = files.object("metrics/scores.json", "models", *(f"scoring.{name}" for name in NEEDED))
+    counted = files.object("metrics/scores.json", Counted)
     models = [name for name in counted["models"] if not is_baseline(name)]
     paths = {model: f"predictions/{model}/dev.jsonl" for model in models}
     if files.has("ensemble"):
@@ -85,8 +84,8 @@ def _read(revision: str, files: "_Files") -> Run:
         counted["scoring"],
         list(paths),
         table.reindex(columns=models),
-        files.by_fname("data/references/dev.jsonl", "summaries"),
-        {model: files.by_fname(path, "text") for model, path in paths.items()},
+        files.by_fname("data/references/dev.jsonl", Summaries),
+        {model: files.by_fname(path, Text) for model, path in paths.items()},
     )
     _check_rows(run, {model: files.place(path) for model, path in paths.items()}, files.place("scores/rows.csv"))
     return run._replace(scores=run.scores.assign(**{ENSEMBLE: _scored(run)})) if ENSEMBLE in paths else run
@@ -96,10 +95,11 @@ def _check_rows(run: Run, texts: dict[str, str], scores: str) -> None:
     """Stop where a file was cut off: each model has a score and a text of every row."""
     for model, column in run.scores.items():
         if lost := sorted(run.references.keys() ^ set(column.dropna().index)):
-            raise UserError(f"{scores}: scores of {model} are not of the rows that have references ({lost[0]}); {MEND}")
+            told = f"scores of {quoted(model)} are not of the rows that have references ({quoted(lost[0])})"
+            raise UserError(f"{scores}: {told}; {MEND}")
     for model, where in texts.items():
         if lost := sorted(run.references.keys() ^ run.texts[model].keys()):
-            raise UserError(f"{where}: not of the rows that have scores ({lost[0]}); {MEND}")
+            raise UserError(f"{where}: not of the rows that have scores ({quoted(lost[0])}); {MEND}")
 
 
 def _scored(run: Run) -> Floats:
@@ -164,25 +164,21 @@ class _Files:
         """The name of a file in errors."""
         return f"{self.revision}: {path}"
 
-    def object(self, path: str, *keys: str) -> dict[str, Any]:
-        """The object in a JSON file; it has these keys."""
-        text = self.text(path)
-        try:
-            return with_keys(json.loads(text), self.place(path), *keys)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{self.place(path)}, line {error.lineno}: not valid JSON: {error.msg}; {MEND}") from None
+    def object(self, path: str, kind: type[Written]) -> dict[str, Any]:
+        """The object in a JSON file, which is of this kind."""
+        return checked(parse_json(self.text(path), self.place(path), MEND), kind, self.place(path), MEND)
 
-    def by_fname(self, path: str, key: str) -> dict[str, Any]:
-        """The value of `key` in each row of a JSONL file. No records: an old revision's may have other fields."""
+    def by_fname(self, path: str, kind: type[Written]) -> dict[str, Any]:
+        """The field beside `fname` of each row of a JSONL file. No records: an old revision's may have other fields."""
+        (key,) = kind.model_fields.keys() - {"fname"}
         found = {}
         for number, line in enumerate(self.text(path).removesuffix("\n").split("\n"), start=1):
             try:
-                row = json.loads(line)
-                found[row["fname"]] = row[key]
-            except (ValueError, KeyError, TypeError):
-                raise UserError(
-                    f"{self.place(path)}, line {number}: an object with fname and {key} is expected; {MEND}"
-                ) from None
+                row = kind.model_validate_json(line).model_dump()
+            except ValidationError:
+                where = f"{self.place(path)}, line {number}"
+                raise UserError(f"{where}: an object with fname and {key} is expected; {MEND}") from None
+            found[row["fname"]] = row[key]
         return found
 
     def _missing(self, path: str, error: Exception) -> str:

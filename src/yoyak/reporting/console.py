@@ -9,9 +9,10 @@ from rich.markup import escape
 from rich.table import Table
 
 from yoyak.core import repository
-from yoyak.core.records import read_object, with_keys
+from yoyak.core.records import read_object
 from yoyak.core.stale_outputs import PREFIX, is_baseline
 from yoyak.evaluation.leaderboard import what_was_counted
+from yoyak.evaluation.written import Ensemble, Postprocessing, Scores
 from yoyak.metrics.rouge import FIGURES
 from yoyak.submission.history import Submission, correlation
 
@@ -33,14 +34,6 @@ WHAT_FAULTS_MEAN = (
     "distinct: no two alike; length: characters, the references' being 1."
 )
 LONGEST_NAME = 30
-BOARD = ("models", "best.model", "best.delta")
-"""Keys of a split in `metrics/scores.json`."""
-SCORES = (
-    *(f"scoring.{key}" for key in ("tokenizer", "tokenizer_version", "library", "references")),
-    *BOARD,
-    "best.cross_validated",
-    "diagnostics",
-)
 
 
 def print_run(root: Path) -> None:
@@ -67,28 +60,19 @@ def print_run(root: Path) -> None:
 
 def scores_of_the_run(root: Path) -> dict[str, Any]:
     """`metrics/scores.json`, with what every reader needs of it."""
-    path = root / "metrics/scores.json"
-    scores = read_object(path, *SCORES)
-    for name, percent in scores["diagnostics"].items():
-        with_keys(percent, f"{path}: diagnostics.{name}", "no_sentence_end")
-    return with_keys(scores, str(path), *(f"test.{key}" for key in BOARD if "test" in scores))
+    return read_object(root / "metrics/scores.json", Scores)
 
 
 def of_the_ensemble(root: Path) -> dict[str, Any]:
     """`metrics/ensemble.json`; empty where the ensemble has not been made."""
     path = root / "metrics/ensemble.json"
-    return read_object(path, "ensemble.rouge_mean", "ensemble.ci95", "delta") if path.exists() else {}
+    return read_object(path, Ensemble) if path.exists() else {}
 
 
 def of_postprocessing(root: Path) -> dict[str, Any]:
     """`metrics/postprocessing.json`; empty where the ensemble has not been made."""
     path = root / "metrics/postprocessing.json"
-    if not path.exists():
-        return {}
-    measured = read_object(path, "rules", "rows")
-    for name, rule in measured["rules"].items():
-        with_keys(rule, f"{path}: rules.{name}", "delta")
-    return measured
+    return read_object(path, Postprocessing) if path.exists() else {}
 
 
 def leaderboard_table(

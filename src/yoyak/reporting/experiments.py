@@ -77,11 +77,19 @@ def _state(tried: Any) -> str:
 def _row(name: str, state: str, data: Any, before: Mapping[str, Any]) -> Experiment:
     # While it runs, its metrics are those of the commit.
     figures = {} if state else _figures(data)
-    scores, joined = figures.get("metrics/scores.json", {}), figures.get("metrics/ensemble.json", {})
-    dev = joined.get("ensemble", {}).get("rouge_mean")
-    best = scores.get("best", {}).get("model", "")
+    dev = _at(figures, "metrics/ensemble.json", "ensemble", "rouge_mean")
+    best = _at(figures, "metrics/scores.json", "best", "model")
     changed = params.changes(before, _parameters(data)) if data else []
-    return Experiment(name, state, dev, best, changed)
+    return Experiment(
+        name, state, dev if isinstance(dev, float) else None, best if isinstance(best, str) else "", changed
+    )
+
+
+def _at(content: Any, *keys: str) -> Any:
+    """What lies under these keys, one within another; None where a damaged file, or an old one, has no such place."""
+    for key in keys:
+        content = content.get(key) if isinstance(content, dict) else None
+    return content
 
 
 def _figures(data: Any) -> dict[str, dict[str, Any]]:

@@ -1,14 +1,12 @@
 """The last run as one HTML file, which needs neither server nor network: scores, and every dev row to read."""
 
 import hashlib
-import io
 import json
 import re
 import tempfile
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +17,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from yoyak.core import repository
-from yoyak.core.errors import UserError
-from yoyak.core.files import read_text, write_whole
+from yoyak.core.errors import UserError, quoted
+from yoyak.core.files import write_whole
 from yoyak.core.params import read_section
-from yoyak.core.records import Prediction, absent, read_records
+from yoyak.core.records import Prediction, read_records
 from yoyak.core.run import RunParams
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation import baselines, diagnosis, leaderboard, plots
 from yoyak.evaluation.faults import Diagnosis
 from yoyak.evaluation.leaderboard import Split, what_was_counted
+from yoyak.evaluation.tables import read_stage_table
 from yoyak.metrics import rouge
 from yoyak.metrics.rouge import Metric
 from yoyak.reporting import console
@@ -83,7 +82,9 @@ def embedded(content: object) -> str:
 
 def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) -> dict[str, Any]:
     """What the template shows above the rows."""
-    breakdowns = _read_table(Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES])
+    breakdowns = read_stage_table(
+        Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES], ["ci95_low", "ci95_high"]
+    )
     models = [name for name in scores["models"] if not is_baseline(name)]
     averaged = read_section(RunParams, "run").averaged
     boards = {"dev": _board(scores, joined.get("ensemble"))}
@@ -117,25 +118,6 @@ def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[s
     }
 
 
-def _read_table(path: Path, texts: Sequence[str], figures: Sequence[str]) -> pd.DataFrame:
-    """The table in a stage's CSV file; it has the columns `texts` and `figures`, and each row a number in `figures`."""
-    missing = "no such file; run `dvc repro`, or `dvc pull` if it was pushed"
-    text = io.StringIO(read_text(path, missing, mend="run `dvc repro`"))
-    empty = {"ci95_low": "", "ci95_high": ""}
-    try:
-        table = pd.read_csv(text, keep_default_na=False, na_values=empty, dtype={"fname": str})
-    # An empty file, or one cut inside a quoted field.
-    except ValueError as error:
-        raise UserError(f"{path}: cannot be read as CSV: {error}; run `dvc repro`") from None
-    for name in (*texts, *figures):
-        if name not in table.columns:
-            raise UserError(f"{path}: column {absent(name, table.columns)}; run `dvc repro`")
-    for name in figures:
-        if faulty := [row for row, value in enumerate(pd.to_numeric(table[name], "coerce"), 1) if not isfinite(value)]:
-            raise UserError(f"{path}, row {faulty[0]}, column '{name}': a number is expected; run `dvc repro`")
-    return table
-
-
 def _groups(breakdowns: pd.DataFrame) -> dict[Any, dict[Any, list[dict[Any, Any]]]]:
     """The dev lines of the models: by what the rows are grouped, then group, then a line a model."""
     chosen = breakdowns[(breakdowns["split"] == "dev") & ~breakdowns["model"].map(is_baseline)]
@@ -147,7 +129,9 @@ def _groups(breakdowns: pd.DataFrame) -> dict[Any, dict[Any, list[dict[Any, Any]
 
 def _pictures(trained: Sequence[str], breakdowns: pd.DataFrame) -> dict[str, Markup]:
     """Drawn as the stage `score` draws them, but as SVG."""
-    curves = {name: _read_table(Path(f"plots/training/{name}/epochs.csv"), [], ["epoch", "loss"]) for name in trained}
+    curves = {
+        name: read_stage_table(Path(f"plots/training/{name}/epochs.csv"), [], ["epoch", "loss"]) for name in trained
+    }
     return {
         "Dev loss in training": _svg(lambda path: plots.draw_learning_curves(curves, path)),
         "Score by dialogue length": _svg(lambda path: plots.draw_by_length(breakdowns, path)),
@@ -173,8 +157,10 @@ def _svg(draw: Callable[[Path], None]) -> Markup:
 def _rows_to_read(metric: Metric, with_ensemble: bool) -> dict[str, Any]:
     """Data of the page's script: every dev row, with its summaries by models, ensemble and baselines."""
     split = leaderboard.read_split("dev")
-    scored = _read_table(Path("scores/rows.csv"), ["split", "model", "fname", *Diagnosis._fields], FIGURES)
+    scored = read_stage_table(Path("scores/rows.csv"), ["split", "model", "fname", *Diagnosis._fields], FIGURES)
     scored = scored[scored["split"] == split.name]
+    if all(is_baseline(name) for name in scored["model"]):
+        raise UserError(f"scores/rows.csv: no scores of a model on {split.name}; run `dvc repro`")
     summaries = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN], with_ensemble)
     judged = _judged(summaries, split, scored, metric)
     rows = zip(
@@ -227,7 +213,7 @@ def _judged(
     judged = {name: {row["fname"]: _judgement(row) for row in tables[name].to_dict("records")} for name in summaries}
     for name, rows in judged.items():
         if missing := set(split.fnames) - set(rows):
-            raise UserError(f"scores/rows.csv: no score of {name} for {min(missing)}; run `dvc repro`")
+            raise UserError(f"scores/rows.csv: no score of {name} for {quoted(min(missing))}; run `dvc repro`")
     return judged
 
 

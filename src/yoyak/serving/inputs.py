@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import FROM_EXCEL, decode, read_text
 from yoyak.core.records import Dialogue
 from yoyak.data import json_rows
@@ -61,9 +61,9 @@ def _json(text: str, name: str) -> Input:
             raise UserError(f"{where}: key 'dialogue': missing; {json_rows.EXPECTED}")
         dialogue = _text_at("dialogue", content, where)
         if fname in rows:
-            raise UserError(f"{where}: a row above is named {fname}, too; give it another fname")
+            raise UserError(f"{where}: a row above is named {quoted(fname)}, too; give it another fname")
         if not turns(dialogue):
-            raise UserError(f"{where} ({fname}): there is no turn in its dialogue; fill it in or drop it")
+            raise UserError(f"{where} ({quoted(fname)}): there is no turn in its dialogue; fill it in or drop it")
         rows[fname] = Dialogue(fname=fname, dialogue=dialogue)
     if not rows:
         raise UserError(f"{name}: empty; {json_rows.EXPECTED}")

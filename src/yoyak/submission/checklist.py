@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from yoyak.core import repository
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import sha256
 from yoyak.core.records import Prompt
 from yoyak.data.dialogues import DataParams
@@ -52,15 +52,15 @@ class Check:
         return f"- [{' ' if self.faults else 'x'}] {self.name}" + (f": {self.reason()}" if self.faults else "")
 
     def reason(self) -> str:
-        return self.faults[0] + (f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else "")
+        return quoted(self.faults[0]) + (f" (and {len(self.faults) - 1} more)" if len(self.faults) > 1 else "")
 
 
 def known(train: Sequence[Prompt], test: Sequence[Prompt]) -> Known:
     """Dialogues from the prompts of test, and lengths from the references of train."""
-    return Known(
-        {row.fname: "\n".join(row.turns) for row in test},
-        [len(row.summary) for row in train if row.summary],
-    )
+    lengths = [len(row.summary) for row in train if row.summary]
+    if not lengths:
+        raise UserError("data/prompts/train.jsonl: no row has a summary; run `dvc repro`")
+    return Known({row.fname: "\n".join(row.turns) for row in test}, lengths)
 
 
 def checklist(written: Path, sample: pd.DataFrame, known: Known, params: SubmissionParams) -> list[Check]:
@@ -71,6 +71,7 @@ def checklist(written: Path, sample: pd.DataFrame, known: Known, params: Submiss
 
 def _as_written(path: Path) -> pd.DataFrame:
     """The file's table. Unlike `read_sample` this reads faulty rows, too, so that the checklist can name them."""
+    csv.field_size_limit(max(csv.field_size_limit(), path.stat().st_size))
     with path.open(encoding="utf-8", newline="") as file:
         header, *rows = csv.reader(file)
     return pd.DataFrame(rows, columns=header, dtype=object)

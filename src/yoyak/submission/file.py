@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 from pydantic import Field
 
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 from yoyak.core.params import Section
 from yoyak.core.records import Prediction
 from yoyak.data.tables import read_table
@@ -30,8 +30,8 @@ def fill(sample: pd.DataFrame, predictions: Sequence[Prediction]) -> pd.DataFram
     missing = [fname for fname in sample["fname"] if fname not in summaries]
     if missing:
         raise UserError(
-            f"the sample submission asks for {missing[0]} (and {len(missing) - 1} more), which the test file has not; "
-            "give data.test and data.sample_submission of the same competition"
+            f"the sample submission asks for {quoted(missing[0])} (and {len(missing) - 1} more), which the test file "
+            "has not; give data.test and data.sample_submission of the same competition"
         )
     return sample.assign(summary=[_one_line(summaries[fname]) for fname in sample["fname"]])
 

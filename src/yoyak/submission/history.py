@@ -13,8 +13,9 @@ from pydantic import AfterValidator, AwareDatetime, Field
 from yoyak.core.errors import UserError
 from yoyak.core.files import read_text, sha256, write_whole
 from yoyak.core.params import Section, check
-from yoyak.core.records import read_object, with_keys
+from yoyak.core.records import Written, checked, read_object
 from yoyak.data.tables import check_shape, csv_rows
+from yoyak.evaluation.written import Score
 from yoyak.submission.file import read_sample
 
 HISTORY = Path("submissions.csv")
@@ -43,6 +44,33 @@ class Submission(Section):
     """Mean ROUGE that the competition shows, in percent; the private one once it is known."""
     private: float | None = Field(ge=0, le=100)
     note: str | None
+
+
+class Dev(Written):
+    """The ensemble's scores on dev."""
+
+    rouge_mean: Score
+
+
+class Origin(Written):
+    """What made a submission."""
+
+    dev: Dev
+    commit: str | None = None
+    experiment: str | None = None
+
+
+class Checklist(Written):
+    """What the history takes from `submission/checklist.json`."""
+
+    sha256: str
+    made_by: dict[str, Any]
+
+
+class OwnChecklist(Checklist):
+    """That of the submission itself."""
+
+    made_by: Origin  # type: ignore[assignment]
 
 
 def read(root: Path) -> list[Submission]:
@@ -94,9 +122,9 @@ def _origin(root: Path, digest: str) -> Mapping[str, Any]:
     """What made the submission, from its own checklist: today's metrics may be another run's."""
     for path in CHECKLISTS:
         if (root / path).exists():
-            content = read_object(root / path, "sha256", "made_by")
+            content = read_object(root / path, Checklist)
             if content["sha256"] == digest:
-                return dict(with_keys(content, str(root / path), "made_by.dev.rouge_mean")["made_by"])
+                return dict(checked(content, OwnChecklist, str(root / path))["made_by"])
     return {}
 
 

@@ -5,8 +5,9 @@ import sys
 from pathlib import Path
 
 from yoyak.core.files import whole, write_whole
-from yoyak.core.records import Prediction, Prompt, read_json, read_records, write_json
+from yoyak.core.records import Prediction, Prompt, read_object, read_records, write_json
 from yoyak.data.dialogues import DataParams
+from yoyak.evaluation.written import DevScore
 from yoyak.submission import checklist
 from yoyak.submission.file import SubmissionParams, fill, read_sample, write
 
@@ -16,11 +17,12 @@ def submit(data: DataParams, params: SubmissionParams) -> None:
     sample = read_sample(data.dir / data.sample_submission)
     train, test = (read_records(Path(f"data/prompts/{split}.jsonl"), Prompt) for split in ("train", "test"))
     known = checklist.known(train, test)
+    summaries = read_records(Path("ensemble/test.jsonl"), Prediction)
+    origin = checklist.made_by(data, read_object(Path("ensemble/dev_score.json"), DevScore))
     # What fails a check never bears the name of a submission.
     draft = Path("submission/draft.csv")
-    write(fill(sample, read_records(Path("ensemble/test.jsonl"), Prediction)), draft)
+    write(fill(sample, summaries), draft)
     checks = checklist.checklist(draft, sample, known, params)
-    origin = checklist.made_by(data, read_json(Path("ensemble/dev_score.json")))
     report = checklist.report(draft, checks, known, origin)
     write_whole(Path("submission/checklist.md"), checklist.to_markdown(checks, report))
     write_json(Path("submission/checklist.json"), report)

@@ -1,5 +1,6 @@
 """One training, from its config to the saved model and the record of what ran."""
 
+import copy
 import shutil
 import time
 from dataclasses import dataclass
@@ -89,6 +90,8 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         shown.reporter,
     ):
         trainer = method.trainer(config, loaded, train, dev, scratch, [Curves(live=live)])
+        # Greedy summaries of dev write what they assume into it, and a run that goes on at its end makes none.
+        own_generation = copy.deepcopy(trainer.model.generation_config)
         checkpoint_gb = _checkpoint_gb(trainer.model)
         # The best, the last, the next; and the model itself is no larger.
         check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
@@ -108,6 +111,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         print(_announcement(name, config, loaded, train, trainer), flush=True)
         outcome = _go_on(trainer, last_checkpoint(scratch))
     check_finite(trainer.model, f"{name} at step {trainer.state.global_step}")
+    trainer.model.generation_config = own_generation
     _save(config, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
     return {
