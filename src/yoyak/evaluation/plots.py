@@ -28,7 +28,7 @@ def picture(path: Path, size: tuple[float, float], count: int = 1) -> Iterator[l
     for each in drawn[0]:
         each.spines[["top", "right"]].set_visible(False)
     with whole(path) as half:
-        figure.savefig(half, dpi=120, format="png")
+        figure.savefig(half, dpi=120, format=path.suffix.removeprefix("."))
     pyplot.close(figure)
 
 
