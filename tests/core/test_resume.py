@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 import torch
 from project import Project
-from trainers import trainer_of
+from trainers import full_trainer_of, trainer_of
 from transformers import EarlyStoppingCallback, TrainerCallback
-from twins import llama32, save_twin
+from twins import Family, bart, llama32, save_twin
 
 from yoyak.core import ended_work, resume
 from yoyak.core.errors import UserError
@@ -23,7 +24,8 @@ from yoyak.core.limits import LimitsParams
 from yoyak.core.records import read_json
 from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.params import TrainingConfig
-from yoyak.training.run import KeepBudget, RoomToSave, _go_on, mean_loss
+from yoyak.training.run import _go_on, mean_loss
+from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs
 
 
 @pytest.fixture
@@ -137,6 +139,43 @@ def _kill_after_a_checkpoint(project: Project, model: str) -> None:
     training.wait()
 
 
+class KilledBefore(TrainerCallback):
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_step_begin(self, args: Any, state: Any, *_: Any, **__: Any) -> None:
+        if state.global_step == self.step:
+            raise Killed
+
+
+@pytest.mark.parametrize(("family", "kind"), [(llama32, trainer_of), (bart, full_trainer_of)])
+@pytest.mark.parametrize("killed_after", [1, 4, 5])
+def test_a_training_goes_on_within_an_epoch(
+    tmp_path: Path, family: Family, kind: Callable[..., Any], killed_after: int
+) -> None:
+    """Six steps in two epochs: it sees the rows that were left, in their order."""
+    twin = save_twin(family, tmp_path / "twin")
+
+    def trainer(scratch: str, *callbacks: TrainerCallback) -> Any:
+        made, _ = kind(twin, tmp_path / scratch, learning_rate=0.01)
+        patience = EarlyStoppingCallback(early_stopping_patience=9)
+        for callback in (patience, SaveWithinEpochs(LimitsParams(checkpoint_minutes=0)), *callbacks):
+            made.add_callback(callback)
+        return made
+
+    undisturbed = trainer("undisturbed")
+    _go_on(undisturbed, None)
+    with pytest.raises(Killed):
+        _go_on(trainer("killed", KilledBefore(killed_after)), None)
+    resumed, last = trainer("killed"), last_checkpoint(tmp_path / "killed")
+    assert _go_on(resumed, last)["resumed_at_step"] == killed_after
+    assert [entry["loss"] for entry in resumed.state.log_history if "loss" in entry] == [
+        entry["loss"] for entry in undisturbed.state.log_history if "loss" in entry
+    ]
+    for one, other in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But not one that runs, nor another model's."""
     monkeypatch.setenv("DVC_ROOT", str(tmp_path))
@@ -159,7 +198,7 @@ def test_a_training_that_will_not_go_on_is_deleted(tmp_path: Path, monkeypatch: 
 def test_a_full_disk_stops_before_a_checkpoint() -> None:
     limits = LimitsParams(free_gb=1e9)
     with pytest.raises(UserError, match=r"the next checkpoint needs 500.0 MB of the .*B that are free on"):
-        RoomToSave(limits, 0.5).on_epoch_begin(None, None, None)
+        RoomToSave(limits, 0.5).on_evaluate(None, None, None)
 
 
 def test_what_is_left_of_a_deleted_folder_is_no_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,8 @@ class LimitsParams(Section):
     """Least that must stay free on the disk, in GB."""
     gpu_gib: float | None = Field(default=None, gt=0)
     """Most GPU memory that a stage may take, in GiB; all that is free where the key is empty."""
+    checkpoint_minutes: float = Field(default=20, ge=0)
+    """Most minutes of training that a kill may cost: a checkpoint is written each so many, and after each epoch."""
     shortened_percent: float = Field(default=5, ge=0, le=100)
     """Most prompts, in percent, that may lose turns to fit a model's token budget."""
     empty_percent: float = Field(default=0, ge=0, le=100)

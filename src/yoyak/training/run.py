@@ -9,7 +9,7 @@ from typing import Any
 
 import pandas as pd
 from dvclive import Live
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, TrainerState, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
 from transformers.integrations import DVCLiveCallback, WandbCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.utils.logging import disable_progress_bar
@@ -22,13 +22,14 @@ from yoyak.core.resume import scratch_folder
 from yoyak.metrics import rouge
 from yoyak.modeling import precision, weights
 from yoyak.modeling.loading import Loaded, check_finite, vocabulary_of
-from yoyak.training import memory, qlora, seq2seq
+from yoyak.training import qlora, seq2seq
 from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.divergence import StopOnDivergence
 from yoyak.training.params import TrackingParams, TrainingConfig, steps_of
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
+from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         # The best, the last, the next; and the model itself is no larger.
         check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
         for callback in (
+            SaveWithinEpochs(training.limits),
             RoomToSave(training.limits, checkpoint_gb),
             KeepBudget(trainer.budget),
             StopOnDivergence(trainer, train, vocabulary_of(trainer.model)),
@@ -231,28 +233,6 @@ def mean_loss(log: list[dict[str, Any]]) -> float:
             total += entry["loss"] * (entry["step"] - before)
             before = entry["step"]
     return total / before
-
-
-class RoomToSave(TrainerCallback):
-    """The disk is looked at before each checkpoint, too: others write to it while a model trains."""
-
-    def __init__(self, limits: LimitsParams, checkpoint_gb: float) -> None:
-        self.limits, self.checkpoint_gb = limits, checkpoint_gb
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        check_disk(self.limits, self.checkpoint_gb, "the next checkpoint")
-
-
-class KeepBudget(TrainerCallback):
-    """How a step was divided is kept with each checkpoint."""
-
-    FILE = "budget.json"
-
-    def __init__(self, budget: memory.TokenBudget) -> None:
-        self.budget = budget
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", self.FILE), self.budget.describe())
 
 
 def _save(config: TrainingConfig, loaded: Loaded, model: Any, folder: Path) -> None:

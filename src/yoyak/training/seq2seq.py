@@ -6,9 +6,11 @@ from statistics import fmean
 from typing import Any
 
 import numpy as np
+import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from yoyak.metrics import rouge
 from yoyak.modeling.loading import Loaded
@@ -41,6 +43,11 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["attention_mask"].sum() + (inputs["labels"] != IGNORED).sum())
+
+    def order(self, generator: torch.Generator) -> list[int]:
+        """Rows of like length side by side, so that little is padded."""
+        lengths = [len(row) for row in self.train_dataset["input_ids"]]
+        return list(get_length_grouped_indices(lengths, self.args.train_batch_size, generator=generator))
 
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         masks = inputs["attention_mask"].bool()
@@ -77,7 +84,6 @@ def trainer(
         per_device_eval_batch_size=EVALUATED_ROWS["full"],
         label_smoothing_factor=config.training.label_smoothing,
         predict_with_generate=True,
-        train_sampling_strategy="group_by_length",
     )
     return TokenMeanTrainer(
         budget=TokenBudget(),
