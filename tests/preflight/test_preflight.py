@@ -567,7 +567,7 @@ BAD_VALUES = [
     ("limits.disk_gb", 0.001, "prepare_prompts needs 1.0 GB and would bring the disk to"),
     ("data.dir", None, "params.yaml: data.dir: "),
     ("data.dir", "data/nowhere", "data/nowhere/train.csv: no such file; is the path right? The pipeline's own"),
-    ("data.test", "", "data/own: a folder, not a file"),
+    ("data.test", "", "params.yaml: data.test: a file inside data.dir is expected; put it there (got '')"),
 ]
 
 

@@ -39,7 +39,13 @@ def write_run(project: Project, said: Mapping[str, list[str]], references: list[
     lines += [f"dev,baseline/lead_1,{names[0]},1.0", f"test,{next(iter(said))},test_0,50"]
     (project.root / "scores").mkdir(exist_ok=True)
     (project.root / "scores/rows.csv").write_text("\n".join(lines) + "\n")
-    rule = {"tokenizer": "mecab", "tokenizer_version": "1", "dictionary": "1", "library": "rouge", "references": "mean"}
+    rule = {
+        "tokenizer": "mecab",
+        "tokenizer_version": "1",
+        "dictionary": "1",
+        "library": "rouge 1.0.1",
+        "references": "mean",
+    }
     (project.root / "metrics").mkdir(exist_ok=True)
     (project.root / "metrics/scores.json").write_text(json.dumps({"scoring": rule, "models": dict.fromkeys(said)}))
 

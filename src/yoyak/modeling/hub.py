@@ -222,7 +222,7 @@ def convert(snapshot: Path, target: Path) -> None:
     # What names parts of pickled weights would name none here.
     (target / "pytorch_model.bin.index.json").unlink(missing_ok=True)
     with _faults_of_pickles_told(snapshot):
-        model = pretrained(snapshot, dtype="auto", weights_only=True)
+        model = pretrained(snapshot, dtype="auto", weights_only=True, use_safetensors=False)
     model.save_pretrained(target)
 
 

@@ -109,7 +109,8 @@ def pretrained(folder: Path, **options: Any) -> Any:
     """
     from transformers import GenerationConfig
 
-    options |= {"generation_config": GenerationConfig(), "trust_remote_code": False, "use_safetensors": True}
+    # Else what is pickled would be read beside safetensors of another name, though no pin is of it.
+    options = {"use_safetensors": True, **options, "generation_config": GenerationConfig(), "trust_remote_code": False}
     model, info = model_class(folder).from_pretrained(folder, output_loading_info=True, **options)
     if missing := sorted(info["missing_keys"]):
         raise UserError(
