@@ -116,8 +116,8 @@ def test_each_search_runs_in_each(
 
 def test_adapters_meet_no_weights_but_their_own(tmp_path: Path) -> None:
     spec = ModelSpec(weights="some/model", pin="b" * 40, method="lora", dtype="bf16", prompt="structured")
-    adapters = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj"]}
-    adapters |= {"base_model_name_or_path": "some/model", "revision": "a" * 40}
+    adapters = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "lora_dropout": 0, "bias": "none"}
+    adapters |= {"target_modules": ["q_proj"], "base_model_name_or_path": "some/model", "revision": "a" * 40}
     write_json(tmp_path / "adapter_config.json", adapters)
     with pytest.raises(UserError, match=r"trained on other base weights \(some/model, a{40}\).*some/model, b{40}"):
         load_for_inference(spec, tmp_path)

@@ -72,9 +72,6 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             yield {key: tensor[:, first:last] for key, tensor in inputs.items()}, last - first
             done += rows
 
-    def order(self, generator: torch.Generator) -> list[int]:
-        return list(torch.randperm(len(self.train_dataset), generator=generator).tolist())
-
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         ids = inputs["input_ids"][0].tolist()
         return [ids[start:end] for start, end in zip(*_borders_of(inputs), strict=True)]

@@ -10,7 +10,7 @@ import torch
 from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
-from transformers.trainer_pt_utils import get_length_grouped_indices
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from yoyak.metrics import rouge
 from yoyak.modeling.loading import Loaded
@@ -22,6 +22,22 @@ from yoyak.training.rows import IGNORED, Rows
 from yoyak.training.steps import MicroBatching
 
 BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
+
+
+class GroupedByLength(LengthGroupedSampler):
+    """Rows of like length side by side, so that little is padded; in an order of seed and epoch alone.
+
+    Transformers' own is drawn from the global generator, whose state at an epoch's start no checkpoint within it has: a
+    run that goes on there would see some rows twice, and others not at all.
+    """
+
+    def __init__(self, batch_size: int, lengths: list[int], seed: int) -> None:
+        super().__init__(batch_size, lengths=lengths, generator=torch.Generator())
+        self.seed = seed
+        self.set_epoch(0)
+
+    def set_epoch(self, epoch: int) -> None:
+        self.generator.manual_seed(self.seed + epoch)
 
 
 class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
@@ -44,10 +60,9 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["attention_mask"].sum() + (inputs["labels"] != IGNORED).sum())
 
-    def order(self, generator: torch.Generator) -> list[int]:
-        """Rows of like length side by side, so that little is padded."""
-        lengths = [len(row) for row in self.train_dataset["input_ids"]]
-        return list(get_length_grouped_indices(lengths, self.args.train_batch_size, generator=generator))
+    def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
+        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        return GroupedByLength(self.args.train_batch_size, lengths, self.args.data_seed)
 
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         masks = inputs["attention_mask"].bool()

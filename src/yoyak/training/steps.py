@@ -1,36 +1,16 @@
 """Optimiser steps over a whole effective batch, which goes through the model in micro-batches as memory allows."""
 
-import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
-from torch.utils.data import Sampler
 from transformers import Trainer
 
 from yoyak.core import gpu
 from yoyak.training import memory
 from yoyak.training.memory import Batch, Result, TokenBudget
 from yoyak.training.rows import IGNORED
-
-
-class RowsOfEpoch(Sampler[int]):
-    """Rows in an order that is drawn from seed and epoch alone, for a run that goes on within an epoch, too.
-
-    Accelerate 1.15 tells the epoch to a sampler only where no batches are to be skipped.
-    """
-
-    def __init__(self, trainer: "MicroBatching") -> None:
-        self.trainer = trainer
-
-    def __len__(self) -> int:
-        return len(self.trainer.train_dataset)
-
-    def __iter__(self) -> Iterator[int]:
-        args = self.trainer.args
-        epoch = self.trainer.state.global_step // math.ceil(len(self) / args.train_batch_size)
-        return iter(self.trainer.order(torch.Generator().manual_seed(args.data_seed + epoch)))
 
 
 class MicroBatching(Trainer):
@@ -62,10 +42,6 @@ class MicroBatching(Trainer):
         """Of the batch, padding not counted."""
         raise NotImplementedError
 
-    def order(self, generator: torch.Generator) -> list[int]:
-        """Places of all rows, as one pass over them takes them."""
-        raise NotImplementedError
-
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         """Token ids of each row of the batch, without padding; of an encoder-decoder, the encoder's."""
         raise NotImplementedError
@@ -73,9 +49,6 @@ class MicroBatching(Trainer):
     def longest_row(self, inputs: dict[str, Any]) -> int:
         """In tokens."""
         raise NotImplementedError
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> RowsOfEpoch:
-        return RowsOfEpoch(self)
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._time_of_log = self._time_of_log or time.perf_counter()
