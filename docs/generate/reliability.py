@@ -110,8 +110,8 @@ def _of_dvc(results: Entry) -> str:
     return f"""## What is DVC's own
 
 DVC empties `.dvc/tmp/rwlock` before it writes it. A kill between the two leaves an empty file, and the next command
-ends with `JSON structure is corrupted`: remove `.dvc/tmp/rwlock`. So it was in {emptied} of {len(trials)} runs. What
-else DVC left behind, and in how many runs: {told}."""
+ends with `Unable to read RWLock-file`: `yoyak status` and `make repro` remove it. So it was in {emptied} of
+{len(trials)} runs. What else DVC left behind, and in how many runs: {told}."""
 
 
 def _kind(line: str) -> str:
