@@ -37,9 +37,10 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 def test_a_log_of_long_stages_has_lines_alone(project: Project) -> None:
     project.stage("prepare_prompts")
+    (project.root / "slow.py").write_text(SLOW)
     for model in ("llama32_3b", "bart_mini"):
         trained, inferred = (
-            project.run("python", "-c", SLOW, f"stages/{stage}.py", model).stdout for stage in ("train", "infer")
+            project.run("python", "slow.py", f"stages/{stage}.py", model).stdout for stage in ("train", "infer")
         )
         assert not re.search(BAR, trained + inferred)
         begins = (f"{model}: ", f"{model} dev", f"{model} test", "[transformers]")

