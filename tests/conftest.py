@@ -36,7 +36,8 @@ def shrink(params: Any) -> None:
     params["generation"]["max_new_tokens"] = 12
     params["limits"].update(free_gb=0.1, empty_percent=100)
     params["models"]["llama32_3b"].update(weights="./twins/llama32_3b", dtype="fp32")
-    params["models"]["bart_mini"]["training"]["epochs"] = 1
+    # In its single step it learns enough to write something.
+    params["models"]["bart_mini"]["training"].update(epochs=1, learning_rate=0.01)
     params["models"]["bart_mini"]["generation"]["max_new_tokens"] = 12
     params["models"]["bart_mini"]["architecture"].update(vocab_size=600, d_model=32, encoder_ffn_dim=64)
 

@@ -26,7 +26,7 @@ def prompt(fname: str, *turns: str) -> Prompt:
     return Prompt(fname=fname, system="", turns=turns, question="")
 
 
-@given(st.lists(st.lists(st.text(), max_size=3), max_size=12), st.integers(2, 6))
+@given(st.lists(st.lists(st.text(), min_size=1, max_size=3), max_size=12), st.integers(2, 6))
 def test_each_row_is_held_out_once_and_twins_together(dialogues: list[list[str]], parts: int) -> None:
     prompts = [prompt(f"train_{row}", *turns) for row, turns in enumerate(dialogues)]
     folds = [Fold(part=part, of=parts) for part in range(parts)]

@@ -61,7 +61,7 @@ def _set(section: str, **values: Any) -> Callable[[Project], None]:
 
 FAULTS = {
     "a lock that a kill cut off": (_cut_off_lock, "leftovers", "rwlock was cut off by a kill"),
-    "no room": (_set("limits", free_gb=10**6), "weights and disk", "limits.free_gb is 1e+06"),
+    "no room": (_set("limits", free_gb=10**6), "weights and disk", "limits.free_gb is to stay free"),
     "a hub without network": (
         lambda project: project.edit(lambda params: params["run"].update(models=["kobart"])),
         "weights",

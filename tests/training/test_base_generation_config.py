@@ -6,8 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 import twins
 from inferences import config_of
+from safetensors.torch import load_file
 from trainers import PROMPTS, full_trainer_of, trainer_of
 from twins import Family, save_twin
 
@@ -95,6 +97,8 @@ def test_pickled_weights_are_converted_all_the_same(tmp_path: Path) -> None:
     for name, changes in CONFIGS.items():
         base, target = with_config(save_twin(twins.bart, tmp_path / name), changes), tmp_path / f"{name} converted"
         target.mkdir()
+        torch.save(load_file(base / "model.safetensors"), base / "pytorch_model.bin")
+        (base / "model.safetensors").unlink()
         hub.convert(base, target)
         assert (target / "model.safetensors").exists()
 
