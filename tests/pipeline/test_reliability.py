@@ -25,13 +25,16 @@ def test_a_killed_stage_is_compared_with_the_undisturbed_one(reproduced: Project
     import trials
     from kills import Duration
 
-    trial = trials.killed(reproduced, tmp_path / "trial", "submit", "group", Duration(0.5, 0.1), random.Random(0))
+    # Its checklist names the commit, which is another by now.
+    undisturbed = reproduced.copy(tmp_path / "undisturbed")
+    undisturbed.run("dvc", "repro", "--force", "--single-item", "submit")
+    trial = trials.killed(undisturbed, tmp_path / "trial", "submit", "group", Duration(0.5, 0.1), random.Random(0))
     assert trial.faults == []
     assert [kill["target"] for kill in trial.kills]
     work = tmp_path / "trial/project"
     (work / "submission/draft.csv").write_text("half")
     (work / "metrics/scores.json").unlink()
-    assert sameness.differences(work, reproduced.root) == [
+    assert sameness.differences(work, undisturbed.root) == [
         "metrics/scores.json: missing",
         "submission/draft.csv: left over",
     ]
