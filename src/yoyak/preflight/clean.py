@@ -26,7 +26,7 @@ from yoyak.modeling.weights import converted_name
 
 SCRATCH = ("checkpoints", "predictions")
 WEIGHTS = "weights"
-COPIES = (".cache/experiments/*", ".cache/final/work/*", ".dvc/tmp/exps/*")
+COPIES = (".cache/experiments/*", ".cache/final/copies/*", ".dvc/tmp/exps/*")
 """Further workspaces, with parameters of their own: copies of `python -m yoyak.sweeps`, and DVC's temporary ones."""
 KEPT_BY_DVC = {"workspace": True, "all_branches": True, "all_tags": True, "all_experiments": True, "force": True}
 OF_GC = logging.getLogger("dvc_data.hashfile.gc")

@@ -35,7 +35,7 @@ def write_submission(data: Path, predicted: Path, weights: Path | None, gpus: in
     results = WORK / "results"
     shutil.rmtree(results, ignore_errors=True)
     only = (*members(run), ENSEMBLE)
-    options = Options(LIST, WORK / "data", results, WORK / "work", gpus, per_gpu, only=only)
+    options = Options(LIST, WORK / "data", results, WORK / "copies", gpus, per_gpu, only=only)
     if run_list(options):
         raise UserError(f"not all models were trained; what was is kept: mend what {results} tells, and run again")
     copy, log = options.copy(run), results / "submit.log"
