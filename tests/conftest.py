@@ -1,6 +1,7 @@
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -55,27 +56,42 @@ def project(tmp_path: Path) -> Project:
     return _shrunk(tmp_path / "project")
 
 
-@pytest.fixture(scope="session")
-def reproduced(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Project:
-    """The shrunk project after `dvc repro` and a commit. Shared: `copy` it before changing anything."""
+@pytest.fixture(scope="session", autouse=True)
+def _first_run(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, worker_id: str
+) -> Iterator[Future[Project] | None]:
+    """`reproduced` in the making, where a test asks for it, beside those that come before."""
+    if not any("reproduced" in item.fixturenames for item in request.session.items):
+        yield None
+        return
     own = tmp_path_factory.getbasetemp()
-    if worker_id == "master":
-        return _reproduced(own / "reproduced")
-    # pytest's processes stand side by side: the first one runs the pipeline, and each has a copy.
-    of_all = own.parent / "reproduced"
-    with FileLock(own.parent / "reproduced.lock"):
-        whole = Project(of_all / "project") if of_all.exists() else _reproduced(of_all)
-    return whole.copy(own / "reproduced")
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        yield beside.submit(_reproduced, own if worker_id == "master" else own.parent)
+
+
+@pytest.fixture(scope="session")
+def reproduced(_first_run: Future[Project], tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The shrunk project after `dvc repro` and a commit. Shared: `copy` it before changing anything."""
+    return _first_run.result().copy(tmp_path_factory.mktemp("reproduced") / "project")
+
+
+class ColdProject(Project):
+    """As a user runs it: with a Python that starts anew for each stage."""
+
+    def environment(self) -> dict[str, str]:
+        inherited = super().environment()
+        return inherited | {"PATH": inherited["PATH"].removeprefix(self._python_folder())}
 
 
 def _reproduced(folder: Path) -> Project:
-    project = _shrunk(folder / "project")
-    with pytest.MonkeyPatch.context() as patch:
-        # As a user runs it, with a Python that starts anew for each stage.
-        patch.delenv(warm_python.SOCKET)
-        project.run("dvc", "repro")
-    project.commit("the first run")
-    return project
+    """One for all of pytest's processes, which stand side by side."""
+    project = ColdProject(folder / "reproduced/project")
+    with FileLock(folder / "reproduced.lock"):
+        if not project.root.exists():
+            _shrunk(project.root)
+            project.run("dvc", "repro")
+            project.commit("the first run")
+    return Project(project.root)
 
 
 @pytest.fixture

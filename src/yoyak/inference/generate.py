@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from transformers import set_seed
+import torch
 
 from yoyak.core import gpu
 from yoyak.core.errors import UserError
@@ -244,7 +244,7 @@ def _by_transformers(
     forbidden = _forbidden(loaded, asked, config.generation)
     for start in range(0, len(asked), max_batch_size):
         batch = asked[start : start + max_batch_size]
-        set_seed(config.generation.seed + batch[0].row)
+        torch.manual_seed(config.generation.seed + batch[0].row)
         tokens = forbidden([*range(start, start + len(batch))]) if forbidden else None
         candidates = hf_decoding.decode(loaded.members, _of_members(batch), config.generation, tokens)
         yield list(zip(batch, candidates, strict=True))
