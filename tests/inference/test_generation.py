@@ -185,6 +185,19 @@ def test_tokens_are_drawn_as_often_as_they_are_likely(seed: int) -> None:
     assert drawn(scores[None], torch.tensor([1 - 2**-24]), params) == tokens[0, shares[0] > 0][-1]
 
 
+@given(st.integers(0, 2**32 - 1))
+@settings(max_examples=20)
+def test_where_none_is_left_out_all_tokens_are_drawn_as_often_as_they_are_likely(seed: int) -> None:
+    """Without sorting them; never one that is forbidden, be the draw next to 1."""
+    params = GenerationParams(search="sample", max_new_tokens=1, batch_size=1, temperature=0.7, top_k=0)
+    scores = torch.randn(6, generator=torch.Generator().manual_seed(seed))
+    scores[[2, 5]] = -torch.inf
+    draws = (torch.arange(20_000) + 0.5) / 20_000
+    found = drawn(scores.expand(len(draws), -1), draws, params).bincount(minlength=6) / len(draws)
+    assert found == pytest.approx((scores / 0.7).softmax(-1), abs=1e-3)
+    assert drawn(scores[None], torch.tensor([1 - 2**-24]), params) == 4
+
+
 def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: Path, tmp_path: Path) -> None:
     config = config_of(folder)
     whole = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "whole")

@@ -78,12 +78,23 @@ class Chooser:
 
 def drawn(scores: torch.Tensor, draws: torch.Tensor, params: GenerationParams) -> torch.Tensor:
     """For each line of `scores` (lines, vocabulary) the token at which shares add up to the draw, shape (lines,)."""
+    if not params.top_k and params.top_p == 1:
+        return _drawn_from_all(scores, draws, params.temperature)
     shares, tokens = likeliest(scores, params)
     cumulated = shares.cumsum(-1)
     rank = (cumulated <= draws[:, None] * cumulated[:, -1:]).sum(-1)
     # A draw next to 1 may be rounded to the whole.
     rank = rank.minimum((shares > 0).sum(-1) - 1)
     return tokens.gather(-1, rank[:, None])[:, 0]
+
+
+def _drawn_from_all(scores: torch.Tensor, draws: torch.Tensor, temperature: float) -> torch.Tensor:
+    """As `drawn`: where no token is left out any order will do, and to sort a vocabulary takes longest."""
+    cumulated = (scores / temperature).softmax(-1).cumsum(-1)
+    whole = cumulated[:, -1:]
+    # A draw next to 1 may be rounded to the whole, which no token is above.
+    at = (draws[:, None] * whole).minimum(whole.nextafter(torch.zeros_like(whole)))
+    return (cumulated <= at).sum(-1)
 
 
 def likeliest(scores: torch.Tensor, params: GenerationParams) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,1 @@
+"""A trained model is tuned for the metric that judges it."""

@@ -1,0 +1,68 @@
+"""The hyper-parameters of tuning, and what decides a tuned model."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from yoyak.core.folds import Fold
+from yoyak.core.params import Section, check, read_yaml
+from yoyak.inference.params import GenerationParams
+from yoyak.modeling.spec import ModelSpec
+
+
+class TuningParams(Section):
+    """How a trained model learns from the scores of its own summaries: REINFORCE with a baseline that leaves one out
+    (Ahmadian et al. 2024, arXiv:2402.14740)."""
+
+    epochs: float = Field(gt=0)
+    """Passes over the training dialogues."""
+    dialogues_a_step: int = Field(ge=1)
+    """Dialogues whose summaries an optimiser step learns from."""
+    candidates: int = Field(ge=2)
+    """Summaries drawn of each dialogue."""
+    temperature: float = Field(gt=0)
+    """At which they are drawn; top-k and top-p are off."""
+    learning_rate: float = Field(gt=0, lt=1)
+    """Highest learning rate; it falls to 0 on a line."""
+    reference_weight: float = Field(ge=0)
+    """Weight of the loss on the reference summary beside that of the reward: it keeps the model's language."""
+
+
+class TuningConfig(Section):
+    """All that decides a tuned model but data and the trained model: `data/resolved/<model>/tuning.yaml`."""
+
+    model: ModelSpec
+    tuning: TuningParams
+    generation: GenerationParams
+    """Of which tuning takes `max_new_tokens`, `script_guard` and `batch_size`."""
+    seed: int
+    fold: Fold | None = None
+    """Of train, which the model does not see."""
+
+    @property
+    def drawing(self) -> GenerationParams:
+        """How candidates are drawn: from the model's own distribution, but for the script guard."""
+        return self._searched("sample", self.tuning.candidates)
+
+    @property
+    def greedy(self) -> GenerationParams:
+        """How dev is summarised after each epoch."""
+        return self._searched("greedy", 1)
+
+    def _searched(self, search: str, candidates: int) -> GenerationParams:
+        own = self.generation
+        return GenerationParams.model_validate(
+            {
+                "search": search,
+                "candidates": candidates,
+                "temperature": self.tuning.temperature,
+                "top_k": 0,
+                "max_new_tokens": own.max_new_tokens,
+                "script_guard": own.script_guard,
+                "batch_size": own.batch_size,
+            }
+        )
+
+
+def read_config(path: Path) -> TuningConfig:
+    return check(TuningConfig, read_yaml(path), f"{path}:")

@@ -1,0 +1,189 @@
+"""What tuning computes: log-probabilities of many answers at once, their weights, and a model that gains by them."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from trainers import PROMPTS, trainer_of
+from twins import Family, gemma3, llama32, save_twin
+
+from yoyak.core.records import Candidate, Prompt
+from yoyak.inference.loading import load_for_inference
+from yoyak.modeling import weights
+from yoyak.tuning.groups import Group, laid_out, log_probabilities, use_shared_prompts
+from yoyak.tuning.params import TuningConfig
+from yoyak.tuning.policy import Policy
+from yoyak.tuning.rewards import advantages, rewards
+from yoyak.tuning.trainer import trainer
+
+ANSWERS = st.lists(st.floats(0, 1), min_size=2, max_size=16)
+
+
+def config_of(twin: Path, **tuning: Any) -> TuningConfig:
+    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": "fp32"}
+    defaults = {"epochs": 4, "dialogues_a_step": 6, "candidates": 4, "temperature": 1.0, "learning_rate": 0.002}
+    generation = {"search": "greedy", "max_new_tokens": 40, "batch_size": 8}
+    return TuningConfig.model_validate(
+        {
+            "model": {**model, "prompt": "structured"},
+            "tuning": defaults | {"reference_weight": 0.0} | tuning,
+            "generation": generation,
+            "seed": 1,
+        }
+    )
+
+
+@pytest.fixture(scope="module", params=[llama32, gemma3])
+def family(request: pytest.FixtureRequest) -> Family:
+    chosen: Family = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def trained(family: Family, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a twin, and adapters that have learned a little of how a summary begins and ends."""
+    folder = tmp_path_factory.mktemp(family.__name__)
+    save_twin(family, folder / "twin")
+    learner, _ = trainer_of(folder / "twin", folder / "scratch", epochs=12)
+    learner.train()
+    learner.model.save_pretrained(folder / "adapter")
+    return folder
+
+
+def policy_of(trained: Path) -> tuple[Policy, TuningConfig]:
+    config = config_of(trained / "twin")
+    return Policy(load_for_inference(config.model, None), trained / "adapter"), config
+
+
+def prompt_ids(policy: Policy, prompts: list[Prompt]) -> list[list[int]]:
+    return [policy.loaded.prompt_tokenizer.encode_prompt(prompt).ids for prompt in prompts]
+
+
+# Groups
+
+
+def test_answers_to_one_prompt_do_not_see_each_other(trained: Path) -> None:
+    """Log-probabilities and gradients are those of each prompt and answer by itself, in transformers' own attention."""
+    policy, _ = policy_of(trained)
+    model = policy.model.eval()
+    words = policy.loaded.prompt_tokenizer.encode_summary
+    said = [
+        ["두 사람이 이야기합니다.", "이야기", "#Person1#은 #Person2#에게 말합니다."],
+        ["말합니다."],
+        ["아", "이야기"],
+    ]
+    groups = [
+        Group(ids, [words(text) for text in texts], [0.5 - number for number in range(len(texts))])
+        for ids, texts in zip(prompt_ids(policy, PROMPTS[:3]), said, strict=True)
+    ]
+    plainly = []
+    for group in groups:
+        for answer in group.answers:
+            ids = torch.tensor([group.prompt + answer[:-1]])
+            logits = model(input_ids=ids).logits[0, len(group.prompt) - 1 :]
+            plainly.append(logits.log_softmax(-1).gather(1, torch.tensor(answer)[:, None])[:, 0])
+    expected = torch.cat(plainly)
+    weighted = torch.cat([torch.full((len(a),), w) for g in groups for a, w in zip(g.answers, g.weights, strict=True)])
+    (expected * weighted).sum().backward()
+    gradient = gradients_of(model)
+
+    use_shared_prompts(model.get_base_model())
+    inputs = laid_out(groups, model.device)
+    found = log_probabilities(model, inputs)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert torch.equal(inputs["weights"], weighted)
+    assert inputs["input_ids"].numel() == sum(group.tokens for group in groups)
+    (found * inputs["weights"]).sum().backward()
+    assert (gradients_of(model) - gradient).norm() / gradient.norm() < 1e-4
+
+
+def gradients_of(model: Any) -> torch.Tensor:
+    """All of them, in one vector; none is left."""
+    found = [weight.grad.flatten() for weight in model.parameters() if weight.requires_grad]
+    model.zero_grad(set_to_none=True)
+    return torch.cat(found)
+
+
+# Drawing
+
+
+def test_what_is_drawn_is_as_likely_as_the_trainer_says(trained: Path) -> None:
+    policy, config = policy_of(trained)
+    ids = prompt_ids(policy, PROMPTS)
+    before = {name: weight.clone() for name, weight in policy.model.named_parameters()}
+    drawn = policy.answers(PROMPTS, ids, config.drawing, seed=3)
+    assert all(torch.equal(weight, before[name]) for name, weight in policy.model.named_parameters())
+    model = policy.model.eval()
+    use_shared_prompts(model.get_base_model())
+    groups = [Group(prompt, answers, [1.0] * len(answers)) for prompt, (_, answers) in zip(ids, drawn, strict=True)]
+    with torch.no_grad():
+        found = log_probabilities(model, laid_out(groups, model.device))
+    lengths = [len(answer) for group in groups for answer in group.answers]
+    means = [float(part.mean()) for part in found.split(lengths)]
+    expected = [candidate.log_probability for candidates, _ in drawn for candidate in candidates]
+    assert means == pytest.approx(expected, abs=1e-4)
+
+
+def test_draws_depend_on_the_dialogue_and_the_seed_alone(trained: Path) -> None:
+    policy, config = policy_of(trained)
+    ids = prompt_ids(policy, PROMPTS)
+    together = policy.answers(PROMPTS, ids, config.drawing, seed=3)
+    alone = policy.answers(PROMPTS[4:6], ids[4:6], config.drawing, seed=3)
+    assert [answers for _, answers in alone] == [answers for _, answers in together[4:6]]
+    other = policy.answers(PROMPTS[4:6], ids[4:6], config.drawing, seed=4)
+    assert [answers for _, answers in alone] != [answers for _, answers in other]
+
+
+# Rewards
+
+
+@given(ANSWERS)
+def test_advantages_add_up_to_nothing_and_keep_the_order(values: list[float]) -> None:
+    found = advantages(values)
+    assert sum(found) == pytest.approx(0, abs=1e-9)
+    assert found[0] == pytest.approx(values[0] - sum(values[1:]) / (len(values) - 1))
+
+
+def test_a_summary_is_worth_its_rouge_and_a_faulty_one_nothing() -> None:
+    def candidate(text: str, finished: bool = True) -> Candidate:
+        return Candidate(text=text, log_probability=-1.0, finished=finished)
+
+    prompt = PROMPTS[0]
+    reference = str(prompt.summary)
+    row = [candidate(reference), candidate("이야기"), candidate(reference, finished=False), candidate("")]
+    (found,) = rewards([prompt], [[*row, candidate("Story 이야기")]])
+    assert found[0] == pytest.approx(1, abs=1e-6)
+    assert 0 < found[1] < 0.5
+    assert found[2:] == [0, 0, 0]
+
+
+# The trainer
+
+
+def test_a_model_gains_by_its_own_summaries(tmp_path: Path) -> None:
+    save_twin(gemma3, tmp_path / "twin")
+    learner, _ = trainer_of(tmp_path / "twin", tmp_path / "scratch", epochs=12)
+    learner.train()
+    learner.model.save_pretrained(tmp_path / "adapter")
+    policy, config = policy_of(tmp_path)
+    tuned = trainer(config, policy, PROMPTS, PROMPTS[:4], tmp_path / "tuned", [])
+    before = tuned.evaluate()
+    tuned.train()
+    log = tuned.state.log_history
+    assert max(entry["eval_rouge_mean"] for entry in log if "eval_rouge_mean" in entry) > before["eval_rouge_mean"] + 5
+    assert {"reward", "best_reward", "characters", "distinct"} <= set(log[0]) | set(log[1])
+
+
+def test_a_reference_keeps_the_language(trained: Path, tmp_path: Path) -> None:
+    """With its loss beside the reward, dev's references stay likelier than without."""
+    losses = []
+    for weight in (0.0, 1.0):
+        policy, _ = policy_of(trained)
+        config = config_of(trained / "twin", reference_weight=weight, learning_rate=0.003)
+        tuned = trainer(config, policy, PROMPTS, PROMPTS[:4], tmp_path / str(weight), [])
+        tuned.train()
+        losses.append([entry["eval_loss"] for entry in tuned.state.log_history if "eval_loss" in entry][-1])
+    assert losses[1] < losses[0]
