@@ -31,8 +31,8 @@ from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs
 @pytest.fixture
 def epochs(project: Project) -> Project:
     """The project with enough epochs to be killed in."""
-    project.edit(lambda params: params["training"].update(epochs=12, early_stopping_patience=12))
-    project.edit(lambda params: params["models"]["bart_mini"]["training"].update(epochs=12, early_stopping_patience=12))
+    project.edit(lambda params: params["training"].update(epochs=6, early_stopping_patience=6))
+    project.edit(lambda params: params["models"]["bart_mini"]["training"].update(epochs=6, early_stopping_patience=6))
     project.stage("prepare_prompts")
     return project
 
@@ -50,7 +50,7 @@ def test_a_killed_training_ends_as_if_it_had_not_been(
     epochs.stage("train", model)
 
     records = [read_json(one.root / f"metrics/train/{model}.json") for one in (epochs, undisturbed)]
-    assert 0 < records[0].pop("resumed_at_step") < records[0]["steps"] == 12
+    assert 0 < records[0].pop("resumed_at_step") < records[0]["steps"] == 6
     for record in records:
         for key in ("resumed_at_step", "seconds", "tokens_per_second", "peak_memory_gib"):
             record.pop(key, None)
@@ -69,7 +69,7 @@ def test_a_training_that_dvc_did_not_save_is_not_trained_again(epochs: Project, 
 
     epochs.run("dvc", "repro", "--single-item", f"train@{model}")
     record = read_json(epochs.root / f"metrics/train/{model}.json")
-    assert record["resumed_at_step"] == record["steps"] == 12
+    assert record["resumed_at_step"] == record["steps"] == 6
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == trained
     assert list((epochs.root / ".cache/checkpoints").glob(f"{model}-*/{ended_work.ENDED}"))
 

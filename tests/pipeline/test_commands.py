@@ -222,7 +222,7 @@ def test_a_run_that_is_killed_goes_on(reproduced: Project, tmp_path: Path) -> No
     """DVC and its stage at once: DVC's lock stays behind, and is not in the way."""
     project = reproduced.copy(tmp_path / "project")
     project.edit(lambda params: params["run"].update(models=["bart_mini"]))
-    project.edit(lambda params: params["models"]["bart_mini"]["training"].update(epochs=12, early_stopping_patience=12))
+    project.edit(lambda params: params["models"]["bart_mini"]["training"].update(epochs=6, early_stopping_patience=6))
     shutil.rmtree(project.root / ".cache/checkpoints", ignore_errors=True)
     with (tmp_path / "log").open("w") as log:
         run = subprocess.Popen(
@@ -243,7 +243,7 @@ def test_a_run_that_is_killed_goes_on(reproduced: Project, tmp_path: Path) -> No
     assert running(printed) >= {"train@bart_mini", "infer@bart_mini", "score", "ensemble"}
     assert "prepare_prompts" not in running(printed)
     record = json.loads((project.root / "metrics/train/bart_mini.json").read_text())
-    assert 0 < record["resumed_at_step"] < record["steps"] == 12
+    assert 0 < record["resumed_at_step"] < record["steps"] == 6
 
 
 def test_folds_of_a_model_become_entries(reproduced: Project, tmp_path: Path) -> None:

@@ -25,17 +25,17 @@ IMPORTED = {"errors": "yoyak.core.errors", "an early one": "pydantic", "a late o
 
 @pytest.mark.parametrize("moment", IMPORTED.values(), ids=IMPORTED)
 def test_a_stage_that_is_interrupted_while_it_imports(fresh: Project, moment: str, tmp_path: Path) -> None:
-    assert interrupted(fresh, ["stages/infer.py", "bart_mini"], moment, tmp_path) == INTERRUPTED
+    interrupt(fresh, ["stages/infer.py", "bart_mini"], moment, tmp_path)
 
 
 @pytest.mark.parametrize("moment", ["yoyak.core.errors", "typer", "yoyak.commands", "dvc.repo"])
 def test_a_command_that_is_interrupted(fresh: Project, moment: str, tmp_path: Path) -> None:
     command = Path(sys.executable).with_name("yoyak")
-    assert interrupted(fresh, [str(command), "status"], moment, tmp_path) == INTERRUPTED
+    interrupt(fresh, [str(command), "status"], moment, tmp_path)
 
 
-def interrupted(project: Project, script: list[str], module: str, folder: Path) -> str:
-    """What a script says that gets Ctrl-C when it begins to import what follows `module`."""
+def interrupt(project: Project, script: list[str], module: str, folder: Path) -> None:
+    """Ctrl-C to a script when it begins to import what follows `module`."""
     log = folder / "imports"
     with log.open("w") as file:
         process = subprocess.Popen(
@@ -53,7 +53,8 @@ def interrupted(project: Project, script: list[str], module: str, folder: Path) 
     assert process.wait(10) == 128 + signal.SIGINT
     said = log.read_text(errors="replace")
     assert "Traceback" not in said
-    return next(line for line in said.splitlines() if line.startswith("interrupted"))
+    # Not at the beginning of a line, perhaps: Python was telling what it imports.
+    assert INTERRUPTED in said
 
 
 def test_dvc_goes_on_after_an_interrupted_stage(fresh: Project) -> None:
