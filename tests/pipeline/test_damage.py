@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import random
 import runpy
 import shutil
@@ -44,7 +45,9 @@ from yoyak.submission.run import submit
 from yoyak.training.params import read_config as read_training_config
 
 LONGEST_LINE = 2000
-TIMES, TIMES_OF_WHOLE_STAGES = 100, 8
+TIMES = int(os.environ.get("DAMAGES", "100"))
+"""Damages to each file: `DAMAGES=2000 pytest tests/pipeline/test_damage.py` takes longer than a test should."""
+TIMES_OF_WHOLE_STAGES = max(8, TIMES // 20)
 SCORING = ScoringParams(tokenizer="whitespace", library="rouge", references="mean", bootstrap_samples=100, seed=0)
 DIALOGUES = [["#Person1#: 저녁에 만날까요?", "#Person2#: 네, 좋아요."], ["#Person1#: 환불해 주세요.", "#Person2#: 네."]]
 REFERENCES = [

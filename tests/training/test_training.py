@@ -113,6 +113,52 @@ def test_a_row_that_never_fits_is_told_in_one_line() -> None:
         budget.shrink(longest_row=200)
 
 
+def test_the_budget_grows_back_when_memory_does(capsys: pytest.CaptureFixture[str]) -> None:
+    budget = TokenBudget()
+    fitting = budget.tokens
+
+    def steps_until_it_grows() -> int:
+        before, steps = budget.tokens, 0
+        while budget.tokens == before:
+            budget.step_done()
+            steps += 1
+        return steps
+
+    budget.shrink(longest_row=10)
+    budget.shrink(longest_row=10)
+    assert budget.tokens == fitting // 4
+    assert steps_until_it_grows() == memory.GROWS_AFTER
+    assert budget.tokens == fitting // 2
+    # What was tried too early is tried half as often.
+    budget.shrink(longest_row=10)
+    assert steps_until_it_grows() == 2 * memory.GROWS_AFTER
+    assert steps_until_it_grows() == 2 * memory.GROWS_AFTER
+    for _ in range(10 * memory.GROWS_AFTER):
+        budget.step_done()
+    assert (budget.tokens, budget.why) == (fitting, "grown again after running out of memory")
+    assert f"memory sufficed for {memory.GROWS_AFTER} steps: {fitting // 2} tokens at once" in capsys.readouterr().out
+
+
+def test_a_training_whose_memory_comes_back_is_the_undisturbed_one(twin: Path, tmp_path: Path) -> None:
+    """It runs out of memory in its third step, alone."""
+    plain, _ = trainer_of(twin, tmp_path / "plain", epochs=12)
+    plain.budget.tokens = 10_000
+    expected = losses(plain)
+    kind = type("ScarceOnce", (ScarceMemory,), {"failures": 0})
+    trainer, _ = trainer_of(twin, tmp_path / "scarce", kind, epochs=12)
+    trainer.budget = TokenBudget()
+
+    class MemoryComesBack(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            trainer.longest_of_all = 10_000 if state.global_step != 2 else longest
+
+    longest = trainer.longest_of_all
+    trainer.add_callback(MemoryComesBack())
+    assert losses(trainer) == pytest.approx(expected, rel=1e-3)
+    assert type(trainer).failures > 0
+    assert trainer.budget.why == "grown again after running out of memory"
+
+
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=70), st.integers(1, 3000))
 def test_micro_batches_hold_all_rows_in_order_within_the_budget(lengths: list[int], most: int) -> None:
     done = 0

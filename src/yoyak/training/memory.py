@@ -25,6 +25,9 @@ ONE_ROW = 1
 """Most tokens where rows must not share a pass: a row is never cut."""
 SHARE = 0.85
 """Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most."""
+GROWS_AFTER = 20
+"""Steps without running out of memory after which twice as many tokens are tried, up to what fitted once: what took the
+memory may be gone. Twice as many steps after each attempt that failed."""
 OPTIMISER_BYTES = 8
 """Of AdamW's two moments in fp32, for each trained parameter."""
 
@@ -43,6 +46,9 @@ class TokenBudget:
         self.checkpointing = False
         """Whether activations are recomputed instead of kept."""
         self._measured = on_cpu
+        self._fitting = self.tokens
+        """Tokens that memory had room for when it was measured."""
+        self._grows_after, self._steps, self._grown = GROWS_AFTER, 0, False
 
     @contextmanager
     def measuring(self, model: Any, tokens: int) -> Iterator[None]:
@@ -60,10 +66,12 @@ class TokenBudget:
         self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
         if self.checkpointing:
             self.why += ", activations recomputed after running out of memory"
-        self._measured = True
+        self._measured, self._fitting = True, self.tokens
 
     def shrink(self, longest_row: int) -> None:
         """After running out of memory: half the tokens; activations recomputed where even single rows did not fit."""
+        self._grows_after *= 2 if self._grown else 1
+        self._steps, self._grown = 0, False
         if self.tokens > longest_row:
             self.tokens, self.why = self.tokens // 2, "halved after running out of memory"
         elif not self.checkpointing:
@@ -74,6 +82,15 @@ class TokenBudget:
             raise _nothing_smaller(f"a single row of {longest_row} tokens")
         print(f"out of GPU memory: {self.tokens} tokens at once from here, {self.why}", flush=True)
 
+    def step_done(self) -> None:
+        """An optimiser step has not run out of memory: after some of them it may bear more."""
+        self._steps += 1
+        if self.tokens >= self._fitting or self._steps < self._grows_after:
+            return
+        self.tokens, self.why = min(2 * self.tokens, self._fitting), "grown again after running out of memory"
+        print(f"memory sufficed for {self._steps} steps: {self.tokens} tokens at once from here", flush=True)
+        self._steps, self._grown = 0, True
+
     def describe(self) -> dict[str, Any]:
         return {
             "micro_batch_tokens": self.tokens,
@@ -81,11 +98,15 @@ class TokenBudget:
             "gradient_checkpointing": self.checkpointing,
         }
 
-    def take_up(self, described: dict[str, Any]) -> None:
+    def kept(self) -> dict[str, Any]:
+        """For a checkpoint: what `take_up` takes."""
+        return self.describe() | {"fitting_tokens": self._fitting}
+
+    def take_up(self, kept: dict[str, Any]) -> None:
         """What an earlier run of the same training found: dropout is drawn as it would have been."""
-        self.tokens, self.why = described["micro_batch_tokens"], described["micro_batch_why"]
-        self.checkpointing = described["gradient_checkpointing"]
-        self._measured = True
+        self.tokens, self.why = kept["micro_batch_tokens"], kept["micro_batch_why"]
+        self.checkpointing = kept["gradient_checkpointing"]
+        self._measured, self._fitting = True, kept["fitting_tokens"]
 
 
 def next_rows(lengths: list[int], max_tokens: int) -> int:

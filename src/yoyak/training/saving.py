@@ -57,4 +57,4 @@ class KeepBudget(TrainerCallback):
         self.budget = budget
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", self.FILE), self.budget.describe())
+        write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", self.FILE), self.budget.kept())

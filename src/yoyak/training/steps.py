@@ -64,6 +64,7 @@ class MicroBatching(Trainer):
                 if not gpu.is_oom(error):
                     raise
             else:
+                self.budget.step_done()
                 self._tokens_since_log += tokens
                 self.since_log.append((loss.detach(), inputs))
                 return loss
