@@ -16,6 +16,12 @@ def test_what_was_there_is_replaced(tmp_path: Path) -> None:
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_name_that_no_file_can_have_is_told_in_a_line_of_some_length() -> None:
+    """As a table has it that names a model by the text of a dialogue."""
+    with pytest.raises(UserError, match=r"^predictions/가{188}…: cannot be read: File name too long$"):
+        read_text(Path("predictions") / ("가" * 5000) / "dev.jsonl", missing="no such file", mend="")
+
+
 def test_what_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
         pytest.skip("no device that is always full")

@@ -393,6 +393,7 @@ SPOILT: dict[str, tuple[str, list[str]]] = {
     "not YAML": ("run: [\n", ["params.yaml, line 2: not valid YAML"]),
     "tab": ("run:\n\tmodels: []\n", ["params.yaml, line 2: not valid YAML"]),
     "key twice": ("run: {}\nrun: {}\n", ["params.yaml, line 2: not valid YAML: found duplicate key", "run"]),
+    "a list as a key": ("run: {}\n? [[a]]\n: 1\n", ["params.yaml: not valid YAML: a key is a list or a mapping"]),
     "two documents": ("run: {}\n---\nrun: {}\n", ["params.yaml, line 2: not valid YAML"]),
     "a date that is none": ("run: 2024-99-99\n", ["params.yaml: not valid YAML: month"]),
     "a tag": ("run: !!python/object:os.system x\n", ["params.yaml, line 1: not valid YAML"]),

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from yoyak.core import disk
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, quoted
 
 UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 FROM_EXCEL = "a CSV saved by Excel is cp949: `iconv -f cp949 -t utf-8`"
@@ -23,7 +23,7 @@ def read_text(path: Path, missing: str, mend: str) -> str:
     except IsADirectoryError:
         raise UserError(f"{path}: a folder, not a file; name the file inside it") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{quoted(path)}: cannot be read: {error.strerror}") from None
     return decode(content, path, mend)
 
 
@@ -77,7 +77,7 @@ def sha256(path: Path) -> str:
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; run `dvc repro`, or `dvc checkout` if it was made before") from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+        raise UserError(f"{quoted(path)}: cannot be read: {error.strerror}") from None
 
 
 def files_in(folder: Path) -> list[Path]:

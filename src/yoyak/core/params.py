@@ -57,6 +57,8 @@ def parse_yaml(text: str, where: object) -> dict[str, Any]:
         content = YAML(typ="safe").load(text)
     except MarkedYAMLError as error:
         raise UserError(f"{where}{_line_of(error)}: not valid YAML: {error.problem}") from None
+    except TypeError:
+        raise UserError(f"{where}: not valid YAML: a key is a list or a mapping; write a name") from None
     # Beside its own errors ruamel lets through those of Python's types, of the date 2024-99-99 for one.
     except (YAMLError, ValueError, RecursionError) as error:
         raise UserError(f"{where}: not valid YAML: {error}") from None
