@@ -35,8 +35,8 @@ class Group:
     def answer_tokens(self) -> int:
         return sum(map(len, self.answers))
 
-    def of_weight(self) -> "Group":
-        """Without answers that count nothing."""
+    def without_idle_answers(self) -> "Group":
+        """Those whose weight is 0 cost time and teach nothing."""
         kept = [number for number, weight in enumerate(self.weights) if weight]
         return Group(self.prompt, [self.answers[number] for number in kept], [self.weights[number] for number in kept])
 

@@ -79,25 +79,26 @@ class RewardTrainer(MicroBatching):
         self.drawn.append(_figures(values, [candidates for candidates, _ in drawn]))
         of_rows = [advantages(row) for row in values]
         spread = pstdev([value for row in of_rows for value in row])
-        tokens = sum(len(ids) for _, row in drawn for ids in row)
+        drawn_tokens = sum(len(ids) for _, row in drawn for ids in row)
         reference_weight = self.config.tuning.reference_weight / sum(len(dialogue.reference) for dialogue in dialogues)
         groups = []
         for dialogue, (_, answers), row in zip(dialogues, drawn, of_rows, strict=True):
             # The same answer several times goes through the model once.
             weights: dict[tuple[int, ...], float] = {}
             for answer, advantage in zip(answers, row, strict=True):
-                weight = advantage / spread / tokens if spread > FLAT else 0.0
+                weight = advantage / spread / drawn_tokens if spread > FLAT else 0.0
                 weights[tuple(answer)] = weights.get(tuple(answer), 0.0) + weight
             if reference_weight:
                 reference = tuple(dialogue.reference)
                 weights[reference] = weights.get(reference, 0.0) + reference_weight
             groups.append(Group(dialogue.ids, [*map(list, weights)], [*weights.values()]))
         # What tells nothing is left out, unless nothing does.
-        telling = [group.of_weight() for group in groups if any(group.weights)]
+        telling = [group.without_idle_answers() for group in groups if any(group.weights)]
         told = telling or groups[:1]
+        tokens = sum(group.tokens for group in told)
+        labels = sum(group.answer_tokens for group in told)
         # Of the last two the steps ask how many there are, and no more.
-        count, labels = (sum(getattr(group, key) for group in told) for key in ("tokens", "answer_tokens"))
-        return {"groups": told, "input_ids": torch.empty(1, count), "labels": torch.zeros(1, labels)}
+        return {"groups": told, "input_ids": torch.empty(1, tokens), "labels": torch.zeros(1, labels)}
 
     def _answers(self, dialogues: Sequence[Encoded], params: GenerationParams, seed: int) -> list[Answers]:
         prompts, ids = [dialogue.prompt for dialogue in dialogues], [dialogue.ids for dialogue in dialogues]
