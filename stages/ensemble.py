@@ -1,4 +1,4 @@
-"""Stage `ensemble`: predictions of `run.models` and `run.averaged` and their dev scores in; one summary a row out."""
+"""Stage `ensemble`: predictions of all models of `run` and their dev scores in; one summary a row out."""
 
 from yoyak.core.errors import exits_with_one_line
 

@@ -1,6 +1,7 @@
 """Stage `infer@<model>`: a trained model and the dev and test prompts in; predictions out.
 
-`infer.py <model> untuned` is `infer_untuned@<model>`, with the base weights; an average's is `infer_averaged@<model>`.
+`infer.py <model> untuned` is `infer_untuned@<model>`, with the base weights; an average's is `infer_averaged@<model>`,
+and that of `<model>_tuned` is `infer_tuned@<model>`.
 """
 
 import sys

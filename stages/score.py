@@ -13,7 +13,7 @@ def main() -> None:
 
     run = read_section(RunParams, "run")
     untuned = [f"{PREFIX}untuned_{name}" for name in run.untuned]
-    score_run(run.models, run.averaged, untuned, read_section(ScoringParams, "scoring"))
+    score_run(run.trained, run.averaged, untuned, read_section(ScoringParams, "scoring"))
 
 
 if __name__ == "__main__":

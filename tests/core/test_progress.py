@@ -23,7 +23,7 @@ from yoyak.inference.params import OneModelConfig
 from yoyak.modeling import weights
 from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.progress import TrainingProgress
-from yoyak.training.run import _go_on
+from yoyak.training.resume import go_on
 
 SLOW = """
 import itertools, runpy, sys
@@ -179,9 +179,9 @@ class KilledAfterTheFirstEpoch(TrainerCallback):
 def test_a_resumed_training_tells_what_is_left(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = Log(monkeypatch)
     with pytest.raises(Killed):
-        _go_on(shown(twin, tmp_path, at(0.25, log), KilledAfterTheFirstEpoch()), None)
+        go_on(shown(twin, tmp_path, at(0.25, log), KilledAfterTheFirstEpoch()), None)
     log = Log(monkeypatch)
-    _go_on(shown(twin, tmp_path, at(0.25, log)), last_checkpoint(tmp_path))
+    go_on(shown(twin, tmp_path, at(0.25, log)), last_checkpoint(tmp_path))
     estimate = re.fullmatch(r"twin: a micro-batch of .*; what is left of the training takes about (.*)", log.texts[0])
     assert estimate
     assert estimate[1] == span(log.now - log.lines[0][0])

@@ -23,8 +23,9 @@ from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams
 from yoyak.core.records import read_json
 from yoyak.training.checkpoints import last_checkpoint
+from yoyak.training.curves import mean_loss
 from yoyak.training.params import TrainingConfig
-from yoyak.training.run import _go_on, mean_loss
+from yoyak.training.resume import go_on
 from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs
 
 
@@ -106,13 +107,13 @@ def test_a_training_that_was_to_stop_early_stops_though_killed(tmp_path: Path) -
         return trainer_of(twin, tmp_path / scratch, callbacks=[stopping, *callbacks], epochs=6)[0]
 
     undisturbed = trainer("undisturbed")
-    _go_on(undisturbed, None)
+    go_on(undisturbed, None)
     assert undisturbed.state.global_step < 18
 
     with pytest.raises(Killed):
-        _go_on(trainer("killed", KilledAtTheEnd()), None)
+        go_on(trainer("killed", KilledAtTheEnd()), None)
     resumed, last = trainer("killed"), last_checkpoint(tmp_path / "killed")
-    assert _go_on(resumed, last)["resumed_at_step"] == undisturbed.state.global_step
+    assert go_on(resumed, last)["resumed_at_step"] == undisturbed.state.global_step
     assert resumed.state.global_step == undisturbed.state.global_step
     assert mean_loss(resumed.state.log_history) == mean_loss(undisturbed.state.log_history)
     for one, other in zip(resumed.model.parameters(), undisturbed.model.parameters(), strict=True):
@@ -164,11 +165,11 @@ def test_a_training_goes_on_within_an_epoch(
         return made
 
     undisturbed = trainer("undisturbed")
-    _go_on(undisturbed, None)
+    go_on(undisturbed, None)
     with pytest.raises(Killed):
-        _go_on(trainer("killed", KilledBefore(killed_after)), None)
+        go_on(trainer("killed", KilledBefore(killed_after)), None)
     resumed, last = trainer("killed"), last_checkpoint(tmp_path / "killed")
-    assert _go_on(resumed, last)["resumed_at_step"] == killed_after
+    assert go_on(resumed, last)["resumed_at_step"] == killed_after
     assert [entry["loss"] for entry in resumed.state.log_history if "loss" in entry] == [
         entry["loss"] for entry in undisturbed.state.log_history if "loss" in entry
     ]
@@ -268,9 +269,9 @@ def test_how_steps_were_divided_is_kept(tmp_path: Path) -> None:
     first.add_callback(KilledAtTheEnd())
     first.budget.tokens, first.budget.checkpointing, first.budget.why = 321, True, "measured"
     with pytest.raises(Killed):
-        _go_on(first, None)
+        go_on(first, None)
     second, _ = trainer_of(twin, tmp_path / "scratch")
-    _go_on(second, last_checkpoint(tmp_path / "scratch"))
+    go_on(second, last_checkpoint(tmp_path / "scratch"))
     assert second.budget.describe() == first.budget.describe()
 
 

@@ -18,7 +18,7 @@ from yoyak.inference import generate
 from yoyak.inference.loading import load_for_inference
 from yoyak.modeling import hub
 from yoyak.modeling.loading import read_tokenizer
-from yoyak.training.run import _save
+from yoyak.training.saving import save_model
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "beams": {"num_beams": 4, "length_penalty": 2.0, "early_stopping": True, "no_repeat_ngram_size": 2},
@@ -54,7 +54,7 @@ def trained(base: Path, scratch: Path) -> tuple[Any, Path, list[float]]:
         SimpleNamespace(model=SimpleNamespace(method="full")),
         SimpleNamespace(tokenizer=read_tokenizer(base, base)),
     )
-    _save(config, loaded, trainer.model, scratch / "saved")
+    save_model(config.model, loaded, trainer.model, scratch / "saved")
     return (
         trainer,
         scratch / "saved",

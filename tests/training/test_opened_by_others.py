@@ -24,7 +24,7 @@ from yoyak.inference.loading import load_for_inference
 from yoyak.modeling import weights
 from yoyak.modeling.loading import read_tokenizer
 from yoyak.preflight import base_weights
-from yoyak.training.run import _save
+from yoyak.training.saving import save_model
 
 PIN = f"sha256:{'a1' * 32}"
 
@@ -32,8 +32,8 @@ PIN = f"sha256:{'a1' * 32}"
 def save(
     trainer: Any, base: Path, folder: Path, method: str, source: str | None = None, pin: str | None = None
 ) -> Path:
-    config = SimpleNamespace(model=SimpleNamespace(method=method, weights=source, pin=pin))
-    _save(config, SimpleNamespace(tokenizer=read_tokenizer(base, base)), trainer.model, folder)  # type: ignore[arg-type]
+    spec = SimpleNamespace(method=method, weights=source, pin=pin)
+    save_model(spec, SimpleNamespace(tokenizer=read_tokenizer(base, base)), trainer.model, folder)  # type: ignore[arg-type]
     return folder
 
 

@@ -16,7 +16,7 @@ from yoyak.modeling import weights
 from yoyak.tuning.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.tuning.params import TuningConfig
 from yoyak.tuning.policy import Policy
-from yoyak.tuning.rewards import advantages, rewards
+from yoyak.tuning.rewards import Judged, advantages, judge
 from yoyak.tuning.trainer import trainer
 
 ANSWERS = st.lists(st.floats(0, 1), min_size=2, max_size=16)
@@ -29,7 +29,7 @@ def config_of(twin: Path, **tuning: Any) -> TuningConfig:
     return TuningConfig.model_validate(
         {
             "model": {**model, "prompt": "structured"},
-            "tuning": defaults | {"reference_weight": 0.0} | tuning,
+            "tuning": defaults | {"max_length_ratio": 5.0, "reference_weight": 0.0} | tuning,
             "generation": generation,
             "seed": 1,
         }
@@ -112,29 +112,33 @@ def gradients_of(model: Any) -> torch.Tensor:
 
 def test_what_is_drawn_is_as_likely_as_the_trainer_says(trained: Path) -> None:
     policy, config = policy_of(trained)
-    ids = prompt_ids(policy, PROMPTS)
+    dialogues = policy.encoded(PROMPTS)
     before = {name: weight.clone() for name, weight in policy.model.named_parameters()}
-    drawn = policy.answers(PROMPTS, ids, config.drawing, seed=3)
+    drawn = policy.answers(dialogues, config.drawing(3), lambda done: None)
     assert all(torch.equal(weight, before[name]) for name, weight in policy.model.named_parameters())
     model = policy.model.eval()
     use_shared_prompts(model.get_base_model())
-    groups = [Group(prompt, answers, [1.0] * len(answers)) for prompt, (_, answers) in zip(ids, drawn, strict=True)]
+    groups = [
+        Group(dialogue.ids, answers.ids, [1.0] * len(answers.ids))
+        for dialogue, answers in zip(dialogues, drawn, strict=True)
+    ]
     with torch.no_grad():
         found = log_probabilities(model, laid_out(groups, model.device))
     lengths = [len(answer) for group in groups for answer in group.answers]
     means = [float(part.mean()) for part in found.split(lengths)]
-    expected = [candidate.log_probability for candidates, _ in drawn for candidate in candidates]
+    expected = [candidate.log_probability for answers in drawn for candidate in answers.candidates]
     assert means == pytest.approx(expected, abs=1e-4)
 
 
 def test_draws_depend_on_the_dialogue_and_the_seed_alone(trained: Path) -> None:
     policy, config = policy_of(trained)
-    ids = prompt_ids(policy, PROMPTS)
-    together = policy.answers(PROMPTS, ids, config.drawing, seed=3)
-    alone = policy.answers(PROMPTS[4:6], ids[4:6], config.drawing, seed=3)
-    assert [answers for _, answers in alone] == [answers for _, answers in together[4:6]]
-    other = policy.answers(PROMPTS[4:6], ids[4:6], config.drawing, seed=4)
-    assert [answers for _, answers in alone] != [answers for _, answers in other]
+    dialogues, done = policy.encoded(PROMPTS), []
+    together = policy.answers(dialogues, config.drawing(3), done.append)
+    assert done == [*range(1, len(PROMPTS) + 1)]
+    alone = policy.answers(dialogues[4:6], config.drawing(3), done.append)
+    assert [answers.ids for answers in alone] == [answers.ids for answers in together[4:6]]
+    other = policy.answers(dialogues[4:6], config.drawing(4), done.append)
+    assert [answers.ids for answers in alone] != [answers.ids for answers in other]
 
 
 # Rewards
@@ -154,10 +158,23 @@ def test_a_summary_is_worth_its_rouge_and_a_faulty_one_nothing() -> None:
     prompt = PROMPTS[0]
     reference = str(prompt.summary)
     row = [candidate(reference), candidate("이야기"), candidate(reference, finished=False), candidate("")]
-    (found,) = rewards([prompt], [[*row, candidate("Story 이야기")]])
+    (judged,) = judge([prompt], [[*row, candidate("Story 이야기")]])
+    found = [each.reward(max_length_ratio=1.2) for each in judged]
     assert found[0] == pytest.approx(1, abs=1e-6)
     assert 0 < found[1] < 0.5
     assert found[2:] == [0, 0, 0]
+
+
+@given(st.floats(0, 1), st.floats(0.01, 10), st.floats(0.01, 10), st.floats(0.5, 2))
+def test_length_beyond_the_bound_costs_what_it_is_too_long(
+    one: float, length: float, other: float, bound: float
+) -> None:
+    def reward(ratio: float) -> float:
+        return Judged(one, ratio, faulty=False).reward(bound)
+
+    assert reward(min(length, bound)) == one
+    assert reward(bound + length) == pytest.approx(one * bound / (bound + length))
+    assert reward(max(length, other)) <= reward(min(length, other))
 
 
 # The trainer
@@ -168,13 +185,15 @@ def test_a_model_gains_by_its_own_summaries(tmp_path: Path) -> None:
     learner, _ = trainer_of(tmp_path / "twin", tmp_path / "scratch", epochs=12)
     learner.train()
     learner.model.save_pretrained(tmp_path / "adapter")
-    policy, config = policy_of(tmp_path)
+    policy, _ = policy_of(tmp_path)
+    # The twin's distribution is so flat that draws from it as it is end nowhere.
+    config = config_of(tmp_path / "twin", temperature=0.02)
     tuned = trainer(config, policy, PROMPTS, PROMPTS[:4], tmp_path / "tuned", [])
     before = tuned.evaluate()
     tuned.train()
     log = tuned.state.log_history
     assert max(entry["eval_rouge_mean"] for entry in log if "eval_rouge_mean" in entry) > before["eval_rouge_mean"] + 5
-    assert {"reward", "best_reward", "characters", "distinct"} <= set(log[0]) | set(log[1])
+    assert {"drawn_rouge", "best_drawn_rouge", "drawn_length_ratio", "distinct"} <= set(log[0]) | set(log[1])
 
 
 def test_a_reference_keeps_the_language(trained: Path, tmp_path: Path) -> None:

@@ -19,6 +19,18 @@ Name = Annotated[str, Field(max_length=100, pattern=r"^[a-z0-9_]+$")]
 """Of an entry of `models`: it is part of the names of files."""
 Names = Annotated[list[str], AfterValidator(_no_name_twice)]
 """Models, each named once."""
+TUNED = "_tuned"
+"""End of a tuned model's name."""
+
+
+def tuned(model: str) -> str:
+    """Name of what tuning makes of the model."""
+    return f"{model}{TUNED}"
+
+
+def entry_of(name: str) -> str:
+    """The entry of `models` that decides this model: its own, or that of the one it was tuned from."""
+    return name.removesuffix(TUNED)
 
 
 def model_of_the_stage() -> str:
@@ -33,6 +45,9 @@ class RunParams(Section):
 
     models: Names = Field(min_length=1)
     """Entries of `models` with weights, to train, score and ensemble."""
+    tuned: Names
+    """Models of `run.models` that go on to learn from the scores of their own summaries; what comes of it is scored
+    and ensembled, too, as `<model>_tuned`. Adapters alone, and on a GPU: it takes several times a training."""
     untuned: Names
     """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference of dev each."""
     averaged: Names
@@ -40,7 +55,7 @@ class RunParams(Section):
     seed: int = Field(ge=0, lt=2**32)
     """Seed of training; sampling has `generation.seed`."""
 
-    @field_validator("models", "untuned", "averaged", mode="before")
+    @field_validator("models", "tuned", "untuned", "averaged", mode="before")
     @classmethod
     def _a_list(cls, names: object, field: ValidationInfo) -> object:
         """DVC makes a stage of each name, and says of anything but a list that it is not iterable."""
@@ -50,6 +65,11 @@ class RunParams(Section):
         return names
 
     @property
+    def trained(self) -> list[str]:
+        """Names of all that have weights of their own."""
+        return [*self.models, *map(tuned, self.tuned)]
+
+    @property
     def scored(self) -> list[str]:
         """Names of all that the ensemble may choose from."""
-        return [*self.models, *self.averaged]
+        return [*self.trained, *self.averaged]

@@ -38,7 +38,7 @@ class EnsembleParams(Section):
     """`mbr`: the candidate most like all members' candidates, in the competition's own metric, unless what it gains on
     dev may be chance; `best`: the best member's summaries."""
     members: Annotated[int, Field(ge=1)] | list[str] | None = None
-    """Who may take part: a number (so many of `run.models` and `run.averaged`, the best on dev) or a list of names; all
+    """Who may take part: a number (so many of the run's, the best on dev) or a list of names; all
     where the key is empty."""
 
 

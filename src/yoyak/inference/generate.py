@@ -145,7 +145,7 @@ def _searched(
         return done_before, found
     with Reporter(title, "dialogues") as reporter:
         pace = Pace(reporter, len(missing), len(asked), config.generation.batch_size if _is_ours(loaded, config) else 0)
-        for group in _within_memory(loaded, missing, config):
+        for group in within_memory(loaded, missing, config):
             for prompt, candidates in group:
                 found[prompt.row] = _candidates(loaded, candidates, config.generation)
                 append(partial, prompt.row, found[prompt.row])
@@ -172,7 +172,7 @@ Group = list[tuple[Asked, Candidates]]
 """Prompts that are done at the same time, with their candidates."""
 
 
-def _within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Group]:
+def within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Group]:
     """Candidates of each prompt, half as many at once from where the GPU runs out of memory."""
     left, max_batch_size = {prompt.row: prompt for prompt in asked}, at_once(loaded, config)
     while left:
@@ -258,13 +258,18 @@ def _forbidden(
     return (lambda numbers: guard.forbidden([asked[number].dialogue for number in numbers])) if guard else None
 
 
-def _candidates(loaded: Loaded | Averaged, decoded: Candidates, params: GenerationParams) -> list[Candidate]:
-    """Best first: as beams rank, else by log-probability."""
+def as_texts(loaded: Loaded | Averaged, decoded: Candidates) -> list[Candidate]:
+    """In the order in which they were found."""
     texts = loaded.prompt_tokenizer.decode(decoded.ids)
-    candidates = [
+    return [
         Candidate(text=text.strip(), log_probability=value, finished=ids[-1] in loaded.end_ids)
         for text, ids, value in zip(texts, decoded.ids, decoded.log_probabilities, strict=True)
     ]
+
+
+def _candidates(loaded: Loaded | Averaged, decoded: Candidates, params: GenerationParams) -> list[Candidate]:
+    """Best first: as beams rank, else by log-probability."""
+    candidates = as_texts(loaded, decoded)
     if params.search == "beam":
         return candidates
     return sorted(candidates, key=lambda candidate: -candidate.log_probability)

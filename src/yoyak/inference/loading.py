@@ -39,7 +39,7 @@ def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: Quan
         folder = trained or weights_of.fetch(spec.weights, spec.pin)
     else:
         if trained:
-            _check_base(spec, trained)
+            check_base(spec, trained)
         folder = weights_of.fetch(spec.weights, spec.pin)
     tokenizer = read_tokenizer(trained or folder, folder)
 
@@ -55,7 +55,7 @@ def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: Quan
     return assembled(spec, model.to(device()).eval(), chosen, tokenizer)
 
 
-def _check_base(spec: ModelSpec, adapter: Path) -> None:
+def check_base(spec: ModelSpec, adapter: Path) -> None:
     """Adapters on other weights than theirs would load, and write nonsense."""
     known = read_object(adapter / "adapter_config.json", AdapterConfig)
     if known["revision"] not in (None, spec.pin):

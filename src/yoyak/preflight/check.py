@@ -20,7 +20,7 @@ from yoyak.training.from_scratch import check_architecture
 
 NAME = re.compile(r"[a-z0-9_]+")
 LONGEST_NAME = 100
-RESERVED = re.compile(r"baseline|ensemble|untuned_.*")
+RESERVED = re.compile(r"baseline|ensemble|untuned_.*|.*_tuned")
 """Names under which a run writes other things than models."""
 
 
@@ -48,7 +48,20 @@ def read_params(path: Path) -> Params:
             _check_scratch(params, name)
     for name in params.run.averaged:
         _check_members_run(params, name)
+    for name in params.run.tuned:
+        _check_tuned(params, name)
     return params
+
+
+def _check_tuned(params: Params, name: str) -> None:
+    where = f"params.yaml: run.tuned: {name}"
+    if name not in params.run.models:
+        raise UserError(f"{where} must be trained first; put it into run.models, too")
+    config = resolve(params, name, pin=None)
+    if config.tuning is None:
+        raise UserError(f"{where} has method: full, and adapters alone are tuned; take it out")
+    if config.generation.quantization:
+        raise UserError(f"{where} is tuned over weights in 16 bits; set models.{name}.generation.load_in_4bit: false")
 
 
 def _check_members_run(params: Params, name: str) -> None:

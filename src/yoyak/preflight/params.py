@@ -17,11 +17,13 @@ from yoyak.inference.params import GenerationParams
 from yoyak.modeling.spec import LoraParams, QuantizationParams
 from yoyak.submission.file import SubmissionParams
 from yoyak.training.params import TrackingParams, TrainingParams
+from yoyak.tuning.params import TuningParams
 
 INHERITED: dict[str, type[Section]] = {
     "lora": LoraParams,
     "quantization": QuantizationParams,
     "training": TrainingParams,
+    "tuning": TuningParams,
     "generation": GenerationParams,
 }
 """Top-level sections that an entry of `models` may override key by key."""
@@ -43,6 +45,7 @@ class Params(Section):
     lora: LoraParams
     quantization: QuantizationParams
     training: TrainingParams
+    tuning: TuningParams
     generation: GenerationParams
     scoring: ScoringParams
     ensemble: EnsembleParams
@@ -59,7 +62,7 @@ def has_members(params: Params, name: str) -> bool:
 
 def check_run(params: Params) -> None:
     """Stop at the first name in `run` that is no entry of `models`, or not of the kind that its list is for."""
-    for key in ("models", "untuned", "averaged"):
+    for key in ("models", "tuned", "untuned", "averaged"):
         for name in getattr(params.run, key):
             if name not in params.models:
                 raise UserError(f"{PARAMS}: run.{key}: no model {quoted(name)!r}; there are {', '.join(params.models)}")
@@ -72,6 +75,7 @@ def _check_kind(params: Params, key: str, name: str) -> None:
         return
     why = {
         "models": "has members in place of weights; put it into run.averaged",
+        "tuned": "has members in place of weights; tune its members",
         "untuned": "has members in place of weights, and is nothing untuned; take it out",
         "averaged": "has weights, not members; put it into run.models",
     }

@@ -8,8 +8,9 @@ from pathlib import Path
 from yoyak.core import stale_outputs
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.limits import check_disk
-from yoyak.core.params import write_yaml
+from yoyak.core.params import Section, write_yaml
 from yoyak.core.records import Dialogue, Reference, write_json, write_records
+from yoyak.core.run import tuned
 from yoyak.data import dialogues
 from yoyak.data.dialogues import DataParams
 from yoyak.data.prompts import build
@@ -41,11 +42,11 @@ def prepare(params: Params) -> None:
     check_files(resolved, [*chain.from_iterable(prompts.values())])
     check_room(params, pins)
     for name, of_model in resolved.items():
-        for kind, section in (("training", of_model.training), ("generation", of_model.generation)):
-            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), section.model_dump(mode="json"))
+        _write(name, training=of_model.training, generation=of_model.generation)
+    for name in params.run.tuned:
+        _write(tuned(name), tuning=resolved[name].tuning, generation=resolved[name].generation)
     for name in params.run.averaged:
-        average = resolve_average(params, name, pins)
-        write_yaml(Path(f"data/resolved/{name}/generation.yaml"), average.model_dump(mode="json"))
+        _write(name, generation=resolve_average(params, name, pins))
     for split, of_split in prompts.items():
         write_records(Path(f"data/prompts/{split}.jsonl"), of_split)
     for split, expected in references.items():
@@ -53,7 +54,14 @@ def prepare(params: Params) -> None:
     for note in [note for split in splits for note in _notes(params.data, split, splits[split])]:
         print(f"note: {note}", file=sys.stderr)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
-    stale_outputs.put_away(Path("models"), params.run.models)
+    stale_outputs.put_away(Path("models"), params.run.trained)
+
+
+def _write(name: str, **sections: Section | None) -> None:
+    """What decides a model, a file a section."""
+    for kind, section in sections.items():
+        if section is not None:
+            write_yaml(Path(f"data/resolved/{name}/{kind}.yaml"), section.model_dump(mode="json"))
 
 
 def read_splits(data: DataParams) -> dict[str, list[Dialogue]]:

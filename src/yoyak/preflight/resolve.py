@@ -12,6 +12,7 @@ from yoyak.inference.params import AverageConfig, GenerationParams, Member, OneM
 from yoyak.modeling.spec import ModelSpec, is_folder
 from yoyak.preflight.params import INHERITED, Average, Params, has_members
 from yoyak.training.params import TrainingConfig
+from yoyak.tuning.params import TuningConfig
 
 OF_OUR_OWN = ("fold", "members")
 """Further keys of an entry."""
@@ -26,6 +27,8 @@ class ResolvedModel(Section):
     """An entry of `models`, resolved: with what it inherits."""
 
     training: TrainingConfig
+    tuning: TuningConfig | None
+    """None under `method: full`."""
     generation: OneModelConfig
 
 
@@ -38,7 +41,7 @@ def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
     merged: dict[str, Any] = {key: _merged(params, key, entry.pop(key, None), where) for key in INHERITED}
     if entry.get("method") == "full":
         _refuse_overrides(params.models[name], where)
-        merged["lora"] = merged["quantization"] = None
+        merged["lora"] = merged["quantization"] = merged["tuning"] = None
     sections = {
         key: check(kind, merged[key], f"{where}.{key}") if merged[key] is not None else None
         for key, kind in INHERITED.items()
@@ -46,11 +49,13 @@ def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
     model = check(ModelSpec, {**entry, "pin": pin}, where)
     if is_folder(model.weights):
         refuse_outputs(model.weights, f"{where}.weights")
-    generation = sections.pop("generation")
+    generation, tuning = sections.pop("generation"), sections.pop("tuning")
+    shared = {"model": model, "seed": params.run.seed, "fold": fold}
     # Only the summaries' own switch counts here.
     in_4bit = {**merged["quantization"], "load_in_4bit": True} if _in_4bit(merged) else None
     return ResolvedModel(
-        training=check(TrainingConfig, {"model": model, **sections, "seed": params.run.seed, "fold": fold}, where),
+        training=check(TrainingConfig, {**shared, **sections}, where),
+        tuning=tuning and check(TuningConfig, {**shared, "tuning": tuning, "generation": generation}, where),
         generation=check(
             OneModelConfig,
             {"model": model, "generation": generation, "quantization": in_4bit, "fold": fold},
@@ -132,6 +137,6 @@ def _merged(params: Params, key: str, overrides: object, where: str) -> dict[str
 
 
 def _refuse_overrides(entry: dict[str, Any], where: str) -> None:
-    for key in ("lora", "quantization"):
+    for key in ("lora", "quantization", "tuning"):
         if key in entry:
             raise UserError(f"{where}.{key}: method: full trains every weight and takes no {key}")

@@ -1,35 +1,33 @@
 """One training, from its config to the saved model and the record of what ran."""
 
 import copy
-import shutil
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from dvclive import Live
-from transformers import EarlyStoppingCallback, PrinterCallback, TrainerState, set_seed
-from transformers.integrations import DVCLiveCallback, WandbCallback
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers.integrations import WandbCallback
 from transformers.utils.logging import disable_progress_bar
 
 from yoyak.core import environment, folds, gpu, progress, repository
 from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams, check_disk, check_shortened
-from yoyak.core.records import Prompt, read_json, read_records, write_json
+from yoyak.core.records import Prompt, read_records, write_json
 from yoyak.core.resume import scratch_folder
 from yoyak.metrics import rouge
-from yoyak.modeling import precision, weights
+from yoyak.modeling import precision
 from yoyak.modeling.loading import Loaded, check_finite, vocabulary_of
 from yoyak.training import qlora, seq2seq
 from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
+from yoyak.training.curves import Curves, epochs, mean_loss
 from yoyak.training.divergence import StopOnDivergence
 from yoyak.training.params import TrackingParams, TrainingConfig, steps_of
 from yoyak.training.progress import TrainingProgress
+from yoyak.training.resume import go_on
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
-from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs
+from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs, checkpoint_size, save_model
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,7 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         trainer = method.trainer(config, loaded, train, dev, scratch, [Curves(live=live)])
         # Greedy summaries of dev write what they assume into it, and a run that goes on at its end makes none.
         own_generation = copy.deepcopy(trainer.model.generation_config)
-        checkpoint_gb = _checkpoint_gb(trainer.model)
+        checkpoint_gb = checkpoint_size(trainer.model)
         # The best, the last, the next; and the model itself is no larger.
         check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
         for callback in (
@@ -111,10 +109,10 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
             trainer.args.run_name = name
             trainer.add_callback(WandbCallback)
         print(_announcement(name, config, loaded, train, trainer), flush=True)
-        outcome = _go_on(trainer, last_checkpoint(scratch))
+        outcome = go_on(trainer, last_checkpoint(scratch))
     check_finite(trainer.model, f"{name} at step {trainer.state.global_step}")
     trainer.model.generation_config = own_generation
-    _save(config, loaded, trainer.model, training.model)
+    save_model(config.model, loaded, trainer.model, training.model)
     epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
     return {
         **_figures(trainer, train),
@@ -129,30 +127,6 @@ def _rows(config: TrainingConfig, loaded: Loaded, train: list[Prompt], dev: list
     return causal_rows(train, loaded.prompt_tokenizer, config.training.loss_on), causal_rows(
         dev, loaded.prompt_tokenizer
     )
-
-
-def _go_on(trainer: Any, checkpoint: Path | None) -> dict[str, Any]:
-    """Train from the checkpoint, or from the beginning, to the end; tells what of it this run did."""
-    done = 0
-    if checkpoint is not None:
-        state = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME))
-        done = state.global_step
-        kept = checkpoint / KeepBudget.FILE
-        if kept.exists():
-            trainer.budget.take_up(read_json(kept))
-        if _ended_early(state):
-            # The trainer forgets that it was to stop.
-            trainer.args.max_steps = done
-    started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=checkpoint)
-    seconds = time.perf_counter() - started
-    return {"resumed_at_step": done, "seconds": round(seconds, 1)}
-
-
-def _ended_early(state: TrainerState) -> bool:
-    stopping = state.stateful_callbacks[EarlyStoppingCallback.__name__]
-    worse_epochs = stopping["attributes"]["early_stopping_patience_counter"]
-    return bool(worse_epochs >= stopping["args"]["early_stopping_patience"])
 
 
 def _figures(trainer: Any, train: Rows) -> dict[str, Any]:
@@ -185,79 +159,5 @@ def _announcement(name: str, config: TrainingConfig, loaded: Loaded, train: Rows
     )
 
 
-class Curves(DVCLiveCallback):
-    """Loss, learning rate and dev figures for `dvc plots`, as they come.
-
-    Not the trainer's arguments, which name local paths, its mean over the whole run, or how long evaluations took.
-    """
-
-    def setup(self, args: Any, state: Any, model: Any) -> None:
-        self._initialized = True
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """DVC has deleted what a killed run drew: it is drawn again."""
-        for entry in state.log_history:
-            self._draw(entry["step"], entry, args, state, control)
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A point at each checkpoint: what a killed run summed up since its last point would be lost."""
-        control.should_log = True
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        self._draw(state.global_step, logs or {}, args, state, control)
-
-    def _draw(self, step: int, figures: dict[str, Any], args: Any, state: Any, control: Any) -> None:
-        drawn = {
-            key: value
-            for key, value in figures.items()
-            if key not in ("step", "epoch", "train_loss")
-            and not key.endswith(("runtime", "samples_per_second", "steps_per_second", "flos"))
-        }
-        self.live.step = step
-        super().on_log(args, state, control, logs=drawn)
-
-
-def epochs(log: list[dict[str, Any]]) -> pd.DataFrame:
-    """A line an epoch: `epoch`, `step`, `loss` and what else was measured on dev; those before a restart, too."""
-    kept = ("epoch", "step", "eval_loss", "eval_rouge_mean")
-    lines = [{key: entry[key] for key in kept if key in entry} for entry in log if "eval_loss" in entry]
-    return pd.DataFrame(lines).rename(columns=lambda key: key.removeprefix("eval_"))
-
-
-def mean_loss(log: list[dict[str, Any]]) -> float:
-    """Over all steps. The trainer's own forgets the steps before a restart."""
-    total, before = 0.0, 0
-    for entry in log:
-        if "loss" in entry:
-            # Each is the mean since the one before.
-            total += entry["loss"] * (entry["step"] - before)
-            before = entry["step"]
-    return total / before
-
-
-def _save(config: TrainingConfig, loaded: Loaded, model: Any, folder: Path) -> None:
-    options = {}
-    if config.model.method == "lora":
-        # No vocabulary grows here; to see that, PEFT would ask the hub for the base's configuration.
-        options = {"save_embedding_layers": False}
-        adapter_config, base = model.peft_config["default"], config.model
-        adapter_config.base_model_name_or_path = weights.name_for_others(base.weights, base.pin)
-        adapter_config.revision = base.pin
-        # A set would be written in another order by each run, and change the hash, too.
-        if not isinstance(adapter_config.target_modules, str):
-            adapter_config.target_modules = sorted(adapter_config.target_modules)
-    model.save_pretrained(folder, **options)
-    (folder / "README.md").unlink(missing_ok=True)
-    loaded.tokenizer.save_pretrained(folder)
-    for path in folder.glob("*.safetensors"):
-        # safetensors 0.8 writes what its owner alone can read.
-        shutil.copymode(folder / "tokenizer_config.json", path)
-
-
 def _texts(prompts: list[Prompt]) -> list[str]:
     return [text for prompt in prompts for text in ("\n".join(prompt.turns), prompt.summary or "")]
-
-
-def _checkpoint_gb(model: Any) -> float:
-    """What is trained, in fp32, with AdamW's two moments, in GB."""
-    return float(3 * 4 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad) / 1e9)

@@ -1,5 +1,6 @@
-"""When a checkpoint is written, and what is kept with it."""
+"""When a checkpoint is written, what is kept with it, and how a trained model is saved."""
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,13 @@ from transformers import TrainerCallback
 from yoyak.core import progress
 from yoyak.core.limits import LimitsParams, check_disk
 from yoyak.core.records import write_json
+from yoyak.modeling import weights
+from yoyak.modeling.loading import Loaded
+from yoyak.modeling.spec import ModelSpec
 from yoyak.training.memory import TokenBudget
+
+BUDGET = "budget.json"
+"""How a step was divided, beside the trainer's own files of a checkpoint."""
 
 
 class SaveWithinEpochs(TrainerCallback):
@@ -51,10 +58,33 @@ class RoomToSave(TrainerCallback):
 class KeepBudget(TrainerCallback):
     """How a step was divided is kept with each checkpoint."""
 
-    FILE = "budget.json"
-
     def __init__(self, budget: TokenBudget) -> None:
         self.budget = budget
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", self.FILE), self.budget.kept())
+        write_json(Path(args.output_dir, f"checkpoint-{state.global_step}", BUDGET), self.budget.kept())
+
+
+def checkpoint_size(model: Any) -> float:
+    """Of one in GB: what is trained, in fp32, with AdamW's two moments."""
+    return float(3 * 4 * sum(weight.numel() for weight in model.parameters() if weight.requires_grad) / 1e9)
+
+
+def save_model(base: ModelSpec, loaded: Loaded, model: Any, folder: Path) -> None:
+    """Write weights or adapters, with the tokenizer; adapters name their base, and its pin, for others."""
+    options = {}
+    if base.method == "lora":
+        # No vocabulary grows here; to see that, PEFT would ask the hub for the base's configuration.
+        options = {"save_embedding_layers": False}
+        adapter_config = model.peft_config["default"]
+        adapter_config.base_model_name_or_path = weights.name_for_others(base.weights, base.pin)
+        adapter_config.revision = base.pin
+        # A set would be written in another order by each run, and change the hash, too.
+        if not isinstance(adapter_config.target_modules, str):
+            adapter_config.target_modules = sorted(adapter_config.target_modules)
+    model.save_pretrained(folder, **options)
+    (folder / "README.md").unlink(missing_ok=True)
+    loaded.tokenizer.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        # safetensors 0.8 writes what its owner alone can read.
+        shutil.copymode(folder / "tokenizer_config.json", path)

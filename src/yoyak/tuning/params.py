@@ -6,7 +6,7 @@ from pydantic import Field
 
 from yoyak.core.folds import Fold
 from yoyak.core.params import Section, check, read_yaml
-from yoyak.inference.params import GenerationParams
+from yoyak.inference.params import GenerationParams, OneModelConfig
 from yoyak.modeling.spec import ModelSpec
 
 
@@ -24,12 +24,15 @@ class TuningParams(Section):
     """At which they are drawn; top-k and top-p are off."""
     learning_rate: float = Field(gt=0, lt=1)
     """Highest learning rate; it falls to 0 on a line."""
+    max_length_ratio: float = Field(gt=0)
+    """Characters of a summary over the reference's: beyond it a summary is worth less, by as much as it is longer.
+    ROUGE pays for length, and a model without a bound learns little else."""
     reference_weight: float = Field(ge=0)
     """Weight of the loss on the reference summary beside that of the reward: it keeps the model's language."""
 
 
 class TuningConfig(Section):
-    """All that decides a tuned model but data and the trained model: `data/resolved/<model>/tuning.yaml`."""
+    """All that decides a tuned model but data and the trained model: `data/resolved/<model>_tuned/tuning.yaml`."""
 
     model: ModelSpec
     tuning: TuningParams
@@ -39,29 +42,28 @@ class TuningConfig(Section):
     fold: Fold | None = None
     """Of train, which the model does not see."""
 
-    @property
-    def drawing(self) -> GenerationParams:
+    def drawing(self, seed: int) -> OneModelConfig:
         """How candidates are drawn: from the model's own distribution, but for the script guard."""
-        return self._searched("sample", self.tuning.candidates)
+        return self._searched("sample", self.tuning.candidates, seed)
 
     @property
-    def greedy(self) -> GenerationParams:
+    def greedy(self) -> OneModelConfig:
         """How dev is summarised after each epoch."""
-        return self._searched("greedy", 1)
+        return self._searched("greedy", 1, seed=0)
 
-    def _searched(self, search: str, candidates: int) -> GenerationParams:
+    def _searched(self, search: str, candidates: int, seed: int) -> OneModelConfig:
         own = self.generation
-        return GenerationParams.model_validate(
-            {
-                "search": search,
-                "candidates": candidates,
-                "temperature": self.tuning.temperature,
-                "top_k": 0,
-                "max_new_tokens": own.max_new_tokens,
-                "script_guard": own.script_guard,
-                "batch_size": own.batch_size,
-            }
-        )
+        generation = {
+            "search": search,
+            "candidates": candidates,
+            "temperature": self.tuning.temperature,
+            "top_k": 0,
+            "max_new_tokens": own.max_new_tokens,
+            "script_guard": own.script_guard,
+            "batch_size": own.batch_size,
+            "seed": seed,
+        }
+        return OneModelConfig(model=self.model, generation=GenerationParams.model_validate(generation))
 
 
 def read_config(path: Path) -> TuningConfig:

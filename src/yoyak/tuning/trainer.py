@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from datasets import Dataset
@@ -12,41 +12,21 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
 from yoyak.core.environment import device
-from yoyak.core.records import Candidate, Prompt
-from yoyak.inference.params import GenerationParams
+from yoyak.core.records import Prompt
+from yoyak.inference.params import OneModelConfig
 from yoyak.training import memory
 from yoyak.training.memory import TokenBudget
 from yoyak.training.params import EVALUATED_ROWS
 from yoyak.training.steps import MicroBatching
 from yoyak.tuning.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.tuning.params import TuningConfig
-from yoyak.tuning.policy import Policy
-from yoyak.tuning.rewards import advantages, rewards
+from yoyak.tuning.policy import Answers, Encoded, Policy
+from yoyak.tuning.rewards import Judged, advantages, judge
 
 WARMUP_STEPS = 3
 """AdamW's second moments are nothing in the first steps."""
 FLAT = 1e-6
 """Spread of a step's advantages under which it has nothing to tell."""
-
-
-Answers = tuple[list[Candidate], list[list[int]]]
-"""To one prompt, as texts and as tokens."""
-
-
-class Encoded(NamedTuple):
-    """A dialogue, its prompt and its reference in tokens."""
-
-    prompt: Prompt
-    ids: list[int]
-    reference: list[int]
-
-
-def _encoded(prompts: Sequence[Prompt], policy: Policy) -> list[Encoded]:
-    tokenizer = policy.loaded.prompt_tokenizer
-    return [
-        Encoded(prompt, tokenizer.encode_prompt(prompt).ids, tokenizer.encode_summary(prompt.summary or ""))
-        for prompt in prompts
-    ]
 
 
 class RewardTrainer(MicroBatching):
@@ -63,46 +43,50 @@ class RewardTrainer(MicroBatching):
     ) -> None:
         super().__init__(*args, **kwargs)
         self.policy, self.config = policy, config
-        self.train_dialogues, self.dev_dialogues = _encoded(train, policy), _encoded(dev, policy)
+        self.train_dialogues, self.dev_dialogues = policy.encoded(train), policy.encoded(dev)
         self.drawn: list[dict[str, float]] = []
         """Figures of each step's summaries since the last one that was logged."""
+        self.drawn_tokens = 0
+        """Of all summaries that this process has drawn to learn from."""
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
-        chosen = [self.train_dialogues[row] for row in inputs["rows"].tolist()]
-        return super().training_step(model, self._experience(chosen))
-
-    def _experience(self, dialogues: Sequence[Encoded]) -> dict[str, Any]:
-        """Groups of the dialogues' summaries, each weighted by its advantage, and of their references."""
+        dialogues = [self.train_dialogues[row] for row in inputs["rows"].tolist()]
         seed = zlib.crc32(repr((self.config.seed, self.state.global_step)).encode())
-        drawn = self._answers(dialogues, self.config.drawing, seed)
-        values = rewards([dialogue.prompt for dialogue in dialogues], [candidates for candidates, _ in drawn])
-        self.drawn.append(_figures(values, [candidates for candidates, _ in drawn]))
-        of_rows = [advantages(row) for row in values]
+        answers, judged = self._judged(dialogues, self.config.drawing(seed))
+        self.drawn.append(_figures(judged, answers))
+        self.drawn_tokens += sum(len(ids) for row in answers for ids in row.ids)
+        return super().training_step(model, _batch(self._groups(dialogues, answers, judged)))
+
+    def _judged(self, dialogues: Sequence[Encoded], config: OneModelConfig) -> tuple[list[Answers], list[list[Judged]]]:
+        """Answers to each of the dialogues, and what they are worth."""
+
+        def told(done: int) -> None:
+            self._tell("on_prediction_step", looked_at=f"summaries of {done} of {len(dialogues)} dialogues")
+
+        answers = self.policy.answers(dialogues, config, told)
+        return answers, judge([dialogue.prompt for dialogue in dialogues], [row.candidates for row in answers])
+
+    def _groups(
+        self, dialogues: Sequence[Encoded], answers: Sequence[Answers], judged: Sequence[Sequence[Judged]]
+    ) -> list[Group]:
+        """The dialogues' summaries, each weighted by its advantage, and their references."""
+        params = self.config.tuning
+        of_rows = [advantages([each.reward(params.max_length_ratio) for each in row]) for row in judged]
         spread = pstdev([value for row in of_rows for value in row])
-        drawn_tokens = sum(len(ids) for _, row in drawn for ids in row)
-        reference_weight = self.config.tuning.reference_weight / sum(len(dialogue.reference) for dialogue in dialogues)
+        tokens = sum(len(ids) for row in answers for ids in row.ids)
+        reference_weight = params.reference_weight / sum(len(dialogue.reference) for dialogue in dialogues)
         groups = []
-        for dialogue, (_, answers), row in zip(dialogues, drawn, of_rows, strict=True):
+        for dialogue, row, values in zip(dialogues, answers, of_rows, strict=True):
             # The same answer several times goes through the model once.
             weights: dict[tuple[int, ...], float] = {}
-            for answer, advantage in zip(answers, row, strict=True):
-                weight = advantage / spread / drawn_tokens if spread > FLAT else 0.0
-                weights[tuple(answer)] = weights.get(tuple(answer), 0.0) + weight
+            for ids, value in zip(row.ids, values, strict=True):
+                weight = value / spread / tokens if spread > FLAT else 0.0
+                weights[tuple(ids)] = weights.get(tuple(ids), 0.0) + weight
             if reference_weight:
                 reference = tuple(dialogue.reference)
                 weights[reference] = weights.get(reference, 0.0) + reference_weight
             groups.append(Group(dialogue.ids, [*map(list, weights)], [*weights.values()]))
-        # What tells nothing is left out, unless nothing does.
-        telling = [group.without_idle_answers() for group in groups if any(group.weights)]
-        told = telling or groups[:1]
-        tokens = sum(group.tokens for group in told)
-        labels = sum(group.answer_tokens for group in told)
-        # Of the last two the steps ask how many there are, and no more.
-        return {"groups": told, "input_ids": torch.empty(1, tokens), "labels": torch.zeros(1, labels)}
-
-    def _answers(self, dialogues: Sequence[Encoded], params: GenerationParams, seed: int) -> list[Answers]:
-        prompts, ids = [dialogue.prompt for dialogue in dialogues], [dialogue.ids for dialogue in dialogues]
-        return self.policy.answers(prompts, ids, params, seed)
+        return groups
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         left: list[Group] = inputs["groups"]
@@ -131,15 +115,18 @@ class RewardTrainer(MicroBatching):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Loss on dev's references, and ROUGE of its greedy summaries."""
-        drawn = self._answers(self.dev_dialogues, self.config.greedy, seed=0)
-        prompts = [dialogue.prompt for dialogue in self.dev_dialogues]
-        values = rewards(prompts, [candidates for candidates, _ in drawn])
-        metrics = {
-            f"{metric_key_prefix}_loss": self._dev_loss(),
-            f"{metric_key_prefix}_rouge_mean": 100 * fmean(row[0] for row in values),
+        """Loss on dev's references; ROUGE, reward, length and faults of its greedy summaries."""
+        _, judged = self._judged(self.dev_dialogues, self.config.greedy)
+        greedy = [row[0] for row in judged]
+        figures = {
+            "loss": self._dev_loss(),
+            "rouge_mean": 100 * fmean(each.rouge for each in greedy),
+            "reward": 100 * fmean(each.reward(self.config.tuning.max_length_ratio) for each in greedy),
+            "length_ratio": fmean(each.length for each in greedy),
+            "faulty": sum(each.faulty for each in greedy),
         }
-        return EvalLoopOutput(None, None, metrics, num_samples=len(prompts))
+        metrics = {f"{metric_key_prefix}_{key}": value for key, value in figures.items()}
+        return EvalLoopOutput(None, None, metrics, num_samples=len(greedy))
 
     @torch.no_grad()
     def _dev_loss(self) -> float:
@@ -156,19 +143,30 @@ class RewardTrainer(MicroBatching):
         return float(sum(totals) / sum(labels))
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """With the drawn summaries' mean reward, length in tokens, and share of different ones, since the last log."""
+        """With the drawn summaries' mean reward, length, and share of different ones, since the last log."""
         if "loss" in logs and self.drawn:
             logs |= {key: fmean(figures[key] for figures in self.drawn) for key in self.drawn[0]}
             self.drawn.clear()
         super().log(logs, start_time)
 
 
-def _figures(values: list[list[float]], candidates: list[list[Candidate]]) -> dict[str, float]:
+def _batch(groups: list[Group]) -> dict[str, Any]:
+    """What `MicroBatching` takes. Groups, and answers, that tell nothing are left out, unless none tells anything."""
+    telling = [group.without_idle_answers() for group in groups if any(group.weights)]
+    told = telling or groups[:1]
+    tokens, labels = sum(group.tokens for group in told), sum(group.answer_tokens for group in told)
+    # Of the last two the steps ask how many there are, and no more.
+    return {"groups": told, "input_ids": torch.empty(1, tokens), "labels": torch.zeros(1, labels)}
+
+
+def _figures(judged: Sequence[Sequence[Judged]], answers: Sequence[Answers]) -> dict[str, float]:
+    """Of the summaries that were drawn: in percent ROUGE, the best of each dialogue's, and how many differ."""
+    texts = [[candidate.text for candidate in row.candidates] for row in answers]
     return {
-        "reward": 100 * fmean(value for row in values for value in row),
-        "best_reward": 100 * fmean(max(row) for row in values),
-        "characters": fmean(len(candidate.text) for row in candidates for candidate in row),
-        "distinct": fmean(len({candidate.text for candidate in row}) / len(row) for row in candidates),
+        "drawn_rouge": 100 * fmean(each.rouge for row in judged for each in row),
+        "best_drawn_rouge": 100 * fmean(max(each.rouge for each in row) for row in judged),
+        "drawn_length_ratio": fmean(each.length for row in judged for each in row),
+        "distinct": 100 * fmean(len(set(row)) / len(row) for row in texts),
     }
 
 
@@ -180,7 +178,7 @@ def trainer(
     scratch: Path,
     callbacks: list[TrainerCallback],
 ) -> RewardTrainer:
-    """A trainer that keeps the epoch with the best dev ROUGE."""
+    """A trainer that keeps the epoch whose summaries of dev have the best reward."""
     params = config.tuning
     use_shared_prompts(policy.model.get_base_model())
     dtype = policy.loaded.precision.dtype
@@ -196,7 +194,7 @@ def trainer(
         save_strategy="epoch",
         save_total_limit=2,
         load_best_model_at_end=True,
-        metric_for_best_model="eval_rouge_mean",
+        metric_for_best_model="eval_reward",
         greater_is_better=True,
         restore_callback_states_from_checkpoint=True,
         logging_steps=1,
