@@ -34,6 +34,7 @@ def shrink(params: Any) -> None:
     params["run"]["models"] = ["llama32_3b", "bart_mini"]
     params["run"]["untuned"] = []
     params["training"]["epochs"] = 1
+    params["tuning"].update(dialogues_a_step=4, candidates=2)
     params["generation"]["max_new_tokens"] = 12
     params["limits"].update(free_gb=0.1, empty_percent=100)
     params["models"]["llama32_3b"].update(weights="./twins/llama32_3b", dtype="fp32")

@@ -137,7 +137,6 @@ def _figures(learner: RewardTrainer) -> dict[str, Any]:
         "epochs": state.epoch,
         "steps": state.global_step,
         "rows": len(learner.train_dialogues),
-        "drawn_tokens": learner.drawn_tokens,
         "peak_memory_gib": round(gpu.peak_memory_gib(), 2),
         **learner.budget.describe(),
     }

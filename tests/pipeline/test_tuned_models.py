@@ -1,0 +1,74 @@
+"""A model of `run.tuned`, from `dvc repro` to what people do with its result."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from project import Project
+
+TUNED = "llama32_3b_tuned"
+
+
+@pytest.fixture(scope="module")
+def project(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """The shrunk project with its adapters tuned."""
+    copied = reproduced.copy(tmp_path_factory.mktemp("tuned") / "project")
+    copied.edit(lambda params: params["run"].update(tuned=["llama32_3b"]))
+    said = copied.run("dvc", "repro").stdout
+    assert "Running stage 'train@" not in said
+    assert f"{TUNED}: 8 dialogues, 2 summaries of each, 4 dialogues a step" in said
+    assert "epoch 2 of 2, on dev ROUGE" in said
+    copied.run("git", "add", ".")
+    copied.run("git", "commit", "-m", "tuned")
+    return copied
+
+
+def read(project: Project, path: str) -> Any:
+    return json.loads((project.root / path).read_text())
+
+
+def test_it_is_scored_and_ensembled_beside_the_model_it_comes_from(project: Project) -> None:
+    assert {"llama32_3b", TUNED} <= set(read(project, "metrics/scores.json")["models"])
+    assert {"llama32_3b", TUNED} <= set(read(project, "metrics/ensemble.json")["members"])
+    record = read(project, f"metrics/train/{TUNED}.json")
+    assert record["steps"] == 4
+    assert record["dev"]["best"]["step"] in (2, 4)
+    assert record["dev"]["before"].keys() == record["dev"]["best"].keys() - {"step"}
+    assert (project.root / f"plots/training/{TUNED}/epochs.csv").read_text().startswith("epoch,step,loss,rouge_mean")
+    adapter = read(project, f"models/{TUNED}/adapter_config.json")
+    assert (
+        adapter["base_model_name_or_path"]
+        == read(project, "models/llama32_3b/adapter_config.json")["base_model_name_or_path"]
+    )
+
+
+def test_commands_know_it(project: Project) -> None:
+    status = project.run("yoyak", "status").stdout
+    assert any(line.split()[:4] == [TUNED, "up", "to", "date"] for line in status.splitlines())
+    dialogue = project.root / "dialogue.txt"
+    dialogue.write_text("#Person1#: 안녕하세요.\n#Person2#: 네, 안녕하세요.\n")
+    project.run("yoyak", "summarize", "--model", TUNED, str(dialogue))
+    project.run("yoyak", "report")
+    project.run("yoyak", "doctor", check=False)
+
+
+def test_without_it_all_is_as_before(project: Project, tmp_path: Path) -> None:
+    copied = project.copy(tmp_path / "project")
+    copied.edit(lambda params: params["run"].update(tuned=[]))
+    copied.run("dvc", "repro")
+    assert not (copied.root / f"models/{TUNED}").exists()
+    assert TUNED not in read(copied, "metrics/scores.json")["models"]
+
+
+def test_what_is_tuned_must_be_a_trained_adapter(project: Project, tmp_path: Path) -> None:
+    copied = project.copy(tmp_path / "project")
+    for names, fault in {
+        "kobart": "run.tuned: kobart must be trained first; put it into run.models, too",
+        "bart_mini": "run.tuned: bart_mini has method: full, and adapters alone are tuned; take it out",
+        "nobody": "run.tuned: no model 'nobody'; there are",
+    }.items():
+        copied.edit(lambda params, names=names: params["run"].update(tuned=[names]))
+        said = copied.run("python", "stages/prepare_prompts.py", check=False)
+        assert said.returncode != 0
+        assert f"params.yaml: {fault}" in said.stdout
