@@ -5,7 +5,9 @@ VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
-# uv does not read pip's settings: a mirror that the user has chosen for pip is for it, too.
+# uv does not read pip's settings: a mirror that the user has chosen for pip is for it, too, and so are the system's
+# certificates, which a company's proxy has added its own to.
+export UV_SYSTEM_CERTS ?= 1
 INDEX = $(or $(PIP_INDEX_URL),$(shell python -m pip config get global.index-url 2>/dev/null))
 
 .PHONY: help setup weights repro competition final report docs test lint lock clean

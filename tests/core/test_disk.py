@@ -1,6 +1,7 @@
 """A full disk is told in one line, by whichever library it is met; and nothing that was there is damaged."""
 
 import errno
+import os
 import re
 import resource
 import subprocess
@@ -20,7 +21,7 @@ from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from yoyak.core.disk import fault_of, in_words
-from yoyak.core.errors import UserError
+from yoyak.core.errors import UserError, exits_with_one_line
 from yoyak.core.limits import LimitsParams, check_disk
 from yoyak.evaluation.plots import picture
 
@@ -87,6 +88,24 @@ def test_a_picture_that_cannot_be_written_leaves_the_old_one(tmp_path: Path) -> 
 )
 def test_another_fault_is_none_of_a_full_disk(error: Exception) -> None:
     assert fault_of(error) is None
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES])
+def test_a_file_that_is_not_this_user_s_ends_in_one_line(number: int, capsys: pytest.CaptureFixture[str]) -> None:
+    """As in somebody else's checkout; libraries wrap its error."""
+
+    @exits_with_one_line
+    def main() -> None:
+        try:
+            raise OSError(number, os.strerror(number), ".dvc/tmp/lock")
+        except OSError as error:
+            raise RuntimeError("cannot work") from error
+
+    with pytest.raises(SystemExit):
+        main()
+    assert capsys.readouterr().err == (
+        f"error: .dvc/tmp/lock: {os.strerror(number)}; get the right to it, or work in a clone of your own\n"
+    )
 
 
 @given(st.integers(min_value=0, max_value=10**15))

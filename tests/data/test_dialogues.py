@@ -142,6 +142,8 @@ LINE_ENDS_WRITTEN_OUT = {
     "escaped twice": ("A: 가.\\\\nB: 나.", ["A: 가.", "B: 나."]),
     "several": ("가.\\n\\n나.", ["가.", "나."]),
     "before a capital letter": ("철수: 응\\nAnna: 네", ["철수: 응", "Anna: 네"]),
+    "before a quotation": ('가.\\n"나."라고 해', ["가.", '"나."라고 해']),
+    "after dots": ("음..\\n나", ["음..", "나"]),
     "between blanks": ("가 \\n 나", ["가", "나"]),
 }
 NO_LINE_ENDS = [
@@ -154,6 +156,11 @@ NO_LINE_ENDS = [
     "문자열 \\n을 넣어",
     "'\\n'은 줄바꿈이야",
     "정규식 [\\n\\t]",
+    "경로는 .\\new야",
+    "cd ..\\notes 해 봐",
+    "~\\news에 있어",
+    'printf("Hello!\\n"); 라고 써',
+    "print('끝.\\n')라고 써",
 ]
 
 

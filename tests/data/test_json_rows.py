@@ -60,3 +60,9 @@ def refused_in_one_line_or_read(text: str) -> None:
 @pytest.mark.parametrize("text", ["", " \n\n", "[]"])
 def test_nothing(text: str) -> None:
     assert items("a.json", text) == []
+
+
+def test_speakers_may_be_numbers() -> None:
+    utterances = [{"speaker": 1, "text": "안녕"}, {"speaker": 2, "text": "네"}]
+    (item,) = items("a.json", json.dumps([{"id": "a", "utterances": utterances}]))
+    assert item.content == {"fname": "a", "dialogue": "1: 안녕\n2: 네"}

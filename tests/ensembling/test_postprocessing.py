@@ -95,6 +95,8 @@ def test_spaces(text: str, mended: str) -> None:
         ("값은 1.5. 그래서", "값은 1.5."),
         ("'담당은 #Person1#.' 그래서", "'담당은 #Person1#.'"),
         ("그것은 Yahoo! 그래서", "그것은 Yahoo!"),
+        ("비가 온다.우산을", "비가 온다."),
+        ("비가 온다.#Person1#은", "비가 온다."),
         # These full stops end no sentence.
         ("#Person1#은 Mr. Kim과", "#Person1#은 Mr. Kim과"),
         ("모두 1.5 킬로를", "모두 1.5 킬로를"),
@@ -123,6 +125,7 @@ def test_unfinished_sentence(text: str, mended: str) -> None:
         ("담당은 #Person1#. 담당은 #Person1#.", "담당은 #Person1#."),
         ("할인은 5%! 할인은 5%!", "할인은 5%!"),
         ("방은 3. 방은 3.", "방은 3."),
+        ("비가 온다.비가 온다.", "비가 온다."),
     ],
 )
 def test_repeated_sentences(text: str, mended: str) -> None:

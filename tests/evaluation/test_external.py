@@ -121,6 +121,14 @@ def test_columns_that_are_passed_over_are_named(tmp_path: Path, capsys: pytest.C
     assert f"note: {path}: passed over 'human_summary', '요약2'; read 'summary'" in done.output.splitlines()
 
 
+def test_a_table_with_its_own_summaries_beside_the_predicted_is_told(tmp_path: Path) -> None:
+    """Else the references would be scored against themselves: 100, without a word."""
+    rows = [{"fname": "a", "summary": "비가 온다.", "pred": "눈이 온다.", "generated_text": "해가 난다."}]
+    path = write(tmp_path / "dev.csv", rows)
+    done = CliRunner().invoke(commands.app, ["score", str(path), str(path)], catch_exceptions=False)
+    assert f"note: {path}: passed over 'pred', 'generated_text'; read 'summary'" in done.output.splitlines()
+
+
 def in_json(form: str, summaries: dict[str, str]) -> str:
     """The same summaries as other people keep them."""
     flat = [{"fname": fname, "summary": text} for fname, text in summaries.items()]

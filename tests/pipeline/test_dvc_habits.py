@@ -294,6 +294,21 @@ def test_without_git_the_commands_tell_what_dvc_needs(copied: Project) -> None:
     assert "`git init`" in told(copied, "yoyak", "status")
     copied.run("dvc", "config", "--local", "core.no_scm", "true")
     copied.run("yoyak", "status")
+    for command in ("experiments", "clean"):
+        assert told(copied, "yoyak", command).startswith("error: this needs git, which core.no_scm switches off")
+
+
+def test_line_ends_stay_as_committed_whatever_git_is_set_to(tmp_path: Path) -> None:
+    """With CRLF no script runs, and no hash of `dvc.lock` is right."""
+    project = Project(tmp_path / "project")
+    project.root.mkdir()
+    for name in (".gitattributes", "Makefile", "params.yaml"):
+        shutil.copyfile(ROOT / name, project.root / name)
+    project.run("git", "init", "--quiet")
+    project.commit()
+    project.run("git", "-c", "core.autocrlf=true", "clone", "--quiet", ".", str(tmp_path / "cloned"))
+    for name in ("Makefile", "params.yaml"):
+        assert (tmp_path / "cloned" / name).read_bytes() == (ROOT / name).read_bytes()
 
 
 def test_a_lock_file_that_a_kill_has_emptied_is_removed(copied: Project) -> None:

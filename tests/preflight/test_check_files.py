@@ -170,6 +170,12 @@ REFUSED: dict[str, tuple[Family, Callable[[Path], Any], dict[str, Any], str]] = 
         r"its tokenizer has (\d+) tokens, '#Person1#' among them, but the model (\d+) embeddings \(config.json: vocab",
     ),
     "an end token": (twins.llama32, added("<|end|>", eos_token="<|end|>"), {}, r"tokens, '<\|end\|>' among them, but"),
+    "a tag that no dialogue has yet": (
+        twins.llama32,
+        added("#Person99#"),
+        {},
+        r"its tokenizer has \d+ tokens, '#Person99#' among them, but the model \d+ embeddings",
+    ),
     "another model's tokenizer": (twins.llama32, config(vocab_size=500), {}, "tokens, .* but the model 500 embeddings"),
 }
 

@@ -14,7 +14,8 @@ from yoyak import commands
 from yoyak.core.errors import UserError
 from yoyak.preflight import doctor_models, doctor_project, finding
 
-ALWAYS = ["Python", "packages", "git", "DVC's cache", "DVC's remote", "leftovers", "CPU", "GPU", "memory", "parameters"]
+ALWAYS = ["Python", "packages", "folder", "git", "DVC's cache", "DVC's remote", "leftovers"]
+ALWAYS += ["CPU", "GPU", "memory", "parameters"]
 OF_RUN = ["computes", "4 bits", "morphemes", "extras", "disk"]
 
 
@@ -107,6 +108,27 @@ def test_who_commits_is_not_known(here: Project, monkeypatch: pytest.MonkeyPatch
     ((mark, _, told),) = doctor_project.CHECKS["git"]()
     assert mark == "warning"
     assert "git config --global user.name" in told
+
+
+def test_a_repository_of_another_user_s(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    ((mark, _, told),) = doctor_project.CHECKS["git"]()
+    assert mark == "problem"
+    assert "safe.directory" in told
+
+
+def test_a_folder_that_cannot_be_written(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: Path(path).name != ".dvc")
+    ((mark, _, told),) = doctor_project.CHECKS["folder"]()
+    assert mark == "problem"
+    assert told.startswith(f"{here.root / '.dvc'} cannot be written")
+
+
+def test_copies_where_links_are_possible_have_another_cause_than_the_disk(here: Project) -> None:
+    subprocess.run(["dvc", "config", "--local", "cache.type", "copy"], check=True)
+    ((mark, _, told),) = doctor_project.CHECKS["DVC's cache"]()
+    assert mark == "warning"
+    assert "cache.type is copy, and `dvc config --local cache.type hardlink,symlink` would link them" in told
 
 
 def test_a_remote_without_its_plugin(here: Project) -> None:

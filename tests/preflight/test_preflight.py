@@ -568,6 +568,11 @@ BAD_VALUES = [
     ("limits.disk_gb", 0.001, "prepare_prompts needs 1.0 GB and would bring the disk to"),
     ("data.dir", None, "params.yaml: data.dir: "),
     ("data.dir", "data/nowhere", "data/nowhere/train.csv: no such file; is the path right? The pipeline's own"),
+    (
+        "data.dir",
+        "~/data",
+        "params.yaml: data.dir: `~` stands for no folder here; write the path in full (got '~/data')",
+    ),
     ("data.test", "", "params.yaml: data.test: a file inside data.dir is expected; put it there (got '')"),
 ]
 

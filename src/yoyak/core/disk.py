@@ -1,4 +1,5 @@
-"""A full disk in one line, though libraries wrap its error; amounts of disk in words."""
+"""A full disk, or one that is not to be written, in one line, though libraries wrap its error; amounts of disk in
+words."""
 
 import errno
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """No room on the disk, none in the user's quota, or none up to `ulimit -f`."""
+REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)
+"""The file or its disk is not for this user to write, or to read."""
 OF_RUST = re.compile(r"\(os error (\d+)\)")
 """In what safetensors and tokenizers raise."""
 OF_TORCH = re.compile(r"iostream error|unexpected pos \d+ vs \d+|PytorchStreamWriter failed writing")
@@ -23,6 +26,15 @@ def in_words(size: float) -> str:
         if size >= unit:
             return f"{size / unit:.1f} {name}"
     return f"{size:.0f} bytes"
+
+
+def refusal_of(error: BaseException) -> str | None:
+    """One line on an error of a file that the system keeps from this user; None where another fault is the cause."""
+    for each in _with_causes(error):
+        if isinstance(each, OSError) and each.errno in REFUSED and each.filename:
+            told = os.strerror(each.errno)
+            return f"{os.fsdecode(each.filename)}: {told}; get the right to it, or work in a clone of your own"
+    return None
 
 
 def fault_of(error: BaseException, path: Path | None = None, wanted: float | None = None) -> str | None:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from yoyak.core import repository
 from yoyak.core.errors import UserError
 from yoyak.core.params import read_section
 from yoyak.core.run import RunParams
@@ -16,7 +17,8 @@ def in_one_line(where: str) -> Iterator[None]:
     """What DVC cannot do with this project at `where`, a revision or `workspace`."""
     # It takes a second to load.
     from dvc.exceptions import DvcException, NotDvcRepoError
-    from dvc.scm import RevError, SCMError
+    from dvc.scm import NoSCMError, RevError, SCMError
+    from pygit2 import GitError
 
     try:
         yield
@@ -31,6 +33,22 @@ def in_one_line(where: str) -> Iterator[None]:
         if where == "workspace":
             read_section(RunParams, "run")
         raise
+    except KeyError as error:
+        if "getpwuid" not in str(error):
+            raise
+        # In a container that was started with a number of its host's.
+        raise UserError(
+            "this user has a number and no name here, and DVC and PyTorch ask for one: `export USER=yoyak`"
+        ) from None
+    except GitError:
+        if (refused := repository.refusal()) is None:
+            raise
+        raise UserError(refused) from None
+    except NoSCMError:
+        raise UserError(
+            "this needs git, which core.no_scm switches off: `dvc config --local --unset core.no_scm`, and `git init` "
+            "where there is no repository"
+        ) from None
     except SCMError as error:
         raise UserError(f"{error}; DVC needs one: `git init`, or `dvc config --local core.no_scm true`") from None
     except DvcException as error:

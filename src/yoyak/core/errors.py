@@ -31,8 +31,8 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
     """Turn a `UserError` of a program's `main` into one line on stderr and exit code 1, Ctrl-C into one and 130; bugs
     keep their traceback.
 
-    A full disk is a `UserError`, too, whichever library has met it. What takes time to import, `main` imports itself:
-    Ctrl-C may come then.
+    A full disk, or a file that is not this user's to write, is a `UserError`, too, whichever library has met it. What
+    takes time to import, `main` imports itself: Ctrl-C may come then.
     """
 
     @functools.wraps(main)
@@ -44,7 +44,7 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
             # An import written in C may make an ImportError of it.
             if interrupts or isinstance(error, KeyboardInterrupt):
                 _exit(INTERRUPTED, 128 + signal.SIGINT)
-            fault = str(error) if isinstance(error, UserError) else disk.fault_of(error)
+            fault = str(error) if isinstance(error, UserError) else disk.fault_of(error) or disk.refusal_of(error)
             if fault is None:
                 raise
             # It quotes files: even a name with a line break in it must not make it two lines.

@@ -1,8 +1,11 @@
 """The repository that a stage works in: its cache, and the commit that is checked out."""
 
 import os
+import re
 import shutil
 import subprocess
+import sys
+from functools import cache
 from pathlib import Path
 
 from yoyak.core.errors import UserError
@@ -84,8 +87,31 @@ def revisions() -> list[str]:
 
 
 def git(*arguments: str) -> str:
-    """What git prints; nothing where it is missing, or this is no repository of its."""
+    """What git prints; nothing where it is missing, this is no repository of its, or it refuses to read it."""
     if shutil.which("git") is None:
         return ""
     done = subprocess.run(["git", *arguments], capture_output=True, check=False)
-    return done.stdout.decode(errors="replace") if done.returncode == 0 else ""
+    if done.returncode == 0:
+        return done.stdout.decode(errors="replace")
+    if refused := _refusal_in(done.stderr):
+        _note(f"{refused}, or no commit is recorded")
+    return ""
+
+
+def refusal() -> str | None:
+    """Why git does not read this repository, and the command after which it does; None where it reads it."""
+    return _refusal_in(subprocess.run(["git", "rev-parse", "--git-dir"], capture_output=True, check=False).stderr)
+
+
+def _refusal_in(said: bytes) -> str | None:
+    """Of what git says, in any language. A container, say, sees files of its host's users."""
+    found = re.search(rb"git config --global --add safe\.directory .+", said)
+    if found is None:
+        return None
+    return f"git does not read this repository, which belongs to another user: `{found[0].decode(errors='replace')}`"
+
+
+@cache
+def _note(line: str) -> None:
+    """Once a process: a run goes on without git, but not without a word."""
+    print(f"note: {line}", file=sys.stderr)

@@ -7,8 +7,10 @@ TAG = re.compile(r"#\w+#")
 """A person tag or a mask: `#Person1#`, `#PhoneNumber#`."""
 FOREIGN_WORD = re.compile(r"[^\W\d_\u1100-\u11ff\u3130-\u318f\uac00-\ud7ff]+")
 """A word of letters that are not Hangul."""
-LETTER_LIKE = re.compile(r"[\u2100-\u218f]|°[CF](?![A-Za-z])")
-"""Signs that Unicode takes for letters: `ℓ`, `№`, `Ⅱ`."""
+LETTER_LIKE = re.compile(
+    r"[\u2100-\u218f]|°[CF](?![A-Za-z])|[\u3371-\u33df](?:/?[A-Za-z](?![A-Za-z]))?|µ(?:[A-Za-z](?![A-Za-z]))?"
+)
+"""Signs that Unicode takes for letters, and what belongs to one: `ℓ`, `№`, `Ⅱ`, `㎞/h`, `µm`."""
 SYMBOL = re.compile(r"[^\w\s]")
 """Among them `℃`, `㎏` and `Ⓐ`, whose plain form has letters."""
 

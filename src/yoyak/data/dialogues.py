@@ -21,8 +21,11 @@ from yoyak.data.tables import read_table, what_it_has
 
 REFERENCE_COLUMN = re.compile(r"(?:summary|summaries|references?)[ _-]?\d*", re.IGNORECASE)
 """`summary`, `summary2`, `summaries_1`, `reference 3`."""
-ALIKE = re.compile(r"summar|referen|gold|요약", re.IGNORECASE)
-"""In names of columns that may be meant as references."""
+ALIKE = re.compile(
+    r"summar|referen|gold|target|answer|predict|generat|hypothes|output|\A(?:pred|hyp|ref|gt)s?(?![a-z])|요약|정답|예측|생성",
+    re.IGNORECASE,
+)
+"""In names of columns that may be meant as references, or as the summaries to be scored."""
 
 
 class DataParams(Section):
@@ -41,6 +44,14 @@ class DataParams(Section):
     test_references: str | None = None
     """CSV of `fname` and any number of columns `summary_…`, where the test rows' references are known: then test is
     scored, too."""
+
+    @field_validator("dir")
+    @classmethod
+    def _is_no_home(cls, folder: Path) -> Path:
+        """The shell opens `~`, and DVC does not."""
+        if folder.parts[:1] and folder.parts[0].startswith("~"):
+            raise ValueError("`~` stands for no folder here; write the path in full")
+        return folder
 
     @field_validator("train", "dev", "test", "sample_submission", "test_references")
     @classmethod

@@ -121,7 +121,7 @@ def _dialogue(utterances: Any) -> str | None:
         return None
     turns = []
     for each in utterances:
-        speaker = next((each[key] for key in SPEAKER if isinstance(each.get(key), str)), None)
+        speaker = next((each[key] for key in SPEAKER if isinstance(each.get(key), str | int)), None)
         said = next((each[key] for key in SAID if isinstance(each.get(key), str)), None)
         if speaker is None or said is None:
             return None

@@ -10,6 +10,10 @@ LONGEST_WORD = 200
 END_OF_SENTENCE = re.compile(r"[.!?…~]+[\"'”’)\]]*\Z")
 PATH = re.compile(r"\\|(?:\A|[^\w#])[A-Za-z]:\Z")
 """In what stands before: a folder, or a drive."""
+RELATIVE = re.compile(r"[\"'`“‘(]?(?:\.{1,2}|~)\Z")
+"""A word that is a folder: `.\\new`, `..\\notes`; a word that ends in such marks ends a sentence."""
+OF_CODE = re.compile(r"[\"'`”’][\s),;]*[),;]")
+"""What closes a string in a line of a program: `printf("%d\\n");`, `'\\n', sep`."""
 PARTICLE = re.compile(r"['\"`’”]?(?:은|는|이|가|을|를|과|와|로|도|만|의|에|이란|이라는|이라고|라는|라고)(?=\s|\Z)")
 
 
@@ -30,9 +34,14 @@ def repaired(text: str) -> str:
 
 def _is_line_end(word: str, written: str, after: str) -> bool:
     """Of `written`, with the word before it as far as the last line end, empty after a blank, and what follows."""
-    if after.startswith("#") or END_OF_SENTENCE.search(word):
+    if after.startswith("#"):
         return True
-    if re.match("[a-z0-9_]", after) and not written[-1].isspace():
+    goes_on = bool(re.match("[a-z0-9_]", after)) and not written[-1].isspace()
+    if OF_CODE.match(after) or (goes_on and RELATIVE.match(word)):
+        return False
+    if END_OF_SENTENCE.search(word):
+        return True
+    if goes_on:
         return False
     if PATH.search(word):
         return bool(re.match("[가-힣]", after)) and not written[-1].isspace()

@@ -13,7 +13,8 @@ from yoyak.evaluation import leaderboard
 from yoyak.evaluation.faults import ends_as_a_sentence
 from yoyak.evaluation.leaderboard import ScoringParams, Split
 
-MARK = re.compile(r"[\"'”’)\]]*([.!?…]+)[\"'”’)\]]*(?=\s|\Z)")
+MARK = re.compile(r"[\"'”’)\]]*([.!?…]+)[\"'”’)\]]*(?=\s|\Z)|(?<=다)(\.)(?=[가-힣#])")
+"""Behind `…다` also without a blank after it."""
 ABBREVIATION = re.compile(
     r"mrs?|ms|dr|prof|st|jr|sr|no|vs|etc|inc|ltd|corp|co|vol|gen|capt|lt|.*[a-z]\.[a-z].*", re.IGNORECASE
 )
@@ -55,7 +56,7 @@ def sentences(text: str) -> list[str]:
     """The sentences of a text, the last perhaps unfinished, without the blanks between them."""
     found, start = [], 0
     for mark in MARK.finditer(text):
-        if _ends_a_sentence(text[start : mark.start()].split(), mark[1], text[mark.end() :].lstrip()[:1]):
+        if _ends_a_sentence(text[start : mark.start()].split(), mark[1] or mark[2], text[mark.end() :].lstrip()[:1]):
             found.append(text[start : mark.end()].strip())
             start = mark.end()
     rest = text[start:].strip()

@@ -28,7 +28,15 @@ _LABELS = (
     rf"\A\W{{0,3}}[<(「『][^>)」』\n]{{0,20}}{_WHAT}[^>)」』\n]{{0,10}}[>)」』](?=\W|\Z)",
     # `## 요약`, and `요약` in a line of its own
     rf"\A#+ (?:\w+ )?{_WHAT}(?=\s)|\A\s*(?:\w+ ){{0,2}}{_WHAT}\w? *\n",
-    r"\A\W{0,3}(?:정답|답변|응답|출력|결과|answer|output|response|assistant|#\w+#)\W{0,3}[:：]",
+    r"\A\W{0,6}(?:정답|답변?|응답|출력|결과|정리|줄거리|(?:핵심|주요|대화) ?내용|#\w+#)\W{0,3}[:：]",
+    r"\A\W{0,6}(?:answer|output|response|assistant)\W{0,3}[:：]",
+    # `네, 요약해 드리겠습니다.`, `다음은 대화 요약입니다.`, `assistant` in a line of its own
+    r"\A(?:\W*(?:네|예|물론입니다|알겠습니다)[,.!]?\s)?"
+    rf"[^.!?\n]{{0,30}}{_WHAT}[^.!?\n]{{0,12}}(?:드리겠습니다|다음과 같습니다)[.!]",
+    rf"\A다음은 [^.!?\n]{{0,30}}{_WHAT}[^.!?\n]{{0,12}}입니다[.!]",
+    r"\A\W{0,3}(?:assistant|model)\s*\n",
+    # `[Answer]`, and the headings of our own prompt
+    r"\[(?:Conversation|Question|Answer)\]",
     # Parts of a prompt: `(65자)`, `[1] 시작:`
     r"\(\s*(?:공백 ?포함 ?|약 ?|총 ?)*\d+ ?(?:자|글자|단어|characters?|chars?|words?)\s*\)|\[\d+\] ?[^\W\d_]+ ?[:：]",
 )
@@ -116,7 +124,8 @@ def _stutters(phrase: list[str], after: list[str]) -> bool:
         return [word.strip(".,!?…") for word in phrase] == [word.strip(".,!?…") for word in after[:length]]
     if phrase != after[:length]:
         return False
-    return phrase == after[length : 2 * length] or not _may_be_doubled(phrase)
+    third = [word.strip(".,!?…") for word in after[length : 2 * length]]
+    return phrase == third or not _may_be_doubled(phrase)
 
 
 def _may_be_doubled(phrase: list[str]) -> bool:

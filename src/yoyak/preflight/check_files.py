@@ -9,6 +9,7 @@ from typing import Any
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prompt
 from yoyak.modeling import weights
+from yoyak.modeling.control_tokens import DATA_TAG
 from yoyak.modeling.loading import read_tokenizer
 from yoyak.modeling.spec import ModelSpec
 from yoyak.modeling.tokenization import PromptTokenizer
@@ -152,6 +153,7 @@ def _check_vocabulary(config: Any, prompt_tokenizer: PromptTokenizer, prompts: S
     """Whether each token that will be read has an embedding.
 
     Gemma 3's tokenizer has a token for pictures, which its small models have no embedding of: it stands in no dialogue.
+    A tag such as `#Person9#` may stand in one that comes later.
     """
     size, vocabulary = config.get_text_config().vocab_size, prompt_tokenizer.tokenizer.get_vocab()
     beyond = {token: token_id for token, token_id in vocabulary.items() if token_id >= size}
@@ -163,7 +165,8 @@ def _check_vocabulary(config: Any, prompt_tokenizer: PromptTokenizer, prompts: S
     said = [text for prompt in prompts for text in (*prompt.turns, prompt.question, prompt.summary or "")]
     for token, token_id in sorted(beyond.items(), key=lambda item: item[1]):
         # Any text may have what was learned, what was added only where it stands as a whole.
-        if token_id in always or token not in added or any(token in text for text in said):
+        read = token_id in always or token not in added or DATA_TAG.fullmatch(token)
+        if read or any(token in text for text in said):
             raise UserError(
                 f"{where}: its tokenizer has {max(beyond.values()) + 1} tokens, {token!r} among them, but the model "
                 f"{size} embeddings (config.json: vocab_size); resize them, or give the tokenizer that belongs to it"

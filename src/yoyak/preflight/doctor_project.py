@@ -2,6 +2,7 @@
 
 import fcntl
 import json
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -9,6 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from yoyak.core import repository
 from yoyak.core.dvc_project import in_one_line
 from yoyak.preflight.finding import Finding, within_patience
 
@@ -17,9 +19,22 @@ BY_DEFAULT = ["reflink", "copy"]
 """DVC's `cache.type` where none is set."""
 
 
+def _folder() -> Iterator[Finding]:
+    """DVC notes what it does in files of its own, also where it has nothing to run."""
+    root = Path(_repo().root_dir)
+    kept = next((folder for folder in (root, root / ".dvc") if not os.access(folder, os.W_OK)), None)
+    if kept is None:
+        yield Finding("ok", "folder", "can be written")
+    else:
+        yield Finding("problem", "folder", f"{kept} cannot be written by this user: work in a clone of your own")
+
+
 def _git() -> Iterator[Finding]:
     if shutil.which("git") is None:
         yield Finding("problem", "git", "git is missing: `apt install git`")
+        return
+    if refused := repository.refusal():
+        yield Finding("problem", "git", refused)
         return
     asked = ["git", "-c", "user.useConfigOnly=true", "var", "GIT_COMMITTER_IDENT"]
     if subprocess.run(asked, capture_output=True, check=False, timeout=10).returncode == 0:
@@ -49,8 +64,12 @@ def _cache() -> Iterator[Finding]:
     wanted = repo.config["cache"].get("type") or BY_DEFAULT
     used = next((kind for kind in wanted if kind in possible), "copy")
     if used == "copy":
-        told = f"copies, so that outputs lie on the disk twice: {cache} can be linked by no kind of cache.type"
-        yield Finding("warning", "DVC's cache", f"{told}; `dvc cache dir` puts it on the project's disk")
+        links = [kind for kind in possible if kind != "copy"]
+        mend = f"`dvc config --local cache.type {','.join(links)}` would link them"
+        of_type = f"cache.type is {','.join(wanted)}, and {mend}"
+        of_disk = f"{cache} can be linked by no kind of cache.type; `dvc cache dir` puts it on the project's disk"
+        told = "copies, so that outputs lie on the disk twice"
+        yield Finding("warning", "DVC's cache", f"{told}: {of_type if links else of_disk}")
     else:
         yield Finding("ok", "DVC's cache", f"{used} (possible here: {', '.join(possible)})")
 
@@ -97,6 +116,7 @@ def _is_held(lock: Path) -> bool:
 
 
 CHECKS: dict[str, Callable[[], Iterator[Finding]]] = {
+    "folder": _folder,
     "git": _git,
     "DVC's cache": _cache,
     "DVC's remote": _remote,
