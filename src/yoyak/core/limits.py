@@ -9,6 +9,7 @@ from yoyak.core.disk import HOW_TO_FREE, in_words
 from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.repository import repository_root
+from yoyak.core.run import entry_of
 
 
 class LimitsParams(Section):
@@ -59,5 +60,6 @@ def check_shortened(shortened: int, rows: int, limits: LimitsParams, model: str)
     if percent > limits.shortened_percent:
         raise UserError(
             f"{model}: {shortened} of {rows} dialogues ({percent:.1f} %) lose turns to fit its max_prompt_tokens; "
-            f"raise models.{model}.max_prompt_tokens, or limits.shortened_percent ({limits.shortened_percent:g})"
+            f"raise models.{entry_of(model)}.max_prompt_tokens, or limits.shortened_percent "
+            f"({limits.shortened_percent:g})"
         )

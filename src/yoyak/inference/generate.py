@@ -15,6 +15,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams, check_shortened
 from yoyak.core.progress import Reporter
 from yoyak.core.records import Candidate, Prediction, Prompt
+from yoyak.core.run import entry_of
 from yoyak.core.text import foreign_words
 from yoyak.inference import decoding, hf_decoding
 from yoyak.inference.averaging import Averaged
@@ -163,8 +164,8 @@ def check_generated(generated: Generated, limits: LimitsParams, model: str) -> N
     if percent > limits.empty_percent:
         raise UserError(
             f"{model}: {len(empty)} of {rows} summaries are empty ({percent:.1f} %), the first {empty[0]}; "
-            f"limits.empty_percent is {limits.empty_percent:g}: train longer, change models.{model}.generation, or "
-            "raise it"
+            f"limits.empty_percent is {limits.empty_percent:g}: train longer, change "
+            f"models.{entry_of(model)}.generation, or raise it"
         )
 
 

@@ -10,6 +10,7 @@ from yoyak.core.files import files_in
 from yoyak.core.limits import LimitsParams
 from yoyak.core.records import Prompt, read_records, write_json, write_records
 from yoyak.core.resume import scratch_folder
+from yoyak.core.run import entry_of
 from yoyak.core.stale_outputs import PREFIX
 from yoyak.inference.averaging import Averaged, assemble
 from yoyak.inference.generate import Generated, at_once, check_generated, generate
@@ -70,7 +71,7 @@ def _members(title: str, members: Mapping[str, Member], folders: Mapping[str, Pa
     loaded = {}
     for name, member in members.items():
         with (
-            gpu.oom_in_one_line(title, f"set models.{name}.generation.load_in_4bit: true"),
+            gpu.oom_in_one_line(title, f"set models.{entry_of(name)}.generation.load_in_4bit: true"),
             progress.waiting(f"{title}: loading {name}"),
         ):
             loaded[name] = load_for_inference(member.model, folders[name], member.quantization)

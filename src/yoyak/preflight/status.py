@@ -12,10 +12,10 @@ from rich.table import Table
 from yoyak.core.dvc_lock import written_now
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
-from yoyak.core.params import PARAMS, changes, check, read_section, read_yaml
+from yoyak.core.params import PARAMS, Section, changes, check, read_section, read_yaml
 from yoyak.core.records import read_json
 from yoyak.core.repository import cache_folder
-from yoyak.core.run import RunParams
+from yoyak.core.run import RunParams, entry_of, tuned
 from yoyak.preflight.params import Params, check_run
 from yoyak.preflight.resolve import resolve, resolve_average
 from yoyak.training.checkpoints import last_checkpoint
@@ -140,8 +140,8 @@ class Outlook:
             return _Unknown()
         return {
             (model, f"{kind}.yaml"): changes(_of(old, model, kind), _of(new, model, kind))
-            for model in (*new.run.models, *new.run.untuned, *new.run.averaged)
-            for kind in ("training", "generation")
+            for model in (*new.run.scored, *new.run.untuned)
+            for kind in ("training", "tuning", "generation")
         }
 
 
@@ -154,12 +154,13 @@ class _Unknown(dict[tuple[str, str], list[str]]):
 
 def _of(params: Params, model: str, kind: str) -> Mapping[str, Any]:
     """What `data/resolved` has of a model; the pin of its weights is found by the first stage."""
-    if model not in params.models:
+    entry = entry_of(model)
+    if entry not in params.models:
         return {}
-    if "members" in params.models[model]:
-        return resolve_average(params, model, {}).model_dump(mode="json") if kind == "generation" else {}
-    content: dict[str, Any] = getattr(resolve(params, model, None), kind).model_dump(mode="json")
-    return content
+    if "members" in params.models[entry]:
+        return resolve_average(params, entry, {}).model_dump(mode="json") if kind == "generation" else {}
+    section: Section | None = getattr(resolve(params, entry, None), kind)
+    return section.model_dump(mode="json") if section else {}
 
 
 def _overlap(path: str, other: str) -> bool:
@@ -199,6 +200,7 @@ def _by_model(states: Mapping[str, State]) -> Table:
         table.add_column(column, no_wrap=True)
     run = read_section(RunParams, "run")
     rows = {name: (f"train@{name}", f"infer@{name}") for name in run.models}
+    rows |= {tuned(name): (f"tune@{name}", f"infer_tuned@{name}") for name in run.tuned}
     rows |= {f"untuned_{name}": ("", f"infer_untuned@{name}") for name in run.untuned}
     rows |= {name: ("", f"infer_averaged@{name}") for name in run.averaged}
     for name, stages in rows.items():

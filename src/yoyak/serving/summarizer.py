@@ -11,6 +11,7 @@ from yoyak.core import gpu
 from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS
 from yoyak.core.records import Dialogue, Prediction, Prompt
+from yoyak.core.run import entry_of, tuned
 from yoyak.data.prompts import build
 from yoyak.ensembling import postprocessing, weighting
 from yoyak.ensembling.weighting import ENSEMBLE, PLAN, Plan
@@ -59,7 +60,8 @@ def open_project() -> Params:
 
 def trained_models(params: Params) -> list[str]:
     """Names of the trained models that are here, at least one; the models of the run come first."""
-    names = [name for name in dict.fromkeys([*params.run.scored, *params.models]) if _is_here(params, name)]
+    known = dict.fromkeys([*params.run.scored, *params.models, *map(tuned, params.models)])
+    names = [name for name in known if _is_here(params, name)]
     if not names:
         raise UserError(f"no trained model is here; {HOW_TO_GET}")
     return names
@@ -86,7 +88,7 @@ def default(params: Params) -> str:
 
 def check_name(params: Params, name: str) -> None:
     """Stop before any work where `name` is no trained model of this project, nor its ensemble."""
-    if name != ENSEMBLE and name not in params.models:
+    if name != ENSEMBLE and entry_of(name) not in params.models:
         known = ", ".join([*trained_models(params), ENSEMBLE])
         raise UserError(f"no model {name!r} in params.yaml; trained and here: {known}")
     for model in weighting.read_plan().weights if name == ENSEMBLE else [name]:

@@ -13,6 +13,7 @@ from typing import Any
 from yoyak.core.errors import exits_with_one_line
 from yoyak.core.params import check, read_yaml
 from yoyak.core.records import Prediction, Reference, read_json, read_records, write_json
+from yoyak.core.run import RunParams, tuned
 from yoyak.ensembling import weighting
 from yoyak.ensembling.weighting import ENSEMBLE, Plan
 from yoyak.evaluation import leaderboard
@@ -32,31 +33,31 @@ def main() -> None:
 def collect(folder: Path) -> dict[str, Any]:
     """The figures of the finished project in `folder`, by the name of their file in `metrics/`, and `rows`."""
     params = read_yaml(folder / "params.yaml")
-    models, untuned, averaged = (params["run"][key] for key in ("models", "untuned", "averaged"))
+    run = check(RunParams, params["run"], f"{folder}/params.yaml: run")
     return {
-        "models": {name: _resolved(folder, name) for name in dict.fromkeys([*models, *untuned])},
-        "averaged": {name: read_yaml(folder / f"data/resolved/{name}/generation.yaml") for name in averaged},
+        "models": {name: _resolved(folder, name, "training") for name in dict.fromkeys([*run.models, *run.untuned])},
+        "tuned": {name: _resolved(folder, name, "tuning") for name in map(tuned, run.tuned)},
+        "averaged": {name: read_yaml(folder / f"data/resolved/{name}/generation.yaml") for name in run.averaged},
         "prompts": params["prompts"],
         "run": params["run"],
         "data": read_json(folder / "metrics/data.json"),
-        "train": {name: read_json(folder / f"metrics/train/{name}.json") for name in models},
+        "train": {name: read_json(folder / f"metrics/train/{name}.json") for name in run.trained},
         "infer": {
             name: read_json(folder / f"metrics/infer/{name}.json")
-            for name in [*models, *averaged, *(f"untuned_{name}" for name in untuned)]
+            for name in [*run.scored, *(f"untuned_{name}" for name in run.untuned)]
         },
         "scores": read_json(folder / "metrics/scores.json"),
         "ensemble": read_json(folder / "metrics/ensemble.json"),
-        "rows": _rows(folder, params),
+        "rows": _rows(folder, params, run.scored),
     }
 
 
-def _resolved(folder: Path, name: str) -> dict[str, Any]:
-    return {kind: read_yaml(folder / f"data/resolved/{name}/{kind}.yaml") for kind in ("training", "generation")}
+def _resolved(folder: Path, name: str, learning: str) -> dict[str, Any]:
+    return {kind: read_yaml(folder / f"data/resolved/{name}/{kind}.yaml") for kind in (learning, "generation")}
 
 
-def _rows(folder: Path, params: dict[str, Any]) -> dict[str, list[float]]:
+def _rows(folder: Path, params: dict[str, Any], models: list[str]) -> dict[str, list[float]]:
     """Mean ROUGE of each dev row in percent, in the order of dev: of each model, of MBR, and of the ensemble."""
-    models = [*params["run"]["models"], *params["run"]["averaged"]]
     judging = check(ScoringParams, params["scoring"], f"{folder}/params.yaml: scoring")
     references = read_records(folder / "data/references/dev.jsonl", Reference)
     fnames = [row.fname for row in references]

@@ -22,6 +22,12 @@ def work(params: Params, data: str) -> frozenset[str]:
     for name, config in configs.items():
         found.add(_hash(f"{given} {trained[name]}"))
         found.add(_hash(f"{given} {trained[name]} {config.generation.model_dump_json()}"))
+    for name in params.run.tuned:
+        config = configs[name]
+        assert config.tuning is not None, "the preflight refuses others"
+        learned = f"{trained[name]} {config.tuning.model_dump_json()}"
+        found.add(_hash(f"{given} {learned}"))
+        found.add(_hash(f"{given} {learned} {config.generation.model_dump_json()}"))
     for name in params.run.averaged:
         average = resolve_average(params, name, pins={})
         training = " ".join(trained[member] for member in average.members)
