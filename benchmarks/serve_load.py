@@ -18,6 +18,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from page_clients import PORT, SUMMARIES, Client, is_long
 
 from yoyak.core import environment, repository
 from yoyak.data.dialogues import read_dialogues
+from yoyak.serving import inputs, summarizer
 
 CLIENTS, SHORT, LONG, EVERY_SECONDS = 8, 24, 4, 5
 RESULTS = Path("benchmarks/results/serve_load.json")
@@ -40,7 +42,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.draft is None:
         recording.require_clean_tree()
-    expected = {model: summaries(model) for model in asked.models}
+    expected = summaries(asked.models)
     results = {
         "device": environment.describe()["device"],
         "commit": repository.commit(),
@@ -57,7 +59,7 @@ def main() -> None:
 
 
 def dialogues() -> list[str]:
-    """Dialogues of the sample, and some that are joined to 100 kB; no two are alike."""
+    """Of the sample, and some that are joined to 100 kB; no two are alike."""
     texts = [row.dialogue for row in read_dialogues(Path("data/sample/train.csv"), with_summary=False)]
     draw, long = random.Random(0), [""] * LONG
     for number in range(LONG):
@@ -66,15 +68,14 @@ def dialogues() -> list[str]:
     return texts[:SHORT] + long
 
 
-def summaries(model: str) -> dict[str, str]:
-    """What `yoyak summarize` says of each dialogue."""
-    texts = dialogues()
-    with tempfile.NamedTemporaryFile("w", suffix=".jsonl") as file:
-        file.writelines(json.dumps({"dialogue": text}) + "\n" for text in texts)
-        file.flush()
-        command = ["yoyak", "summarize", file.name, "--model", model]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    return dict(zip(texts, (json.loads(line)["summary"] for line in done.stdout.splitlines()), strict=True))
+def summaries(models: list[str]) -> SUMMARIES:
+    """What `yoyak summarize` says of each dialogue alone. (In bf16, many together are rounded otherwise.)"""
+    params, load_once = summarizer.open_project(), cache(summarizer.load)
+    said: SUMMARIES = {model: {} for model in models}
+    for text in dialogues():
+        for made in summarizer.summarize(params, models, [inputs.of_text(text, "a dialogue")], load_once):
+            said[made.model][text] = made.predictions[0].text
+    return said
 
 
 def measured(expected: SUMMARIES, seconds: float) -> dict[str, Any]:
