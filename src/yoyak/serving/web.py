@@ -40,6 +40,8 @@ MOST_CHARACTERS = 200_000
 """Of a dialogue: more than a hundred times the longest of the competition."""
 MOST_WAITING = 32
 """Requests; more are refused."""
+MOST_OPEN = 64
+"""Pages of which Gradio keeps a copy of all it shows, 15 kB each; any other gets a new one when it asks again."""
 NO_LABELS = "#Person1#: 또는 A: 같은 화자 표시가 없어 한 줄을 한 차례로 읽었습니다."
 FAILED = "요약하지 못했습니다. 까닭은 `yoyak serve`를 실행한 터미널에 적혀 있습니다."
 FAULTS = {"empty": "빈 요약", "truncated": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
@@ -52,11 +54,14 @@ def serve(port: int) -> None:
         raise UserError("the package gradio is missing: `make setup`, or `pip install gradio`, brings it")
     # Read by gradio as it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    # Requests of which it counts seconds for a page of its own that is switched off; all of them after each request.
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"
     _pass_by_proxies()
     params = summarizer.open_project()
-    page = build(params, summarizer.offered(params), cache(summarizer.load))
+    names = summarizer.offered(params)
+    page = build(params, names, cache(summarizer.load))
     try:
-        _launch(page, port)
+        _launch(page, port, names)
     except OSError:
         raise UserError(f"port {port} of {HOST} is taken; choose another with --port") from None
     print(f"http://{HOST}:{port} (Ctrl+C ends it)", file=sys.stderr, flush=True)
@@ -69,7 +74,7 @@ def _pass_by_proxies() -> None:
     os.environ["no_proxy"] = f"{others},{HOST}" if others else HOST
 
 
-def _launch(page: Any, port: int) -> None:
+def _launch(page: Any, port: int, names: list[str]) -> None:
     # One request at a time: two would share the memory of one, and take as long.
     page.queue(max_size=MOST_WAITING, default_concurrency_limit=1)
     page.launch(
@@ -84,7 +89,8 @@ def _launch(page: Any, port: int) -> None:
         run_history=False,
         footer_links=[],
         quiet=True,
-        app_kwargs={"middleware": [Middleware(Guard, port=port)]},
+        state_session_capacity=MOST_OPEN,
+        app_kwargs={"middleware": [Middleware(Guard, port=port, models=names)]},
         theme=_theme(),
         css="\n".join(style.read_text(encoding="utf-8") for style in STYLES),
     )
