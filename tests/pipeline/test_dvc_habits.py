@@ -12,8 +12,11 @@ from typing import Any
 
 import pytest
 from documents import quoted_of_dvc
+from dvc.utils.serialize import modify_yaml
 from project import ROOT, Project
 from ruamel.yaml import YAML
+
+from yoyak.core.params import read_yaml
 
 HELD = "from dvc.repo import Repo\nwith Repo() as repo, repo.lock:\n    print('held', flush=True)\n    input()\n"
 """Holds DVC's lock until it is told to end."""
@@ -86,6 +89,19 @@ def test_a_name_where_a_list_belongs_is_told_with_its_key_and_the_mend(copied: P
         assert "-S 'run.models=[bart_mini]'" in line
     assert "'Value' object is not iterable" in dvc_says(copied, "repro")
     copied.run("dvc", "exp", "run", "--queue", "-S", "run.models=[bart_mini]")
+
+
+@pytest.mark.parametrize("key", ["run.models", "run.tuned", "run.untuned", "run.averaged", "ensemble.members"])
+def test_a_list_can_be_set_and_emptied(key: str, tmp_path: Path) -> None:
+    """By DVC's own writing of `-S`, whatever other lists are: findings/dvc_empties_a_list_with_a_comment.sh."""
+    file = tmp_path / "params.yaml"
+    shutil.copy(ROOT / "params.yaml", file)
+    for path, value in [("run.untuned", []), ("run.averaged", []), (key, ["a"]), (key, []), (key, ["a", "b"])]:
+        section, name = path.split(".")
+        with modify_yaml(file) as content:
+            content[section][name] = value
+        assert read_yaml(file)[section][name] == value
+    assert read_yaml(file)["models"] == read_yaml(ROOT / "params.yaml")["models"]
 
 
 def test_a_key_that_the_entry_lacks_takes_two_plus_signs(copied: Project) -> None:
