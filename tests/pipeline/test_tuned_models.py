@@ -49,16 +49,6 @@ def test_commands_know_it(project: Project) -> None:
     dialogue = project.root / "dialogue.txt"
     dialogue.write_text("#Person1#: 안녕하세요.\n#Person2#: 네, 안녕하세요.\n")
     project.run("yoyak", "summarize", "--model", TUNED, str(dialogue))
-    project.run("yoyak", "report")
-    project.run("yoyak", "doctor", check=False)
-
-
-def test_without_it_all_is_as_before(project: Project, tmp_path: Path) -> None:
-    copied = project.copy(tmp_path / "project")
-    copied.edit(lambda params: params["run"].update(tuned=[]))
-    copied.run("dvc", "repro")
-    assert not (copied.root / f"models/{TUNED}").exists()
-    assert TUNED not in read(copied, "metrics/scores.json")["models"]
 
 
 def test_what_is_tuned_must_be_a_trained_adapter(project: Project, tmp_path: Path) -> None:
