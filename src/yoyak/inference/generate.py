@@ -174,7 +174,7 @@ Group = list[tuple[Asked, Candidates]]
 
 
 def within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Group]:
-    """Candidates of each prompt, half as many at once from where the GPU runs out of memory."""
+    """Candidates of each prompt, half as many at once from where memory runs out."""
     left, max_batch_size = {prompt.row: prompt for prompt in asked}, at_once(loaded, config)
     while left:
         try:
@@ -182,21 +182,22 @@ def within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: Inferen
                 for prompt, _ in group:
                     del left[prompt.row]
                 yield group
-        except RuntimeError as error:
+        except gpu.MAY_BE_OOM as error:
             if not gpu.is_oom(error):
                 raise
+            of = gpu.memory_of(error)
         else:
             return
         # Outside `except`, where the error no longer holds the tensors of the failed attempt.
         gpu.release_memory()
         if max_batch_size == 1:
             raise UserError(
-                "a single dialogue does not fit into the GPU's memory; lower generation.candidates, "
+                f"a single dialogue does not fit into the {of}; lower generation.candidates, "
                 "generation.num_beams, generation.max_new_tokens or the model's max_prompt_tokens"
             )
         max_batch_size = min(max_batch_size, len(left) + 1) // 2
         print(
-            f"out of GPU memory: {max_batch_size} dialogues together from here, which may change their texts; lower "
+            f"out of {of}: {max_batch_size} dialogues together from here, which may change their texts; lower "
             "generation.batch_size to have the same texts on every machine",
             flush=True,
         )
