@@ -1,5 +1,6 @@
 """Summaries of prompts: candidates with their log-probabilities, kept as they are done."""
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -149,10 +150,20 @@ def _searched(
         for group in within_memory(loaded, missing, config):
             for prompt, candidates in group:
                 found[prompt.row] = _candidates(loaded, candidates, config.generation)
+                _check_numbers(found[prompt.row], f"{title}, dialogue {prompt.row + 1}")
                 append(partial, prompt.row, found[prompt.row])
             pace.show(len(found) - done_before)
         pace.end()
     return done_before, found
+
+
+def _check_numbers(candidates: list[Candidate], where: str) -> None:
+    """Weights may be sound, and what is computed from them overflow."""
+    if not all(math.isfinite(candidate.log_probability) for candidate in candidates):
+        raise UserError(
+            f"{where}: the model computes what is no number (NaN or infinite); set its dtype to fp32, or train it anew "
+            "with a lower learning_rate"
+        )
 
 
 def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:
