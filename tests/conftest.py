@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -76,12 +77,27 @@ def reproduced(_first_run: Future[Project], tmp_path_factory: pytest.TempPathFac
     return _first_run.result().copy(tmp_path_factory.mktemp("reproduced") / "project")
 
 
+@pytest.fixture(scope="session")
+def first_run_told(_first_run: Future[Project]) -> tuple[str, dict[str, str]]:
+    """What the run of `reproduced` has printed, and by their names what it must not have."""
+    printed, secrets = json.loads((_first_run.result().root.parent / TOLD).read_text(encoding="utf-8"))
+    return printed, secrets
+
+
+TOLD = "told.json"
+
+
 class ColdProject(Project):
-    """As a user runs it: with a Python that starts anew for each stage."""
+    """As a user runs it: with a Python that starts anew for each stage, a home, and tokens."""
 
     def environment(self) -> dict[str, str]:
         inherited = super().environment()
-        return inherited | {"PATH": inherited["PATH"].removeprefix(self._python_folder())}
+        return inherited | {"PATH": inherited["PATH"].removeprefix(self._python_folder()), **self.secrets()}
+
+    def secrets(self) -> dict[str, str]:
+        home = self.root.parent / "somebody"
+        home.mkdir(parents=True, exist_ok=True)
+        return {"HF_TOKEN": "hf_secretOfSomebody", "WANDB_API_KEY": "0123secretOfSomebody", "HOME": str(home)}
 
 
 def _reproduced(folder: Path) -> Project:
@@ -90,7 +106,9 @@ def _reproduced(folder: Path) -> Project:
     with FileLock(folder / "reproduced.lock"):
         if not project.root.exists():
             _shrunk(project.root)
-            project.run("dvc", "repro")
+            printed = project.run("dvc", "repro").stdout
+            secrets = project.secrets() | {"the project's folder": str(project.root)}
+            (project.root.parent / TOLD).write_text(json.dumps([printed, secrets]), encoding="utf-8")
             project.commit("the first run")
     return Project(project.root)
 

@@ -29,6 +29,70 @@ HOW = {
     "stage": "the stage alone",
     "saving": "while DVC saves",
 }
+PROOFS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
+    (
+        "Kill, Ctrl-C",
+        "The same command goes on, and ends as if it had not been stopped.",
+        (
+            "benchmarks/reliability.py",
+            "tests/pipeline/test_reliability.py",
+            "tests/core/test_resume.py",
+            "tests/pipeline/test_interrupts.py",
+        ),
+    ),
+    (
+        "Memory",
+        "Where the GPU's or the machine's runs out, less goes through at once; what never fits is told in a line.",
+        (
+            "tests/core/test_out_of_memory.py",
+            "tests/training/test_training.py",
+            "tests/inference/test_generation.py",
+            "tests/gpu/test_gpu.py",
+        ),
+    ),
+    (
+        "Disk",
+        "A full disk, DVC's cache too, is told in a line; what was there is whole, and no training is lost.",
+        ("tests/core/test_disk.py", "tests/core/test_files.py", "tests/preflight/test_clean.py"),
+    ),
+    (
+        "Bad input",
+        "A damaged file, of a user or of ours, gives a result or one line.",
+        ("tests/pipeline/test_damage.py", "tests/preflight/test_preflight.py", "tests/preflight/test_check_files.py"),
+    ),
+    (
+        "Text stays text",
+        "A special token that somebody typed is read as letters; the report shows texts as texts.",
+        ("tests/modeling/test_tokenization.py", "tests/reporting/test_html.py"),
+    ),
+    (
+        "Numbers",
+        "A loss that is no number or explodes stops its training; weights with a NaN are not saved and not inferred.",
+        ("tests/training/test_training.py", "tests/pipeline/test_no_numbers.py"),
+    ),
+    (
+        "Reproducible",
+        "The same commit gives the same files; two runs at once each have their own result.",
+        ("benchmarks/reliability.py", "tests/pipeline/test_at_once.py", "tests/pipeline/test_pipeline.py"),
+    ),
+    (
+        "Trust",
+        "No pickle and no code of a model runs; no file and no output of a run has a token or the path of a home.",
+        (
+            "tests/preflight/test_check_files.py",
+            "tests/pipeline/test_leaks.py",
+            "tests/serving/test_guard.py",
+            "benchmarks/serve_load.py",
+        ),
+    ),
+    (
+        "Doctor, status",
+        "`yoyak doctor` has a line for each thing that a run needs; `yoyak status` tells what is stale, and at which "
+        "step a training was stopped.",
+        ("tests/preflight/test_doctor.py", "tests/pipeline/test_dvc_habits.py", "tests/core/test_resume.py"),
+    ),
+)
+"""A subject, what holds, and which files prove it."""
 Entry = dict[str, Any]
 
 
@@ -40,7 +104,7 @@ def main() -> None:
 def document(results: Entry, load: Entry) -> str:
     """The whole page."""
     of_runs = [_head(results), _killed(results), _of_dvc(results), _interrupted(results), _reproducible(results)]
-    parts = [*of_runs, _serving(load)]
+    parts = [*of_runs, _serving(load), _proofs()]
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -184,6 +248,16 @@ def _serving(load: Entry) -> str:
         {", ".join(str(max(each)) for each in quarters)}; {memory[-1]} at the end.""")
     rows = [[kind, str(count)] for kind, count in load["requests"].items()]
     return "\n\n".join(["## The page under load", measured, table(("requests", "number"), rows), answers, of_memory])
+
+
+def _proofs() -> str:
+    rows = [[subject, holds, ", ".join(f"`{path}`" for path in paths)] for subject, holds, paths in PROOFS]
+    return f"""## Which test proves what
+
+`make test` runs all but the benchmarks; what needs a GPU, a browser or the right to mount a disk is left out where
+there is none.
+
+{table(("subject", "what holds", "where it is tried"), rows)}"""
 
 
 def _why(file: Entry) -> str:

@@ -1,12 +1,13 @@
 """A full disk is told in one line, by whichever library it is met; and nothing that was there is damaged."""
 
 import errno
+import hashlib
 import os
 import re
 import resource
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from transformers import PreTrainedTokenizerFast
 from yoyak.core.disk import fault_of, in_words
 from yoyak.core.errors import UserError, exits_with_one_line
 from yoyak.core.limits import LimitsParams, check_disk
+from yoyak.core.records import read_json
 from yoyak.evaluation.plots import picture
 
 MOST = 20_000
@@ -159,6 +161,84 @@ def test_a_full_disk_ends_a_stage_in_one_line(
     assert line.startswith("error: "), done.stdout
     assert folder in line, line
     assert ": cannot be written: " in line
+
+
+@pytest.mark.parametrize(
+    ("stage", "folder"),
+    [("score", "scores"), ("score", "plots"), ("score", "metrics"), ("ensemble", "ensemble"), ("ensemble", "metrics")],
+)
+def test_a_full_disk_leaves_outputs_of_before_whole(
+    reproduced: Project, tmp_path: Path, stage: str, folder: str
+) -> None:
+    """They would be other ones: of another seed."""
+    project = reproduced.copy(tmp_path / "project")
+    project.edit(lambda params: params["scoring"].update(seed=7))
+    if stage == "ensemble":
+        # So are its members then.
+        project.edit(lambda params: params["run"].update(models=["bart_mini"]))
+    before = _contents(project.root / folder)
+    with small_disk(project.root / folder, "1m"):
+        for path, content in before.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        _fill(project.root / folder)
+        done = project.stage(stage, check=False)
+        assert {path: path.read_bytes() for path in before} == before
+        (project.root / folder / "filling").unlink()
+        assert _contents(project.root / folder) == before
+    assert done.returncode == 1, done.stdout
+    line = done.stdout.splitlines()[-1]
+    assert re.fullmatch(rf"error: {folder}/.*: cannot be written: No space left on device; 0 bytes are .*", line), line
+    assert "Traceback" not in done.stdout
+
+
+def test_a_full_cache_of_dvc_costs_no_training(reproduced: Project, tmp_path: Path) -> None:
+    """It is full when the stage has ended and DVC saves the model."""
+    project = reproduced.copy(tmp_path / "project")
+    project.edit(lambda params: params["models"]["bart_mini"]["training"].update(learning_rate=0.011))
+    cache, train = project.root / ".dvc/cache", ("dvc", "repro", "--single-item", "train@bart_mini")
+    before = {path: path.read_bytes() for path in cache.rglob("*") if path.is_file()}
+    project.stage("prepare_prompts")
+    with small_disk(cache, "16m"):
+        for path, content in before.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        # Room for the small files of a model, and not for its weights.
+        _fill(cache, but=100_000)
+        failed = project.run(*train, check=False)
+        assert failed.returncode != 0
+        assert "bart_mini: trained to step 1 of 1" in failed.stdout
+        assert "No space left on device" in failed.stdout
+        assert "Traceback" not in failed.stdout
+        assert {path: path.read_bytes() for path in before} == before
+        trained = (project.root / "models/bart_mini/model.safetensors").read_bytes()
+
+        (cache / "filling").unlink()
+        project.run(*train)
+        record = read_json(project.root / "metrics/train/bart_mini.json")
+        assert record["resumed_at_step"] == record["steps"] == 1
+        assert (project.root / "models/bart_mini/model.safetensors").read_bytes() == trained
+        assert "train@bart_mini" not in project.run("dvc", "status", "train@bart_mini").stdout
+        # Files of whole length alone bear the name of what is in them.
+        for path in (path for path in cache.glob("files/md5/??/*") if path.suffix != ".tmp"):
+            digest = hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+            assert f"{path.parent.name}{path.name.removesuffix('.dir')}" == digest
+        # What DVC had begun to write can go.
+        project.run("yoyak", "clean", "--yes")
+        assert list(cache.rglob("*.tmp")) == []
+
+
+def _contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _fill(disk: Path, but: int = 0) -> None:
+    """Leave no room on it, or `but` bytes."""
+    path = disk / "filling"
+    with path.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    os.truncate(path, max(0, path.stat().st_size - but))
 
 
 def test_a_full_disk_keeps_the_last_good_submission(reproduced: Project, tmp_path: Path) -> None:

@@ -120,6 +120,24 @@ def test_a_training_that_was_to_stop_early_stops_though_killed(tmp_path: Path) -
         assert torch.equal(one, other)
 
 
+def test_status_tells_how_far_a_stopped_training_is(epochs: Project) -> None:
+    _kill_after_a_checkpoint(epochs, "bart_mini")
+    (folder,) = (epochs.root / ".cache/checkpoints").glob("bart_mini-*/")
+    last = last_checkpoint(folder)
+    assert last is not None
+    step = read_json(last / "trainer_state.json")["global_step"]
+    assert 0 < step < 6
+
+    def told() -> list[str]:
+        lines = epochs.run("yoyak", "status").stdout.splitlines()
+        return [line for line in lines if re.search(r"step \d+ of \d+ kept", line)]
+
+    (line,) = told()
+    assert re.match(rf"bart_mini .*, step {step} of 6 kept ", line)
+    epochs.run("dvc", "repro", "train@bart_mini")
+    assert told() == []
+
+
 def test_changed_parameters_do_not_resume(epochs: Project) -> None:
     _kill_after_a_checkpoint(epochs, "bart_mini")
     epochs.edit(lambda params: params["models"]["bart_mini"]["training"].update(learning_rate=0.003))

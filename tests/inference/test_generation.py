@@ -4,6 +4,7 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,10 @@ from transformers import (
 )
 from twins import bart, llama32, save_twin
 
+from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction, read_json, read_records
 from yoyak.inference import decoding, generate, hf_decoding
+from yoyak.inference.generate import Asked
 from yoyak.inference.params import GenerationParams
 from yoyak.inference.sampling import drawn, likeliest, penalised
 
@@ -224,10 +227,24 @@ def test_how_many_stand_together_changes_no_text(folder: Path, tmp_path: Path) -
     assert runs[0] == runs[1] == runs[2]
 
 
+def _on_a_gpu() -> None:
+    raise torch.cuda.OutOfMemoryError("out of memory")
+
+
+def _on_the_cpu() -> None:
+    torch.empty(2**50, dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(("run_out", "of"), [(_on_a_gpu, "GPU memory"), (_on_the_cpu, "memory")])
 def test_half_as_many_where_memory_runs_out(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    run_out: Callable[[], None],
+    of: str,
 ) -> None:
-    """As if a GPU's were full once the third dialogue is done."""
+    """As if it were full once the third dialogue is done."""
     config = config_of(folder)
     expected = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "whole").predictions
     decode, sizes = generate.decoding.decode, []
@@ -236,14 +253,23 @@ def test_half_as_many_where_memory_runs_out(
         sizes.append(together)
         for number, answers in enumerate(decode(model, prompts, together, request)):
             if together > 2 and number == 3:
-                raise torch.cuda.OutOfMemoryError("out of memory")
+                run_out()
             yield answers
 
     monkeypatch.setattr(generate.decoding, "decode", scarce)
     found = generate.generate(load(config), PROMPTS, config, "twin", tmp_path / "scarce").predictions
     assert sizes == [5, 2, *sizes[2:]]
     assert_same(found, expected)
-    assert "2 dialogues together from here" in capsys.readouterr().out
+    assert f"out of {of}: 2 dialogues together from here" in capsys.readouterr().out
+
+
+def test_a_dialogue_that_never_fits_is_told_in_one_line(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_of(folder)
+    for run_out, of in ((_on_a_gpu, "GPU memory"), (_on_the_cpu, "memory")):
+        monkeypatch.setattr(generate.decoding, "decode", lambda *_, run_out=run_out: run_out())
+        asked = [Asked(row, [[1, 2]], "") for row in range(3)]
+        with pytest.raises(UserError, match=f"^a single dialogue does not fit into the {of}; lower generation"):
+            list(generate.within_memory(load(config), asked, config))
 
 
 def test_a_killed_inference_goes_on(project: Project) -> None:

@@ -45,3 +45,9 @@ def test_the_page_is_what_the_results_make_of_it() -> None:
     page: dict[str, Any] = runpy.run_path(str(ROOT / "docs/generate/reliability.py"))
     results = [json.loads(path.read_text(encoding="utf-8")) for path in RESULTS]
     assert page["document"](*results) == (ROOT / "docs/reliability.md").read_text(encoding="utf-8")
+
+
+def test_each_file_that_proves_something_is_there() -> None:
+    page: dict[str, Any] = runpy.run_path(str(ROOT / "docs/generate/reliability.py"))
+    for _, _, paths in page["PROOFS"]:
+        assert [path for path in paths if not (ROOT / path).is_file()] == []

@@ -76,7 +76,7 @@ class ScarceMemory:
     """Raises as a GPU does where more than the longest row goes through, or any without recomputed activations."""
 
     needs_checkpointing = False
-    error: RuntimeError = torch.cuda.OutOfMemoryError("no memory")
+    error: Exception = torch.cuda.OutOfMemoryError("no memory")
     failures = 0
 
     def compute_loss(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Any:
@@ -91,10 +91,10 @@ def test_running_out_of_memory_loses_no_step(twin: Path, tmp_path: Path) -> None
     plain, _ = trainer_of(twin, tmp_path / "plain")
     expected = losses(plain)
     cublas = RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
-    for needs_checkpointing, error in ((False, cublas), (True, ScarceMemory.error)):
+    for needs_checkpointing, error in ((False, cublas), (True, ScarceMemory.error), (False, MemoryError())):
         changes = {"needs_checkpointing": needs_checkpointing, "error": error, "failures": 0}
         kind = type("Scarce", (ScarceMemory,), changes)
-        trainer, _ = trainer_of(twin, tmp_path / str(needs_checkpointing), kind)
+        trainer, _ = trainer_of(twin, tmp_path / type(error).__name__, kind)
         trainer.budget.tokens = 1000
         assert losses(trainer) == pytest.approx(expected, rel=1e-4)
         assert type(trainer).failures > 0
@@ -107,10 +107,10 @@ def test_a_row_that_never_fits_is_told_in_one_line() -> None:
     budget = TokenBudget()
     budget.tokens = 300
     for _ in range(2):
-        budget.shrink(longest_row=200)
+        budget.shrink(longest_row=200, of="GPU memory")
     assert (budget.tokens, budget.checkpointing) == (150, True)
     with pytest.raises(UserError, match=r"a single row of 200 tokens; lower the model's max_prompt_tokens"):
-        budget.shrink(longest_row=200)
+        budget.shrink(longest_row=200, of="GPU memory")
 
 
 def test_the_budget_grows_back_when_memory_does(capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,13 +124,13 @@ def test_the_budget_grows_back_when_memory_does(capsys: pytest.CaptureFixture[st
             steps += 1
         return steps
 
-    budget.shrink(longest_row=10)
-    budget.shrink(longest_row=10)
+    budget.shrink(longest_row=10, of="GPU memory")
+    budget.shrink(longest_row=10, of="GPU memory")
     assert budget.tokens == fitting // 4
     assert steps_until_it_grows() == memory.GROWS_AFTER
     assert budget.tokens == fitting // 2
     # What was tried too early is tried half as often.
-    budget.shrink(longest_row=10)
+    budget.shrink(longest_row=10, of="GPU memory")
     assert steps_until_it_grows() == 2 * memory.GROWS_AFTER
     assert steps_until_it_grows() == 2 * memory.GROWS_AFTER
     for _ in range(10 * memory.GROWS_AFTER):
@@ -260,11 +260,16 @@ def test_running_out_of_memory_changes_no_figure_of_dev(twin: Path, tmp_path: Pa
 
 
 def test_a_row_of_dev_that_never_fits_is_told_in_one_line() -> None:
-    def run(rows: Any) -> None:
+    def on_a_gpu(rows: Any) -> None:
         raise torch.cuda.OutOfMemoryError("no memory")
 
-    with pytest.raises(UserError, match="a single row of dev; lower the model's max_prompt_tokens"):
-        list(memory.in_batches([1, 2, 3], 2, run))
+    def on_the_cpu(rows: Any) -> None:
+        torch.empty(2**50, dtype=torch.uint8)
+
+    for run, of, larger in ((on_a_gpu, "GPU memory", "a GPU"), (on_the_cpu, "memory", "a machine")):
+        told = f"out of {of} with a single row of dev; lower the model's max_prompt_tokens, or use {larger} with more"
+        with pytest.raises(UserError, match=f"^{told} memory$"):
+            list(memory.in_batches([1, 2, 3], 2, run))
 
 
 @pytest.fixture(scope="module")

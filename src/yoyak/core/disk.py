@@ -30,7 +30,7 @@ def in_words(size: float) -> str:
 
 def refusal_of(error: BaseException) -> str | None:
     """One line on an error of a file that the system keeps from this user; None where another fault is the cause."""
-    for each in _with_causes(error):
+    for each in with_causes(error):
         if isinstance(each, OSError) and each.errno in REFUSED and each.filename:
             told = os.strerror(each.errno)
             return f"{os.fsdecode(each.filename)}: {told}; get the right to it, or work in a clone of your own"
@@ -42,7 +42,7 @@ def fault_of(error: BaseException, path: Path | None = None, wanted: float | Non
 
     `path` is what could not be written, where it is known: else it is found. `wanted` is its size in bytes.
     """
-    full = [(each, why) for each in _with_causes(error) if (why := _why(each))]
+    full = [(each, why) for each in with_causes(error) if (why := _why(each))]
     if not full:
         return None
     # The first that was raised: others may have followed from it.
@@ -52,7 +52,7 @@ def fault_of(error: BaseException, path: Path | None = None, wanted: float | Non
     return f"{path}: cannot be written: {why}; {in_words(_free(path))} are free there, {amount}; {HOW_TO_FREE}"
 
 
-def _with_causes(error: BaseException) -> Iterator[BaseException]:
+def with_causes(error: BaseException) -> Iterator[BaseException]:
     """An error, what it was raised from, and so on."""
     now: BaseException | None = error
     while now is not None:

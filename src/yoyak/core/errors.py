@@ -8,7 +8,7 @@ from collections.abc import Callable
 from types import FrameType
 from typing import NoReturn, ParamSpec
 
-from yoyak.core import disk
+from yoyak.core import disk, out_of_memory
 
 P = ParamSpec("P")
 INTERRUPTED = "interrupted; give the same command again: `dvc repro` goes on where it was"
@@ -31,8 +31,8 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
     """Turn a `UserError` of a program's `main` into one line on stderr and exit code 1, Ctrl-C into one and 130; bugs
     keep their traceback.
 
-    A full disk, or a file that is not this user's to write, is a `UserError`, too, whichever library has met it. What
-    takes time to import, `main` imports itself: Ctrl-C may come then.
+    A full disk, memory that ran out, or a file that is not this user's to write, is a `UserError`, too, whichever
+    library has met it. What takes time to import, `main` imports itself: Ctrl-C may come then.
     """
 
     @functools.wraps(main)
@@ -44,13 +44,17 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
             # An import written in C may make an ImportError of it.
             if interrupts or isinstance(error, KeyboardInterrupt):
                 _exit(INTERRUPTED, 128 + signal.SIGINT)
-            fault = str(error) if isinstance(error, UserError) else disk.fault_of(error) or disk.refusal_of(error)
+            fault = str(error) if isinstance(error, UserError) else _of_the_machine(error)
             if fault is None:
                 raise
             # It quotes files: even a name with a line break in it must not make it two lines.
             _exit(f"error: {' '.join(fault.split())}", 1)
 
     return program
+
+
+def _of_the_machine(error: BaseException) -> str | None:
+    return disk.fault_of(error) or disk.refusal_of(error) or out_of_memory.fault_of(error)
 
 
 def _counted_interrupts() -> list[int]:

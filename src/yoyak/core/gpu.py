@@ -1,4 +1,4 @@
-"""The GPU: which one, how much of its memory, and what happens where that runs out."""
+"""The GPU: which one, how much of its memory, and what happens where that, or the machine's, runs out."""
 
 import gc
 import os
@@ -7,8 +7,10 @@ from contextlib import contextmanager
 
 import torch
 
+from yoyak.core.disk import with_causes
 from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams
+from yoyak.core.out_of_memory import ADVICE, is_cpu_oom, wanted_by
 
 GIB = 2**30
 
@@ -54,23 +56,41 @@ def peak_memory_gib() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / GIB
 
 
-def is_oom(error: RuntimeError) -> bool:
-    """Whether it is the GPU's memory that ran out: cuBLAS, which takes some of its own, says so in its own way."""
+MAY_BE_OOM = (RuntimeError, MemoryError)
+"""What is raised where memory runs out, and in other cases, too: `is_oom` tells them apart."""
+
+
+def is_oom(error: BaseException) -> bool:
+    """Whether memory ran out, the GPU's or the machine's."""
+    return _is_gpu_oom(error) or is_cpu_oom(error)
+
+
+def memory_of(error: BaseException) -> str:
+    """Which memory it is that ran out, for a line to the user."""
+    return "GPU memory" if _is_gpu_oom(error) else "memory"
+
+
+def _is_gpu_oom(error: BaseException) -> bool:
+    """cuBLAS, which takes some memory of its own, says so in its own way."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or "CUBLAS_STATUS_ALLOC_FAILED" in str(error)
 
 
 def release_memory() -> None:
-    """Return to the GPU what a failed attempt held."""
+    """Return to the GPU, or to the machine, what a failed attempt held."""
     gc.collect()
     torch.cuda.empty_cache()
 
 
 @contextmanager
-def oom_in_one_line(who: str, advice: str) -> Iterator[None]:
-    """In one line, where nothing smaller can be tried."""
+def oom_in_one_line(who: str, advice: str, cpu_advice: str) -> Iterator[None]:
+    """In one line, where nothing smaller can be tried: what to do where it is the GPU's memory, and the machine's."""
     try:
         yield
-    except RuntimeError as error:
-        if not is_oom(error):
-            raise
-        raise UserError(f"{who}: out of GPU memory; see with `nvidia-smi` who else uses it, or {advice}") from None
+    except UserError:
+        raise
+    except Exception as error:
+        if any(_is_gpu_oom(each) for each in with_causes(error)):
+            raise UserError(f"{who}: out of GPU memory; see with `nvidia-smi` who else uses it, or {advice}") from None
+        if (wanted := wanted_by(error)) is not None:
+            raise UserError(f"{who}: out of memory{wanted}; {ADVICE}, or {cpu_advice}") from None
+        raise

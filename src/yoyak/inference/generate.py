@@ -1,5 +1,6 @@
 """Summaries of prompts: candidates with their log-probabilities, kept as they are done."""
 
+import math
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -149,10 +150,20 @@ def _searched(
         for group in within_memory(loaded, missing, config):
             for prompt, candidates in group:
                 found[prompt.row] = _candidates(loaded, candidates, config.generation)
+                _check_numbers(found[prompt.row], f"{title}, dialogue {prompt.row + 1}")
                 append(partial, prompt.row, found[prompt.row])
             pace.show(len(found) - done_before)
         pace.end()
     return done_before, found
+
+
+def _check_numbers(candidates: list[Candidate], where: str) -> None:
+    """Weights may be sound, and what is computed from them overflow."""
+    if not all(math.isfinite(candidate.log_probability) for candidate in candidates):
+        raise UserError(
+            f"{where}: the model computes what is no number (NaN or infinite); set its dtype to fp32, or train it anew "
+            "with a lower learning_rate"
+        )
 
 
 def check_generated(generated: Generated, limits: LimitsParams, model: str) -> None:
@@ -174,7 +185,7 @@ Group = list[tuple[Asked, Candidates]]
 
 
 def within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Group]:
-    """Candidates of each prompt, half as many at once from where the GPU runs out of memory."""
+    """Candidates of each prompt, half as many at once from where memory runs out."""
     left, max_batch_size = {prompt.row: prompt for prompt in asked}, at_once(loaded, config)
     while left:
         try:
@@ -182,21 +193,22 @@ def within_memory(loaded: Loaded | Averaged, asked: list[Asked], config: Inferen
                 for prompt, _ in group:
                     del left[prompt.row]
                 yield group
-        except RuntimeError as error:
+        except gpu.MAY_BE_OOM as error:
             if not gpu.is_oom(error):
                 raise
+            of = gpu.memory_of(error)
         else:
             return
         # Outside `except`, where the error no longer holds the tensors of the failed attempt.
         gpu.release_memory()
         if max_batch_size == 1:
             raise UserError(
-                "a single dialogue does not fit into the GPU's memory; lower generation.candidates, "
+                f"a single dialogue does not fit into the {of}; lower generation.candidates, "
                 "generation.num_beams, generation.max_new_tokens or the model's max_prompt_tokens"
             )
         max_batch_size = min(max_batch_size, len(left) + 1) // 2
         print(
-            f"out of GPU memory: {max_batch_size} dialogues together from here, which may change their texts; lower "
+            f"out of {of}: {max_batch_size} dialogues together from here, which may change their texts; lower "
             "generation.batch_size to have the same texts on every machine",
             flush=True,
         )

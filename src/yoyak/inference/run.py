@@ -71,7 +71,11 @@ def _members(title: str, members: Mapping[str, Member], folders: Mapping[str, Pa
     loaded = {}
     for name, member in members.items():
         with (
-            gpu.oom_in_one_line(title, f"set models.{entry_of(name)}.generation.load_in_4bit: true"),
+            gpu.oom_in_one_line(
+                title,
+                f"set models.{entry_of(name)}.generation.load_in_4bit: true",
+                "take a model with fewer parameters",
+            ),
             progress.waiting(f"{title}: loading {name}"),
         ):
             loaded[name] = load_for_inference(member.model, folders[name], member.quantization)

@@ -122,9 +122,11 @@ def pretrained(folder: Path, **options: Any) -> Any:
 
 def check_finite(model: Any, what: str) -> None:
     """Stop at a weight that is infinite or no number: every answer of such a model is worthless."""
-    for name, weight in model.named_parameters():
+    # With buffers that are saved, and no parameters: BART adds one to its logits.
+    saved = ((name, weight) for name, weight in model.state_dict().items() if isinstance(weight, torch.Tensor))
+    for name, weight in saved:
         # A sum is not finite if a summand is not, and takes no memory. Packed weights in 4 bits are whole numbers.
-        if weight.is_floating_point() and not math.isfinite(weight.detach().sum(dtype=torch.float32).item()):
+        if weight.is_floating_point() and not math.isfinite(weight.sum(dtype=torch.float32).item()):
             raise UserError(f"{what}: its weights have values that are no numbers (NaN or infinite), in {name}")
 
 

@@ -133,7 +133,7 @@ def summarize(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue
 def load(name: str) -> Loaded:
     """The trained model, which has weights of its own, in memory: on the GPU where there is one."""
     config = _job(name).members_of(name)[name]
-    with gpu.oom_in_one_line(name, "ask for fewer models"):
+    with gpu.oom_in_one_line(name, "ask for fewer models", "ask for fewer models"):
         return load_for_inference(config.model, Path(f"models/{name}"), config.quantization)
 
 

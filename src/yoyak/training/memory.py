@@ -68,8 +68,9 @@ class TokenBudget:
             self.why += ", activations recomputed after running out of memory"
         self._measured, self._fitting = True, self.tokens
 
-    def shrink(self, longest_row: int) -> None:
-        """After running out of memory: half the tokens; activations recomputed where even single rows did not fit."""
+    def shrink(self, longest_row: int, of: str) -> None:
+        """After running out of memory, `of` which kind: half the tokens; activations recomputed where even single rows
+        did not fit."""
         self._grows_after *= 2 if self._grown else 1
         self._steps, self._grown = 0, False
         if self.tokens > longest_row:
@@ -79,8 +80,8 @@ class TokenBudget:
             # A token takes much less now.
             self._measured = device() == "cpu"
         else:
-            raise _nothing_smaller(f"a single row of {longest_row} tokens")
-        print(f"out of GPU memory: {self.tokens} tokens at once from here, {self.why}", flush=True)
+            raise _nothing_smaller(of, f"a single row of {longest_row} tokens")
+        print(f"out of {of}: {self.tokens} tokens at once from here, {self.why}", flush=True)
 
     def step_done(self) -> None:
         """An optimiser step has not run out of memory: after some of them it may bear more."""
@@ -126,9 +127,10 @@ def in_batches(rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]]
     while start < len(rows):
         try:
             result = run(rows[start : start + size])
-        except RuntimeError as error:
+        except gpu.MAY_BE_OOM as error:
             if not gpu.is_oom(error):
                 raise
+            of = gpu.memory_of(error)
         else:
             yield result
             start += size
@@ -136,11 +138,10 @@ def in_batches(rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]]
         # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
         gpu.release_memory()
         if size == 1:
-            raise _nothing_smaller("a single row of dev")
+            raise _nothing_smaller(of, "a single row of dev")
         size //= 2
 
 
-def _nothing_smaller(what: str) -> UserError:
-    return UserError(
-        f"out of GPU memory with {what}; lower the model's max_prompt_tokens, or use a GPU with more memory"
-    )
+def _nothing_smaller(of: str, what: str) -> UserError:
+    larger = "a GPU" if of == "GPU memory" else "a machine"
+    return UserError(f"out of {of} with {what}; lower the model's max_prompt_tokens, or use {larger} with more memory")

@@ -63,7 +63,7 @@ def train(training: Training) -> None:
     with (
         scratch_folder("checkpoints", training.name, training.config, data, training.record) as scratch,
         # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
-        gpu.oom_in_one_line(training.name, "raise limits.gpu_gib"),
+        gpu.oom_in_one_line(training.name, "raise limits.gpu_gib", "take a model with fewer parameters"),
     ):
         result = _train(training, prompts, scratch)
         write_json(training.record, {**result, "seed": training.config.seed, "commit": repository.commit()})

@@ -60,9 +60,10 @@ class MicroBatching(Trainer):
         while True:
             try:
                 loss = self._accumulated(model, inputs, labels, tokens)
-            except RuntimeError as error:
+            except gpu.MAY_BE_OOM as error:
                 if not gpu.is_oom(error):
                     raise
+                of = gpu.memory_of(error)
             else:
                 self.budget.step_done()
                 self._tokens_since_log += tokens
@@ -71,7 +72,7 @@ class MicroBatching(Trainer):
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
             gpu.release_memory()
-            self.budget.shrink(self.longest_row(inputs))
+            self.budget.shrink(self.longest_row(inputs), of)
             self._recompute_if_decided(model)
 
     def _recompute_if_decided(self, model: Any) -> None:

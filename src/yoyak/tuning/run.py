@@ -65,7 +65,7 @@ def tune(tuning: Tuning) -> None:
     files = [*data, *files_in(tuning.trained)]
     with (
         scratch_folder("checkpoints", tuning.name, tuning.config, files, tuning.record) as scratch,
-        gpu.oom_in_one_line(tuning.name, "raise limits.gpu_gib"),
+        gpu.oom_in_one_line(tuning.name, "raise limits.gpu_gib", "take a model with fewer parameters"),
     ):
         result = _tune(tuning, folds.seen(train, tuning.config.fold), dev, scratch)
         write_json(tuning.record, {**result, "seed": tuning.config.seed, "commit": repository.commit()})
