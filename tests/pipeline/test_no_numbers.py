@@ -1,7 +1,8 @@
 """A model with a NaN in it is refused where it is loaded, and so comes into no prediction, score or submission.
 
 By two ways a NaN could come further, as far as the code goes: a buffer that is saved with the weights and is none of
-the parameters, and what sound weights compute. From there on it would be a log-probability: texts hold no numbers.
+the parameters, and what sound weights compute. From there on it would be a log-probability, which is written as null:
+texts hold no numbers.
 """
 
 import json
@@ -70,7 +71,7 @@ def test_a_log_probability_that_is_no_number_ends_each_later_stage(
     first, *rest = path.read_text(encoding="utf-8").splitlines()
     row = json.loads(first)
     assert row["candidates"]
-    row["candidates"][0]["log_probability"] = math.nan
+    row["candidates"][0]["log_probability"] = None
     path.unlink()
     path.write_text("\n".join([json.dumps(row), *rest, ""]), encoding="utf-8")
     before = _contents(project.root / "submission")
