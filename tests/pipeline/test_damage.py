@@ -228,7 +228,7 @@ def test_a_damaged_curve_leaves_all_outputs_of_the_stage_as_they_were(
 
 SECTIONS = {
     "prepare_prompts": (
-        *("run", "data", "prompts", "lora", "quantization", "training", "generation", "scoring", "ensemble"),
+        *("run", "data", "prompts", "lora", "quantization", "training", "tuning", "generation", "scoring", "ensemble"),
         *("postprocessing", "submission", "tracking", "limits", "models"),
     ),
     "train llama32_3b": ("limits", "tracking"),
