@@ -2,10 +2,10 @@
 
     python benchmarks/ensemble.py
 
-499 rows: summaries of the sample data with some words dropped, exchanged and moved, a member's own way and then a
-candidate's. One loop scores with the library `rouge`; the other is what this project did before it compared all
-candidates of a row at once. A loop is given the first rows alone, on as many cores, and taken to need as long for each
-of the others.
+499 rows: summaries of the sample data with some words dropped, exchanged and moved, in a member's own way and then in a
+candidate's. One loop scores with the library `rouge`; the other is this project's own before it compared all candidates
+of a row at once, shared among all cores like ours. Loops are given the first rows alone, and are taken to need as long
+for each of the others.
 """
 
 import random
@@ -26,21 +26,93 @@ from yoyak.metrics import rouge
 from yoyak.metrics.morphemes import morphemes
 
 ROWS = 499
-COMMAND = "python benchmarks/ensemble.py"
-Looped = list[int]
+OF_MEMBER, OF_CANDIDATE = 0.2, 0.1
+"""Shares of words that are exchanged; half as many are dropped, and half as many change places with the next."""
+
+Members = dict[str, list[Prediction]]
 
 
 def main() -> None:
     recording.require_clean_tree()
-    few, today, many = predictions(3, 8), predictions(5, 16), predictions(5, 128)
-    by_library, few_pools = looped(few, by_the_library, rows=4), pooled(few)
-    by_pair, pools = looped(today, pair_by_pair, rows=40), pooled(today)
-    pools_of_many = pooled(many)
+    few, many, most = predictions(3, 8), predictions(5, 16), predictions(5, 128)
+    seconds, choices = zip(*map(chosen, (few, many, most)), strict=True)
+    by_library = looped(few, choices[0], 4, by_the_library)
+    by_pair = looped(many, choices[1], 40, lambda rows: rouge.on_all_cores(pair_by_pair, rows, chunk=2))
+
+    def row(name: str, ours: float, candidates: str, baseline: float, whose: str) -> dict[str, Any]:
+        unit = f"seconds for {ROWS} rows of {candidates} candidates"
+        command = "python benchmarks/ensemble.py"
+        return recording.row(name, unit, ours, baseline, whose, gpu.peak_memory_gib(), command)
+
     recording.record(
         "ensemble",
         [
-            row("mbr", 3, 8, few_pools, by_library, "a triple loop with rouge 1.0.1, from 4 rows"),
-            row("mbr_80", 5, 16, pools, by_pair, "pair by pair, from 40 rows"),
-            row("mbr_640", 5, 128, pools_of_many, by_pair, "pair by pair, 5 x 16 candidates, from 40 rows"),
+            row("mbr", seconds[0], "3 x 8", by_library, "a triple loop with rouge 1.0.1, from 4 rows"),
+            row("mbr_80", seconds[1], "5 x 16", by_pair, "pair by pair, from 40 rows"),
+            row("mbr_640", seconds[2], "5 x 128", by_pair, "5 x 16 candidates, pair by pair, from 40 rows"),
         ],
     )
+
+
+def chosen(members: Members) -> tuple[float, list[int | None]]:
+    """Seconds, and the place of each row's choice where all members count alike."""
+    started = time.perf_counter()
+    choices = [mbr.choose(pool, np.ones(len(members))) for pool in mbr.pools(members)]
+    return time.perf_counter() - started, choices
+
+
+def looped(
+    members: Members, choices: list[int | None], rows: int, loop: Callable[[Sequence[list[str]]], list[int]]
+) -> float:
+    """Seconds that the loop would take for all rows, from the first of them; its choices are the same."""
+    texts = [
+        [candidate.text for prediction in row for candidate in prediction.candidates]
+        for row in zip(*members.values(), strict=True)
+    ]
+    started = time.perf_counter()
+    assert loop(texts[:rows]) == choices[:rows]
+    return (time.perf_counter() - started) * ROWS / rows
+
+
+def by_the_library(rows: Sequence[list[str]]) -> list[int]:
+    library = Rouge()
+
+    def score(text: str, other: str) -> float:
+        (scores,) = library.get_scores(*(" ".join(morphemes(each, "mecab")) for each in (text, other)))
+        return float(sum(scores[name]["f"] for name in ("rouge-1", "rouge-2", "rouge-l")))
+
+    return [_best(texts, score) for texts in rows]
+
+
+def pair_by_pair(rows: Sequence[list[str]]) -> list[int]:
+    return [_best(texts, lambda text, other: rouge.pair(text, other, "mecab", "rouge").mean) for texts in rows]
+
+
+def _best(texts: list[str], score: Callable[[str, str], float]) -> int:
+    return int(np.argmax([round(sum(score(text, other) for other in texts), 8) for text in texts]))
+
+
+def predictions(members: int, candidates: int) -> Members:
+    rows = read_dialogues(Path("data/sample/train.csv"), with_summary=True)
+    draw = random.Random(0)
+    words = [word for row in rows for word in row.summaries[0].split()]
+
+    def like(text: str, exchanged: float) -> str:
+        said = text.split()
+        for place in range(len(said) - 1):
+            if draw.random() < exchanged / 2:
+                said[place], said[place + 1] = said[place + 1], said[place]
+        kept = [word for word in said if draw.random() > exchanged / 2]
+        return " ".join(draw.choice(words) if draw.random() < exchanged else word for word in kept)
+
+    def prediction(row: int) -> Prediction:
+        summary = like(rows[row % len(rows)].summaries[0], OF_MEMBER)
+        texts = [like(summary, OF_CANDIDATE) for _ in range(candidates)]
+        said = tuple(Candidate(text=text, log_probability=-1.0, finished=True) for text in texts)
+        return Prediction(fname=f"dev_{row}", text=texts[0], candidates=said)
+
+    return {f"member_{member}": [prediction(row) for row in range(ROWS)] for member in range(members)}
+
+
+if __name__ == "__main__":
+    main()
