@@ -6,8 +6,8 @@
 competition's; with some words dropped, exchanged and moved, in a member's own way and then in a candidate's.
 
 One loop scores with the library `rouge`, the other is this project's own before it compared all candidates of a row at
-once. Time is that of one core, by the clock of the process: other work on the machine does not count. Each side is given
-the first rows alone, and is taken to need as long for each of the others.
+once. Time is that of one core, by the clock of the process, so that other work on the machine does not count. Each side
+is given the first rows alone, and is taken to need as long for each of the others.
 """
 
 import random

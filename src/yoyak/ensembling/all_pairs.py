@@ -30,17 +30,18 @@ def mean_f1(texts: Sequence[str]) -> Floats:
     (texts, texts). Texts are counted as the competition counts them, by MeCab's morphemes."""
     tokenizer, library, _ = rouge.COMPETITION
     tokens = [morphemes(text, tokenizer) for text in texts]
-    # Texts of the same morphemes score alike.
+    # Texts of the same morphemes score alike; those without sentences come last.
     distinct = {each: rouge.sentences(each) for each in tokens}
-    places = {each: place for place, each in enumerate(distinct)}
+    comparable = {each: sentences for each, sentences in distinct.items() if sentences}
+    places = {each: place for place, each in enumerate(comparable | distinct)}
     scores = np.zeros((len(distinct), len(distinct)))
-    if comparable := {places[each]: sentences for each, sentences in distinct.items() if sentences}:
-        scores[np.ix_(list(comparable), list(comparable))] = _mean_f1(list(comparable.values()))
+    if comparable:
+        scores[: len(comparable), : len(comparable)] = _mean_f1(list(comparable.values()))
     for text, each in zip(texts, tokens, strict=True):
-        if not distinct[each]:
+        if each not in comparable:
             # Nothing, or full stops alone: like itself at most.
             scores[places[each], places[each]] = rouge.pair(text, text, tokenizer, library).mean
-    lines = [places[each] for each in tokens]
+    lines = np.array([places[each] for each in tokens], dtype=np.int64)
     return scores.take(lines, axis=0).take(lines, axis=1)
 
 
@@ -68,15 +69,15 @@ def _f1(shared: Floats, counts: Floats) -> Floats:
 
 def _shared(texts: Sequence[Numbers]) -> Floats:
     """How many distinct numbers each two texts share, and each with itself: shape (texts, texts)."""
-    distinct, columns = np.unique(np.concatenate(texts), return_inverse=True)
     lines = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    present = np.zeros((len(texts), len(distinct)), dtype=np.float32)
-    present[lines, columns] = 1
-    counts = present.sum(axis=1)
-    # What a single text has, many pairs of words, is no pair of texts' to share.
-    of_several = present[:, present.sum(axis=0) > 1]
-    shared = (of_several @ of_several.T).astype(np.float64)
-    np.fill_diagonal(shared, counts)
+    _, columns, times = np.unique(np.concatenate(texts), return_inverse=True, return_counts=True)
+    # What stands only once, many pairs of words, no two texts share.
+    again = times > 1
+    alone = np.bincount(lines[~again[columns]], minlength=len(texts))
+    present = np.zeros((len(texts), again.sum()), dtype=np.float32)
+    present[lines[again[columns]], (np.cumsum(again) - 1)[columns[again[columns]]]] = 1
+    shared = (present @ present.T).astype(np.float64)
+    np.fill_diagonal(shared, shared.diagonal() + alone)
     return shared
 
 
@@ -97,10 +98,11 @@ def _in_subsequences(texts: Sequence[Sequence[tuple[int, ...]]], vocabulary: int
             of_references.append(firsts.setdefault((sentence, own), len(firsts)))
     found = _found(list(firsts), list(seconds), vocabulary)
     # A word has one bit in all sentences of a reference, so that their union is one of bits.
-    by_text = np.bitwise_or.reduceat(found[:, :, of_texts], starts, axis=2)
-    by_pair = np.bitwise_or.reduceat(by_text[:, of_references], starts, axis=1)
+    by_reference = np.bitwise_or.reduceat(found.take(of_references, axis=1), starts, axis=1)
+    by_sentence = np.ascontiguousarray(by_reference.transpose(0, 2, 1))
+    by_pair = np.bitwise_or.reduceat(by_sentence.take(of_texts, axis=1), starts, axis=1)
     counts: Floats = np.bitwise_count(by_pair).sum(axis=0, dtype=np.float64)
-    return counts.T
+    return counts
 
 
 def _found(
@@ -117,15 +119,23 @@ def _found(
     # Sentences of like length are taken together, for all take as many steps as the longest.
     order = np.argsort(lengths, kind="stable")
     for dtype, columns in ((NARROW, np.flatnonzero(short)), (WIDE, np.flatnonzero(~short))):
-        if len(columns):
-            standing = _standing([seconds[column] for column in columns.tolist()], vocabulary, dtype)
-            blocks = min(len(order), math.ceil(len(order) * standing[:, 0].size / TOGETHER))
-            for block in np.array_split(order, blocks):
-                last = slice(-int(lengths[block[-1]]), None)
-                tables = _tables(standing[:, words[last, block]])
-                own = bits[last, :, block]
-                narrowed = own.astype(NARROW) if own.max() <= np.iinfo(NARROW).max else own
-                found[:, block[:, np.newaxis], columns] = _way_back(*tables, narrowed)
+        if not len(columns):
+            continue
+        standing = _standing([seconds[column] for column in columns.tolist()], vocabulary, dtype)
+        together = max(1, TOGETHER // standing[:, 0].size)
+        # Kept for all blocks: new memory would cost more than what is computed in it.
+        memory = np.empty((2, together * len(words) * standing[:, 0].size), dtype=dtype)
+        for start in range(0, len(order), together):
+            block = order[start : start + together]
+            last = slice(-int(lengths[block[-1]]), None)
+            stepped = words[last, block]
+            shape = (len(standing), *stepped.shape, len(columns))
+            matches, stops = memory[:, : math.prod(shape)].reshape(2, *shape)
+            np.take(standing, stepped, axis=1, out=matches, mode="clip")
+            _find_stops(matches, stops)
+            own = bits[last, :, block]
+            narrowed = own.astype(NARROW) if own.max() <= np.iinfo(NARROW).max else own
+            found[:, block[:, np.newaxis], columns] = _way_back(matches, stops, narrowed)
     return found
 
 
@@ -174,12 +184,10 @@ def _width(dtype: np.dtype[Any]) -> int:
     return 8 * dtype.itemsize
 
 
-def _tables(matches: Bits) -> tuple[Bits, Bits]:
-    """`matches`, and where the way back stops: there, and where the length of the longest common subsequence grows, by
-    Hyyrö's addition (2004). Shape of each: (machine words, steps, firsts, seconds)."""
-    stops = np.empty_like(matches)
+def _find_stops(matches: Bits, stops: Bits) -> None:
+    """Fill in where the way back stops: at matches, and where the length of the longest common subsequence grows, by
+    Hyyrö's addition (2004). Shape of both: (machine words, steps, firsts, seconds)."""
     rows = np.full_like(matches[:, 0], np.iinfo(matches.dtype).max)
-    # Kept for all steps: new ones for each would cost more than what is computed in them.
     common, added = np.empty_like(rows[0]), np.empty_like(rows[0])
     for step in range(matches.shape[1]):
         carry = None
@@ -196,7 +204,6 @@ def _tables(matches: Bits) -> tuple[Bits, Bits]:
             row |= added
             np.invert(row, out=stop)
             stop |= match
-    return matches, stops
 
 
 def _way_back(matches: Bits, stops: Bits, bits: Bits) -> Bits:
