@@ -1,6 +1,6 @@
 """Minimum Bayes risk over as many candidates as the competition's test brings, beside loops over pairs of them.
 
-    python benchmarks/ensemble.py
+    OMP_NUM_THREADS=1 python benchmarks/ensemble.py
 
 499 rows: summaries of the sample data, two of three cut in two sentences, so that these are as long as the
 competition's; with some words dropped, exchanged and moved, in a member's own way and then in a candidate's.
@@ -44,7 +44,7 @@ def main() -> None:
 
     def row(name: str, members: Members, rows: int, candidates: str, baseline: float, whose: str) -> dict[str, Any]:
         unit = f"seconds of a core for {ROWS} rows of {candidates} candidates"
-        command = "python benchmarks/ensemble.py"
+        command = "OMP_NUM_THREADS=1 python benchmarks/ensemble.py"
         seconds, _ = chosen(members, rows)
         return recording.row(name, unit, seconds, baseline, whose, gpu.peak_memory_gib(), command)
 
