@@ -35,7 +35,7 @@ def check_run(listed: ExperimentList, run: Run, data: Path, where: str) -> Check
     """Check a run whose data folder is `data`; `where`, the list and the experiment, begins a `UserError`."""
     if not data.is_dir():
         raise UserError(f"{where}: no folder {data}; `python -m yoyak.sweeps folds` makes it")
-    params = _params(listed, run, data, where)
+    params = params_of(listed, run, data, where)
     needs = schedule.work(params, run.data)
     made_of = {
         "needs": sorted(needs),
@@ -48,7 +48,8 @@ def check_run(listed: ExperimentList, run: Run, data: Path, where: str) -> Check
     return CheckedRun(needs, _sources(params, where), json.loads(json.dumps(made_of)))
 
 
-def _params(listed: ExperimentList, run: Run, data: Path, where: str) -> Params:
+def params_of(listed: ExperimentList, run: Run, data: Path, where: str) -> Params:
+    """All of `params.yaml` as a run has it; a `UserError` that `where` begins for what is wrong in it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         try:

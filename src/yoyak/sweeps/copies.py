@@ -95,5 +95,7 @@ def python(arguments: list[str], log: Path, environment: dict[str, str], folder:
             stdout=file,
             stderr=subprocess.STDOUT,
             check=False,
+            # A lock that is to be held by what outlives this process is inheritable; no other file is.
+            close_fds=False,
         )
     return done.returncode == 0

@@ -62,7 +62,9 @@ def run_list(options: Options) -> set[str]:
     does again. A fault in any run's parameters or data is a `UserError` before the first starts.
     """
     _check(options)
-    slots = _slots(options)
+    devices = slots(options)
+    if not devices[0]:
+        print("no GPU is used: on the CPU", flush=True)
     listed = read_list(options.experiments)
     chosen = _chosen(options, listed)
     checked = {
@@ -80,8 +82,8 @@ def run_list(options: Options) -> set[str]:
     named = {run.name: run for run in waiting}
     return schedule.run_all(
         {name: checked[name].needs for name in named},
-        slots,
-        lambda name, gpu: _run(options, named[name], checked[name].made_of, gpu, len(slots)),
+        devices,
+        lambda name, gpu: _run(options, named[name], checked[name].made_of, gpu, len(devices)),
         options.minutes,
     )
 
@@ -102,7 +104,7 @@ def _chosen(options: Options, listed: ExperimentList) -> list[Run]:
     return [run for run in runs(listed) if not options.only or run.experiment in options.only]
 
 
-def _slots(options: Options) -> list[str]:
+def slots(options: Options) -> list[str]:
     """`CUDA_VISIBLE_DEVICES` of each slot, so that the first runs are spread over all GPUs."""
     # Of those that CUDA_VISIBLE_DEVICES names.
     there = torch.cuda.device_count()
@@ -111,8 +113,6 @@ def _slots(options: Options) -> list[str]:
     if wanted > there:
         limit = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
         raise UserError(f"--gpus {wanted}: PyTorch finds {there}{limit}; give as many as there are, or 0 for the CPU")
-    if not wanted:
-        print("no GPU is used: on the CPU", flush=True)
     gpus = visible.split(",") if visible else [str(gpu) for gpu in range(there)]
     return (gpus[:wanted] or [""]) * options.per_gpu
 
