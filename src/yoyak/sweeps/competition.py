@@ -102,11 +102,12 @@ def print_plan(options: Options) -> Params:
     known = rates.Rates(samples, {dtype: rates.matrix_rate(dtype) for dtype in sorted(dtypes)}, rest)
     steps = costs.plan(params, costs.rows_in(options.data / last.data), known, done)
     console, at_once = Console(highlight=False, markup=False), len(slots(options))
-    console.print(costs.table(steps, at_once, datetime.datetime.now().astimezone()))
+    console.print(costs.table(steps, at_once))
+    print(costs.ends(steps, at_once, datetime.datetime.now().astimezone()))
     if not slots(options)[0]:
         print("these times are scaled from runs on GPUs, and may be several times too long for a CPU", flush=True)
     if unknown := costs.names_of(steps):
-        print(f"without {', '.join(unknown)}: how large the model is shows when it is downloaded", flush=True)
+        print(f"without what nothing is known of: {', '.join(unknown)}", flush=True)
     check_disk(params.limits, costs.disk_gb(steps, at_once), "all of this")
     return params
 

@@ -74,7 +74,7 @@ def _link(link: Path, target: Path) -> None:
 def repro(folder: Path, log: Path, environment: dict[str, str], last: str = "ensemble") -> bool:
     """Run `dvc repro` up to the stage `last` in a copy; whether it ended well. What it prints goes to `log`."""
     own = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PATH": _path(Path(sys.executable).parent, os.environ["PATH"]),
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc/site"),
         "HF_HUB_OFFLINE": "1",
@@ -82,6 +82,11 @@ def repro(folder: Path, log: Path, environment: dict[str, str], last: str = "ens
     }
     log.write_text("", encoding="utf-8")
     return python(["-m", "dvc", "repro", last], log, {**own, **environment}, folder)
+
+
+def _path(own: Path, given: str) -> str:
+    """With this Python's folder; where the environment is active, it is there."""
+    return given if str(own) in given.split(os.pathsep) else f"{own}{os.pathsep}{given}"
 
 
 def python(arguments: list[str], log: Path, environment: dict[str, str], folder: Path | None = None) -> bool:

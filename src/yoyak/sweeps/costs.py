@@ -114,8 +114,8 @@ def _of_model(
     yield _kept(f"load and score {name}", NOTHING if f"infer@{name}" in done else known.rest)
 
 
-def _kept(name: str, seconds: Span) -> Step:
-    return Step(name, seconds, note="" if seconds.high else "is done")
+def _kept(name: str, seconds: Span | None) -> Step:
+    return Step(name, seconds, note="is done" if seconds == NOTHING else "")
 
 
 def training_work(model: ResolvedModel, size: Size, rows: Rows) -> float:
@@ -146,25 +146,26 @@ def total(steps: list[Step], at_once: int) -> Span:
     return sum((step.seconds for step in steps if step.seconds), NOTHING).times(1 / at_once)
 
 
-def table(steps: list[Step], at_once: int, now: datetime.datetime) -> Table:
-    """The plan, with its sums, and when it would end."""
+def table(steps: list[Step], at_once: int) -> Table:
+    """The plan, with its sums."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
     shown.add_column("step")
     for column in ("download GB", "disk GB", "time"):
         shown.add_column(column, justify="right", no_wrap=True)
     for step in steps:
-        minutes = step.note or (_time(step.seconds) if step.seconds else "?")
-        shown.add_row(
-            step.name, _gb(step.download_gb), _gb(step.disk_gb), minutes if step.seconds != NOTHING or step.note else ""
-        )
+        shown.add_row(step.name, _gb(step.download_gb), _gb(step.disk_gb), step.note or _time(step.seconds))
     if scratch := _scratch_gb(steps, at_once):
         shown.add_row("checkpoints, deleted again", "", _gb(scratch), "")
-    spent = total(steps, at_once)
-    download = sum(step.download_gb for step in steps)
     together = f", {at_once} at once" if at_once > 1 else ""
-    shown.add_row(f"all{together}", _gb(download), _gb(disk_gb(steps, at_once)), _time(spent))
-    shown.add_row("would end at", "", "", " – ".join(_clock(now, end) for end in spent))
+    download = sum(step.download_gb for step in steps)
+    shown.add_row(f"all{together}", _gb(download), _gb(disk_gb(steps, at_once)), _time(total(steps, at_once)))
     return shown
+
+
+def ends(steps: list[Step], at_once: int, now: datetime.datetime) -> str:
+    """When all would be done, downloads not counted."""
+    first, last = (_clock(now, seconds) for seconds in total(steps, at_once))
+    return f"it would end between {first} and {last}, and the time of downloads later"
 
 
 def disk_gb(steps: list[Step], at_once: int) -> float:
@@ -177,7 +178,7 @@ def _scratch_gb(steps: list[Step], at_once: int) -> float:
 
 
 def names_of(steps: list[Step]) -> list[str]:
-    """Steps whose minutes nobody knows."""
+    """Steps of which nobody knows how long they take."""
     return [step.name for step in steps if step.seconds is None]
 
 

@@ -72,12 +72,15 @@ class Rates(NamedTuple):
     samples: tuple[Sample, ...]
     matrix_rates: dict[DType, float]
     """Of this device, in operations a second."""
-    rest: Span
-    """Seconds of a run beside training and inference: preparing, loading, scoring, ensembling."""
+    rest: Span | None
+    """Seconds of a run beside training and inference: preparing, loading, scoring, ensembling; None where no run of
+    this project has been measured."""
 
-    def seconds(self, kind: str, size: Size, dtype: DType, operations: float) -> Span:
-        """That so many operations take."""
+    def seconds(self, kind: str, size: Size, dtype: DType, operations: float) -> Span | None:
+        """That so many operations take; None where nothing of the kind has been measured."""
         shares = alike([sample for sample in self.samples if sample.kind == kind], size.layers)
+        if not shares:
+            return None
         sure = operations / self.matrix_rates[dtype]
         span = Span(sure / max(shares), sure / min(shares))
         return span if len(shares) > 1 else Span(span.low / ALONE, span.high * ALONE)
@@ -89,7 +92,7 @@ def alike(samples: list[Sample], layers: float) -> list[float]:
     def distance(sample: Sample) -> float:
         return max(sample.layers / layers, layers / sample.layers)
 
-    nearest = min(map(distance, samples))
+    nearest = min(map(distance, samples), default=ALIKE)
     return [sample.share for sample in samples if distance(sample) <= max(ALIKE, nearest)]
 
 
@@ -115,7 +118,7 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
-def measured(results: Path = RESULTS) -> tuple[tuple[Sample, ...], Span]:
+def measured(results: Path = RESULTS) -> tuple[tuple[Sample, ...], Span | None]:
     """Samples of the committed runs of models whose size is known, and seconds of the rest of a run."""
     found = [result for name in MEASURED for result in read_results(results / name)]
     single = [result for result in found if len(result.models) == 1 and not result.averaged]
@@ -124,7 +127,7 @@ def measured(results: Path = RESULTS) -> tuple[tuple[Sample, ...], Span]:
     rate = MATRIX_RATES["NVIDIA H200"]
     samples.append(Sample(layers, "tune", tuning_operations(layers, tokens) / seconds / rate))
     rest = [_rest(result) for result in single if not result.figures["run"]["untuned"]]
-    return tuple(samples), Span(min(rest), max(rest))
+    return tuple(samples), Span(min(rest), max(rest)) if rest else None
 
 
 def _samples(result: Result) -> Iterable[Sample]:
