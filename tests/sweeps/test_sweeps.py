@@ -19,7 +19,7 @@ from twins import qwen25, save_twin
 from yoyak.core.errors import UserError
 from yoyak.data.dialogues import turns
 from yoyak.preflight.check import read_params
-from yoyak.sweeps import competition, copies, data_folder, schedule
+from yoyak.sweeps import competition, copies, data_folder, recipe, schedule
 from yoyak.sweeps.cli import main
 from yoyak.sweeps.experiments import read_list, runs
 from yoyak.sweeps.results import Result, read_results
@@ -30,7 +30,8 @@ import results as document
 import wording
 from comparisons import paired_interval
 
-LISTS = sorted((ROOT / "sweeps").glob("*.yaml"))
+NO_LISTS = ("anchors", "search")
+LISTS = sorted(path for path in (ROOT / "sweeps").glob("*.yaml") if path.stem not in NO_LISTS)
 MODELS_PAGE = ROOT / "docs/models.md"
 FEW: dict[str, Any] = {
     "set": [
@@ -388,7 +389,7 @@ def test_the_first_that_needs_it_does_it(done: set[str], failed: set[str], start
     assert {name for name in waiting if schedule.may_start(name, needs, done, failed)} == starts
 
 
-@pytest.mark.parametrize("path", [path for path in LISTS if path.name != "anchors.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp_path: Path) -> None:
     listed = read_list(path)
     found = runs(listed)
@@ -399,11 +400,11 @@ def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp
 
 
 def test_the_final_models_have_experiments_of_their_own() -> None:
-    listed = read_list(ROOT / competition.LIST)
-    (run,) = [run for run in runs(listed) if run.experiment == competition.ENSEMBLE]
-    for name in competition.members(run):
-        (own,) = [run for run in runs(listed) if run.experiment == name]
-        assert competition.members(own) == [name]
+    found = {run.experiment: run for run in runs(read_list(ROOT / recipe.LIST))}
+    for listed in (found[recipe.RECIPE], found[recipe.UNTUNED]):
+        assert set(recipe.names_in(listed, "run.tuned")) <= set(recipe.names_in(listed, "run.models"))
+        for name in recipe.names_in(listed, "run.models"):
+            assert recipe.names_in(found[name], "run.models") == [name]
 
 
 def test_each_row_of_train_is_held_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What is checked of a run before any starts: its parameters, its data, and whether it has been run already."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -71,6 +72,11 @@ def _sources(params: Params, where: str) -> dict[str, str]:
         if source.startswith(("./", "../")):
             raise UserError(f"{key}: each experiment runs in a folder of its own; write {Path(source).resolve()}")
     return sources
+
+
+def digest(content: object) -> str:
+    """Of what JSON can say, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def has_run(result: Path, made_of: Mapping[str, Any]) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from yoyak.core.errors import exits_with_one_line
-from yoyak.sweeps import competition, folds, true_size
+from yoyak.sweeps import competition, folds, search, true_size
 from yoyak.sweeps.competition import Asked
 from yoyak.sweeps.run import Options, run_list
 
@@ -66,6 +66,9 @@ def write_submission(
     tune: Annotated[
         str | None, typer.Option(help="Which of them are tuned, with commas, or none; default: those that can be.")
     ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Search for the best settings, and submit within so many hours.")
+    ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print what it costs, and run nothing.")] = False,
     gpus: Gpus = None,
     per_gpu: PerGpu = 1,
@@ -75,7 +78,10 @@ def write_submission(
     Begins with what it costs. Killed and called again, it goes on.
     """
     asked = Asked(data, predict, weights, _names(models), _names(tune), gpus, per_gpu)
-    competition.write_submission(asked, plan)
+    if hours is None:
+        competition.write_submission(asked, plan)
+    else:
+        search.search_and_submit(asked, hours, plan)
 
 
 def _names(text: str | None) -> list[str] | None:

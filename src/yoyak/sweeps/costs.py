@@ -66,19 +66,25 @@ class Step:
 
 
 def plan(params: Params, rows: Rows, known: Rates, done: Mapping[str, set[str]]) -> list[Step]:
-    """All steps of training, tuning and asking the models of the run, and of their ensemble.
+    """All steps of fetching, training, tuning and asking the models of the run, and of their ensemble.
 
     `done` has for each model, and for `ensemble`, the stages whose outputs need not be made again.
     """
-    models = {name: resolve(params, name, pin=None) for name in params.run.models}
     sources: dict[str, list[str]] = {}
-    for name, model in models.items():
-        sources.setdefault(model.training.model.weights, []).append(name)
-    steps = list(_weights(sources))
-    for name, model in models.items():
-        steps += _of_model(model, name, name in params.run.tuned, rows, known, done.get(name, set()))
+    for name in params.run.models:
+        sources.setdefault(params.models[name]["weights"], []).append(name)
     rest = known.rest if "ensemble" not in done.get("ensemble", set()) else NOTHING
-    return [*steps, _kept("score, ensemble, submission", rest)]
+    last = _kept("score, ensemble, submission", rest)
+    return [*_weights(sources), *work(params, rows, known, done), last]
+
+
+def work(params: Params, rows: Rows, known: Rates, done: Mapping[str, set[str]]) -> list[Step]:
+    """Of these the steps of training, tuning and asking."""
+    steps: list[Step] = []
+    for name in params.run.models:
+        model = resolve(params, name, pin=None)
+        steps += _of_model(model, name, name in params.run.tuned, rows, known, done.get(name, set()))
+    return steps
 
 
 def _weights(sources: Mapping[str, list[str]]) -> Iterator[Step]:
@@ -182,6 +188,11 @@ def names_of(steps: list[Step]) -> list[str]:
     return [step.name for step in steps if step.seconds is None]
 
 
+def told(seconds: float | None) -> str:
+    """For a reader."""
+    return _time(None if seconds is None else Span(seconds, seconds))
+
+
 def _clock(now: datetime.datetime, seconds: float) -> str:
     end = now + datetime.timedelta(seconds=seconds)
     return f"{end:%H:%M}" if seconds < DAY else f"{end:%Y-%m-%d %H:%M}"
@@ -199,4 +210,4 @@ def _time(seconds: Span | None) -> str:
         return ""
     unit, name = (3600, "h") if seconds.low > 3 * 3600 else (60, "min")
     low, high = (f"{value / unit:.{0 if value >= 10 * unit else 1}f}" for value in seconds)
-    return f"{low} – {high} {name}"
+    return f"{low} {name}" if low == high else f"{low} – {high} {name}"

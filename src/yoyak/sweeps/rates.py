@@ -24,7 +24,8 @@ RESULTS = Path("sweeps/results")
 MEASURED = ("true_size", "final", "final_again")
 """Folders of `RESULTS`: runs of one model each."""
 MATRIX_RATES = {"NVIDIA H200": 7.9e14}
-"""Of the devices of these runs in bf16, as `matrix_rate` measures it, in operations a second."""
+"""Of the devices of these runs in bf16, in operations a second: about, and not yet measured by `matrix_rate`. On such
+a device itself it cancels out."""
 CHARACTERS_A_TOKEN = 1.415
 """Of dialogues and summaries together, the prompt's own words included: Qwen2.5's tokenizer on the competition's
 2,500 rows. Llama-3's takes 2 % more tokens."""

@@ -1,5 +1,6 @@
 """Which models make a submission, and which of them are tuned."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from yoyak.core.params import PARAMS
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params, has_members
 from yoyak.preflight.resolve import resolve
-from yoyak.sweeps import sizes
+from yoyak.sweeps import copies, sizes
 from yoyak.sweeps.experiments import Run, read_list, runs
 
 LIST = Path("sweeps/final.yaml")
@@ -26,6 +27,8 @@ DATA = "dev"
 """The data folder of a recipe."""
 NONE = "none"
 """In place of names: tune nothing."""
+ALONE = ("run.untuned=[]", "run.averaged=[]")
+"""A submission has neither baselines nor averages."""
 TUNED_FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 LARGEST_TUNED = 5e9
 """Parameters; larger models, whose weights in 16 bits take half of a 24 GB card, are tuned where they are named."""
@@ -45,11 +48,12 @@ class Recipe:
     """What a user should know of the choice."""
 
     def experiments(self) -> dict[str, Any]:
-        """The list: each model by itself, and then all together."""
-        alone = {name: _overrides([name], [name] if name in self.tuned else []) for name in self.models}
+        """The list: each model by itself, and then all together; of one model, that alone."""
+        single = self.models if len(self.models) > 1 else ()
+        alone = {name: _overrides([name], [name] if name in self.tuned else []) for name in single}
         return {
             "params": self.params,
-            "set": [*self.set, "run.untuned=[]", "run.averaged=[]"],
+            "set": [*self.set, *ALONE],
             "data": [DATA],
             "experiments": {**alone, ENSEMBLE: _overrides(self.models, self.tuned)},
         }
@@ -106,6 +110,14 @@ def _of_params(models: list[str], has_gpu: bool) -> Recipe:
     can_be = tuple(name for name in models if is_tuned_by_default(params, name))
     told = f"no GPU is used, and tuning needs one: {', '.join(can_be)} are not tuned" if can_be and not has_gpu else ""
     return Recipe({"ensemble": {"members": None}}, (), tuple(models), can_be if has_gpu else (), told)
+
+
+def params_with(recipe: Recipe, models: list[str]) -> Params:
+    """`params.yaml` as the recipe changes it, with these models in its run."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "params.yaml"
+        copies.write_params(path, Path(folder), recipe.params, [*recipe.set, *_overrides(models, []), *ALONE])
+        return read_params(path)
 
 
 def is_tuned_by_default(params: Params, name: str) -> bool:

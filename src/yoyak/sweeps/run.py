@@ -43,6 +43,8 @@ class Options:
     """Names of the experiments that are run; empty: all."""
     commit: str | None = None
     """Of the project, where it is no git repository."""
+    seconds: float = math.inf
+    """After so many a run that is not done yet is killed; called again, it goes on."""
 
     def result(self, run: Run) -> Path:
         return self.out / f"{run.name}.json"
@@ -79,11 +81,12 @@ def run_list(options: Options) -> set[str]:
         cache, data = options.work / "cache", options.data / run.data
         copies.make(options.copy(run), cache, data, listed.params, list(run.overrides))
     options.out.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + options.seconds
     named = {run.name: run for run in waiting}
     return schedule.run_all(
         {name: checked[name].needs for name in named},
         devices,
-        lambda name, gpu: _run(options, named[name], checked[name].made_of, gpu, len(devices)),
+        lambda name, gpu: _run(options, named[name], checked[name].made_of, gpu, len(devices), ends),
         options.minutes,
     )
 
@@ -117,8 +120,9 @@ def slots(options: Options) -> list[str]:
     return (gpus[:wanted] or [""]) * options.per_gpu
 
 
-def _run(options: Options, run: Run, made_of: dict[str, Any], gpu: str, at_once: int) -> bool:
-    """Run one of `at_once`; whether it ended well. `gpu` is its `CUDA_VISIBLE_DEVICES`."""
+def _run(options: Options, run: Run, made_of: dict[str, Any], gpu: str, at_once: int, ends: float) -> bool:
+    """Run one of `at_once`; whether it ended well, before `ends` on the monotonic clock. `gpu` is its
+    `CUDA_VISIBLE_DEVICES`."""
     copy, log, result = options.copy(run).resolve(), options.log(run), options.result(run)
     cores = str(max(1, (os.cpu_count() or 1) // at_once))
     environment = {
@@ -128,7 +132,7 @@ def _run(options: Options, run: Run, made_of: dict[str, Any], gpu: str, at_once:
         "TORCHINDUCTOR_COMPILE_THREADS": cores,
     }
     started = time.monotonic()
-    ended_well = copies.repro(copy, log, environment)
+    ended_well = copies.repro(copy, log, environment, seconds=ends - time.monotonic())
     minutes = (time.monotonic() - started) / 60
     about = {
         "experiment": run.experiment,

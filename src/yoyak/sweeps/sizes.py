@@ -2,6 +2,7 @@
 
 import json
 import struct
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,12 +59,15 @@ EMBEDDINGS = ("embed", "lm_head", "shared", "wte", "wpe", "position_embeddings")
 
 def size_of(model: ModelSpec) -> Size | None:
     """None where neither the disk nor `KNOWN` tells."""
-    if model.architecture is not None:
-        return _of_architecture(model.architecture)
-    folder = folder_of(model.weights)
+    return _of_architecture(model.architecture) if model.architecture is not None else _size_of(model.weights)
+
+
+@cache
+def _size_of(source: str) -> Size | None:
+    folder = folder_of(source)
     if folder and (shapes := _shapes(folder)):
-        return _of_shapes(shapes)
-    known = KNOWN.get(model.weights)
+        return of_shapes(shapes)
+    known = KNOWN.get(source)
     return known.size if known else None
 
 
@@ -112,13 +116,18 @@ def to_fetch(source: str) -> tuple[float, float]:
         download = known.download_gb if known and not has_package(source) else 0
         return download, download + (known.size.parameters * 2 / 1e9 if known else 0)
     try:
-        if hub.offline() is None:
+        if _hub_answers():
             gb = within_patience(lambda: weights.still_to_write_gb(source, source), source)
             return gb, gb
     except UserError:
         if known is None:
             raise
     return (known.download_gb, known.download_gb) if known else (0, 0)
+
+
+@cache
+def _hub_answers() -> bool:
+    return hub.offline() is None
 
 
 def has_package(source: str) -> bool:
@@ -141,7 +150,8 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
     return shapes
 
 
-def _of_shapes(shapes: dict[str, list[int]]) -> Size:
+def of_shapes(shapes: dict[str, list[int]]) -> Size:
+    """Of a model whose tensors have these shapes, by name."""
     matrices = {name: shape for name, shape in shapes.items() if len(shape) == 2}
     embeddings = {name for name in matrices if any(part in name for part in EMBEDDINGS)}
     layers = [shape for name, shape in matrices.items() if name not in embeddings]
@@ -158,4 +168,4 @@ def _of_architecture(architecture: dict[str, object]) -> Size:
 
     with torch.device("meta"):
         model = AutoModelForSeq2SeqLM.from_config(AutoConfig.for_model(**architecture))
-    return _of_shapes({name: list(weight.shape) for name, weight in model.named_parameters()})
+    return of_shapes({name: list(weight.shape) for name, weight in model.named_parameters()})
