@@ -69,7 +69,7 @@ def test_adapters_of_families_that_tuning_knows_are_tuned_by_default() -> None:
     assert recipe.choose(eight, None, has_gpu=True).tuned == ("llama32_3b", "qwen3_4b", "qwen25_3b")
     assert recipe.choose(eight, ["qwen25_7b"], has_gpu=True).tuned == ("qwen25_7b",)
     assert recipe.choose(eight, ["none"], has_gpu=True).tuned == ()
-    assert "llama32_3b, qwen3_4b, qwen25_3b are not tuned" in recipe.choose(eight, None, has_gpu=False).told
+    assert "not tuned are llama32_3b, qwen3_4b, qwen25_3b" in recipe.choose(eight, None, has_gpu=False).told
 
 
 @pytest.mark.parametrize(
@@ -238,14 +238,29 @@ def test_a_lead_is_told_with_what_is_chance() -> None:
 
 
 def test_a_candidate_differs_from_its_entry_by_its_setting() -> None:
-    params, listed = read_params(PARAMS), candidates.read_search()
-    found = candidates.entries(params, ["qwen3_4b", "kobart"], listed.settings)
-    assert found["qwen3_4b_twice_the_rate"]["training"]["learning_rate"] == pytest.approx(0.0004)
-    assert found["kobart_half_the_rate"]["training"] == {"epochs": 20, "learning_rate": pytest.approx(0.000025)}
-    # rank 16 is what the entry has; a full fine-tune has no rank at all.
-    assert not {"qwen3_4b_rank16", "kobart_rank16", "kobart_base_in_16_bits"} & set(found)
-    assert "qwen3_4b_base_in_16_bits" in found
-    assert params.models["qwen3_4b"] == read_params(PARAMS).models["qwen3_4b"]
+    params, before = read_params(PARAMS), read_params(PARAMS)
+    settings = {
+        "same": {},
+        "twice": {"learning_rate_times": 2},
+        "rank16": {"lora": {"r": 16, "alpha": 32}},
+        "bits16": {"quantization": {"load_in_4bit": False}},
+    }
+    found = candidates.entries(params, ["qwen3_4b", "kobart"], settings)
+    # Rank 16 is what the entry has; a full fine-tune has neither a rank nor 4 bits.
+    assert list(found) == ["qwen3_4b_same", "kobart_same", "qwen3_4b_twice", "kobart_twice", "qwen3_4b_bits16"]
+    assert found["qwen3_4b_twice"]["training"]["learning_rate"] == pytest.approx(0.0004)
+    assert found["kobart_twice"]["training"] == {"epochs": 20, "learning_rate": pytest.approx(0.0001)}
+    assert params == before
+
+
+def test_without_a_search_the_recipe_is_trained() -> None:
+    chosen, listed = recipe.choose(None, None, has_gpu=True), candidates.read_search()
+    params = recipe.params_with(chosen, listed.models)
+    found = candidates.entries(params, listed.models, listed.settings)
+    first = list(found)[: halving.FINALISTS]
+    both = params.model_copy(update={"models": {**params.models, **found}})
+    trained = [[resolve(both, name, pin=None).training for name in names] for names in (first, chosen.models)]
+    assert trained[0] == trained[1]
 
 
 # Time, and what is left of a killed run
@@ -336,7 +351,7 @@ def test_a_search_that_is_killed_goes_on_to_a_submission(
     # Trials are experiments of DVC, with their parameters, and without anybody's rows.
     shown = project.run("dvc", "exp", "show", "--csv", "--no-pager").stdout
     for name in names:
-        assert re.search(rf"{name}-f0_50-s42,.*,\[[\"']?{name}", shown)
+        assert re.search(rf"^{name}-f0_50-s42,.*\['{name}'\]", shown, re.MULTILINE)
         reference = f"refs/exps/*/*/{name}-f0_50-s42"
         (found,) = project.run("git", "for-each-ref", "--format=%(refname)", reference).stdout.split()
         files = project.run("git", "ls-tree", "-r", "--name-only", found).stdout.splitlines()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from project import ROOT
+from project import ROOT, Project
 from ruamel.yaml import YAML
 from twins import qwen25, save_twin
 
@@ -70,7 +70,10 @@ def run_list(
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
     command = [sys.executable, "-m", "yoyak.sweeps", "run", path, *folders, "--gpus", "0", *more]
-    return subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True, check=False)
+    environment = Project(project).environment()
+    return subprocess.run(
+        [*map(str, command)], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="module")

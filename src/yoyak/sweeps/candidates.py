@@ -1,6 +1,7 @@
 """What a search with a deadline chooses among: entries of `models`, each with each of a few settings."""
 
 import copy
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS, Section, check, read_yaml
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve
+from yoyak.training.params import TrainingConfig
 
 SEARCH = Path("sweeps/search.yaml")
 TIMES = "learning_rate_times"
@@ -33,22 +35,22 @@ def read_search() -> SearchList:
 def entries(params: Params, models: list[str], settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Entries `<model>_<setting>` of each model of `params` with each setting that changes its training.
 
-    Raises a `UserError` for a model that is no entry, and for a setting that no entry can have.
+    All models with the first setting come first. Raises a `UserError` for a model that is no entry, and for a setting
+    that no entry can have.
     """
     found: dict[str, dict[str, Any]] = {}
-    for model in models:
+    trained: list[tuple[str, TrainingConfig]] = []
+    for (setting, changes), model in itertools.product(settings.items(), models):
         if model not in params.models:
             raise UserError(f"{SEARCH}: models: no model {model!r}; {PARAMS} and sweeps/final.yaml have no such entry")
-        trained = []
-        for setting, changes in settings.items():
-            name = f"{model}_{setting}"
-            entry = _changed(params, model, changes)
-            if entry is None or name in params.models:
-                continue
-            config = resolve(params.model_copy(update={"models": {name: entry}}), name, pin=None).training
-            if config not in trained:
-                trained.append(config)
-                found[name] = entry
+        name = f"{model}_{setting}"
+        entry = _changed(params, model, changes)
+        if entry is None or name in params.models:
+            continue
+        config = resolve(params.model_copy(update={"models": {name: entry}}), name, pin=None).training
+        if (model, config) not in trained:
+            trained.append((model, config))
+            found[name] = entry
     return found
 
 

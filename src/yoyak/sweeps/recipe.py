@@ -108,7 +108,7 @@ def _of_params(models: list[str], has_gpu: bool) -> Recipe:
     if len(set(models)) < len(models):
         raise UserError("MODELS: a model is named twice")
     can_be = tuple(name for name in models if is_tuned_by_default(params, name))
-    told = f"no GPU is used, and tuning needs one: {', '.join(can_be)} are not tuned" if can_be and not has_gpu else ""
+    told = f"no GPU is used, and tuning needs one: not tuned are {', '.join(can_be)}" if can_be and not has_gpu else ""
     return Recipe({"ensemble": {"members": None}}, (), tuple(models), can_be if has_gpu else (), told)
 
 

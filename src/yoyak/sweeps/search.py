@@ -247,17 +247,25 @@ def _can_be_tuned(search: Search, name: str) -> bool:
 
 
 def _reserve(search: Search) -> float:
-    """Seconds that the finalists need: those that take longest, and their ensemble; tuned where half is left then."""
-    plain = _longest(search, tuned=False)
-    tuned = _longest(search, tuned=True)
-    return tuned if tuned < search.clock.left / 2 else plain
+    """Seconds that the finalists need, should they be those that take longest, with as many of them tuned as there is
+    time for: settings of one model differ by less than what tuning gains (docs/results.md, docs/tuning.md)."""
+    pace, count = search.pace, halving.FINALISTS
+    plain = sorted((pace.final(name) or 0 for name in search.entries), reverse=True)[:count]
+    tunings = sorted((_tuning(search, name) for name in search.entries if _can_be_tuned(search, name)), reverse=True)
+    needs = [
+        _side_by_side(search, [*plain, *tunings[:tuned]]) + SAFETY * pace.ensemble * (2 if tuned else 1)
+        for tuned in range(min(count, len(tunings)) + 1)
+    ]
+    return max((seconds for seconds in needs if seconds < search.clock.left), default=needs[0])
 
 
-def _longest(search: Search, tuned: bool) -> float:
-    pace = search.pace
-    each = [pace.final(name, tuned and _can_be_tuned(search, name)) or 0 for name in search.entries]
-    longest = sorted(each, reverse=True)[: halving.FINALISTS]
-    return max(max(longest), sum(longest) / search.at_once) + SAFETY * pace.ensemble * (1 + tuned)
+def _tuning(search: Search, name: str) -> float:
+    """Seconds of tuning a finalist that is trained, and of its summaries."""
+    return (search.pace.final(name, tuned=True) or 0) - (search.pace.final(name) or 0)
+
+
+def _side_by_side(search: Search, seconds: list[float]) -> float:
+    return max(max(seconds), sum(seconds) / search.at_once)
 
 
 # Rounds
@@ -270,9 +278,13 @@ def _halve(search: Search) -> list[str]:
     total = halving.rounds(len(names))
     for number in range(total):
         left = total - number
-        budget = (search.clock.left - _reserve(search)) / left
+        budget = search.clock.left - _reserve(search)
         found = done[number] if number < len(done) else None
-        level = LEVELS[found["level"]] if found else _level(search, names, budget, above)
+        if found:
+            level: Level | None = LEVELS[found["level"]]
+        else:
+            # An even share of the time; where that is too little for any round, all of it.
+            level = _level(search, names, budget / left, above) or _level(search, names, budget, above)
         if level is None:
             print(f"round {number + 1}: no time for more; the order so far stays", flush=True)
             break
@@ -350,7 +362,9 @@ def _print_round(scores: Mapping[str, Floats], order: list[str]) -> None:
 
 def _finish(search: Search, names: list[str]) -> None:
     """Train as many of the best as there is time for, on all of train, and submit their ensemble; then tune them."""
-    chosen = _as_many_as_fit(search, names[: halving.FINALISTS])
+    finals = {name: search.pace.final(name) or 0 for name in names[: halving.FINALISTS]}
+    # The first in any case.
+    chosen = _as_many_as_fit(search, finals) or names[:1]
     print(f"finalists, on all of train: {', '.join(chosen)}", flush=True)
     alone = {name: [f"run.models=[{name}]", "run.tuned=[]"] for name in chosen}
     options = search.write_list("final", [recipe.DATA], alone)
@@ -362,20 +376,20 @@ def _finish(search: Search, names: list[str]) -> None:
         _submit_a_trial(search, names)
         return
     _submit(search, trained, [])
-    tuned = [name for name in trained if _can_be_tuned(search, name)]
-    if tuned and (done := _tune(search, tuned)):
+    tunings = {name: _tuning(search, name) for name in trained if _can_be_tuned(search, name)}
+    chosen = _as_many_as_fit(search, tunings)
+    if chosen and (done := _tune(search, chosen)):
         _submit(search, trained, done)
 
 
-def _as_many_as_fit(search: Search, names: list[str]) -> list[str]:
-    """At least one."""
-    left = (search.clock.left - SAFETY * search.pace.ensemble) * search.at_once
-    chosen: list[str] = []
-    for name in names:
-        left -= search.pace.final(name) or 0
-        if left >= 0 or not chosen:
-            chosen.append(name)
-    return chosen
+def _as_many_as_fit(search: Search, seconds: Mapping[str, float]) -> list[str]:
+    """The first of the names whose work is done before the last ensemble must begin."""
+    ends = search.clock.left - SAFETY * search.pace.ensemble
+    names = list(seconds)
+    fitting = [
+        count for count in range(1, len(names) + 1) if _side_by_side(search, list(seconds.values())[:count]) <= ends
+    ]
+    return names[: max(fitting, default=0)]
 
 
 def _tune(search: Search, names: list[str]) -> list[str]:

@@ -8,6 +8,9 @@ from yoyak.core import repository
 from yoyak.core.errors import UserError
 from yoyak.sweeps import copies
 
+LAST = "ensemble"
+"""The last stage of a trial."""
+
 
 def require_git() -> None:
     """Stop where the project is no git repository with a commit, which experiments are kept in."""
@@ -34,12 +37,13 @@ def record(copy: Path, name: str, log: Path) -> None:
     _git(copy, "fetch", "--quiet", str(project), "HEAD")
     _git(copy, "reset", "--quiet", "--mixed", "FETCH_HEAD")
     # What the project has beside a copy's parts; what the copy has stays.
-    _git(copy, "checkout-index", "--all", "--quiet")
+    _git(copy, "checkout-index", "-z", "--stdin", given=_git(copy, "ls-files", "--deleted", "-z"))
     local = copy / ".dvc/config.local"
     without_git = local.read_text(encoding="utf-8")
     local.write_text(without_git.replace("no_scm = true", "no_scm = false"), encoding="utf-8")
     try:
-        arguments = ["-m", "dvc", "exp", "save", "--name", name, "--force"]
+        # Without a stage's name DVC wants the outputs of all, the submission's, too, which no trial makes.
+        arguments = ["-m", "dvc", "exp", "save", "--name", name, "--force", "--include-untracked", "metrics", LAST]
         if not copies.python(arguments, log, copies.of_copy(copy), copy):
             raise UserError(f"{name}: `dvc exp save` failed; see {log}")
     finally:
@@ -56,10 +60,17 @@ def _reference(folder: Path, name: str) -> str | None:
     return found.strip() or None
 
 
-def _git(folder: Path, *arguments: str) -> str:
+def _git(folder: Path, *arguments: str, given: str = "") -> str:
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_DIR", "GIT_WORK"))}
     done = subprocess.run(
-        ["git", *arguments], cwd=folder, env=inherited, capture_output=True, text=True, errors="replace", check=False
+        ["git", *arguments],
+        cwd=folder,
+        env=inherited,
+        input=given,
+        capture_output=True,
+        text=True,
+        errors="surrogateescape",
+        check=False,
     )
     if done.returncode:
         raise UserError(f"{folder}: git {arguments[0]}: {' '.join(done.stderr.split())}")
