@@ -97,7 +97,7 @@ def print_plan(options: Options) -> Params:
         if (copy / "dvc.lock").exists():
             copies.make(copy, options.work / "cache", options.data / run.data, listed.params, list(run.overrides))
             done[run.experiment] = stages_done(copy)
-    steps = costs.plan(params, costs.rows_in(options.data / last.data), rates_here(params), done)
+    steps = costs.plan(params, costs.rows_in(options.data / last.data), rates_here(params, slots(options)[0]), done)
     console, at_once = Console(highlight=False, markup=False), len(slots(options))
     console.print(costs.table(steps, at_once))
     print(costs.ends(steps, at_once, datetime.datetime.now().astimezone()))
@@ -109,11 +109,11 @@ def print_plan(options: Options) -> Params:
     return params
 
 
-def rates_here(params: Params) -> Rates:
-    """What this device is expected to get done of the run's models."""
+def rates_here(params: Params, gpu: str) -> Rates:
+    """What this device, which `gpu` as `CUDA_VISIBLE_DEVICES` leaves, is expected to get done of the run's models."""
     samples, rest = rates.measured()
     dtypes = {params.models[name]["dtype"] for name in params.run.models}
-    return Rates(samples, {dtype: rates.matrix_rate(dtype) for dtype in sorted(dtypes)}, rest)
+    return Rates(samples, rates.matrix_rates(dtypes, gpu), rest)
 
 
 def stages_done(copy: Path) -> set[str]:

@@ -4,14 +4,18 @@ The work of a stage is counted in floating-point operations. Measured runs tell 
 they turned into work; this device is asked for its rate, and expected to turn about the same share.
 """
 
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 
 from yoyak.core.environment import device
+from yoyak.core.errors import UserError
 from yoyak.core.params import check
 from yoyak.inference.params import OneModelConfig
 from yoyak.modeling import precision
@@ -119,6 +123,21 @@ def _wait() -> None:
         torch.cuda.synchronize()
 
 
+def matrix_rates(dtypes: Iterable[DType], gpu: str) -> dict[DType, float]:
+    """`matrix_rate` of each, on the device that `gpu` as `CUDA_VISIBLE_DEVICES` leaves.
+
+    In a process of its own: what a process has once used of a GPU's memory it keeps part of to its end.
+    """
+    names = sorted(dtypes)
+    command = [sys.executable, "-m", "yoyak.sweeps.rates", *names]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": gpu}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    if done.returncode:
+        reason = (done.stderr.strip().splitlines() or ["no reason is given"])[-1]
+        raise UserError(f"the device's rate cannot be measured: {reason}; see with `nvidia-smi` who else uses the GPU")
+    return dict(zip(names, map(float, done.stdout.split()), strict=True))
+
+
 def measured(results: Path = RESULTS) -> tuple[tuple[Sample, ...], Span | None]:
     """Samples of the committed runs of models whose size is known, and seconds of the rest of a run."""
     found = [result for name in MEASURED for result in read_results(results / name)]
@@ -194,3 +213,8 @@ def inference_operations(config: OneModelConfig, size: Size, prompt: float, summ
     params = config.generation
     sequences = max(params.candidates, params.num_beams)
     return 2 * size.layers * prompt + 2 * size.parameters * summary * sequences
+
+
+if __name__ == "__main__":
+    for asked in sys.argv[1:]:
+        print(matrix_rate(cast(DType, asked)))

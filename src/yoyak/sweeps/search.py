@@ -18,6 +18,7 @@ from rich.table import Table
 
 from yoyak.core.errors import UserError
 from yoyak.core.files import sha256
+from yoyak.core.limits import check_disk
 from yoyak.core.params import write_yaml
 from yoyak.core.records import Floats, read_json, write_json
 from yoyak.preflight.params import Params
@@ -156,6 +157,7 @@ def search_and_submit(asked: Asked, hours: float, plan_alone: bool = False) -> N
         _print_plan(search)
         if plan_alone:
             return
+        _forget_another(search)
         competition.fetch_packages(search.pace.params)
         finalists = _halve(search)
         _finish(search, finalists)
@@ -163,7 +165,8 @@ def search_and_submit(asked: Asked, hours: float, plan_alone: bool = False) -> N
 
 def _prepare(asked: Asked, clock: Clock) -> Search:
     listed = candidates.read_search()
-    has_gpu = slots(Options(Path(), Path(), Path(), Path(), asked.gpus, asked.per_gpu))[0] != ""
+    gpu = slots(Options(Path(), Path(), Path(), Path(), asked.gpus, asked.per_gpu))[0]
+    has_gpu = gpu != ""
     if asked.tune not in (None, [recipe.NONE]):
         raise UserError("TUNE: a search tunes the finalists that can be, or with TUNE=none nothing")
     base = recipe.choose(asked.models, None, has_gpu)
@@ -181,12 +184,10 @@ def _prepare(asked: Asked, clock: Clock) -> Search:
             "run": probe.run.model_copy(update={"models": list(entries)}),
         }
     )
-    known = competition.rates_here(params)
+    known = competition.rates_here(params, gpu)
     pace = Pace(params, known, costs.rows_in(WORK / "data" / recipe.DATA))
     tunes = has_gpu and asked.tune != [recipe.NONE]
-    search = Search(asked, clock, base, entries, pace, tunes)
-    _forget_another(search)
-    return search
+    return Search(asked, clock, base, entries, pace, tunes)
 
 
 def _write_data(asked: Asked) -> None:
@@ -234,12 +235,12 @@ def _print_plan(search: Search) -> None:
     console = Console(highlight=False, markup=False)
     console.print(table)
     reserve = _reserve(search)
-    sources = [step for step in costs.plan(pace.params, pace.rows, pace.known, {}) if step.disk_gb]
-    console.print(
-        f"{clock.hours:g} h: {costs.told(max(0, clock.left - reserve))} for the search, {costs.told(reserve)} kept for "
-        f"the finalists; {sum(step.download_gb for step in sources):.1f} GB to download, "
-        f"{costs.disk_gb(sources, search.at_once):.1f} GB of disk at most"
-    )
+    steps = costs.plan(pace.params, pace.rows, pace.known, {})
+    disk_gb = costs.disk_gb(steps, search.at_once)
+    for_search = costs.told(max(0.0, clock.left - reserve)) or "no time"
+    print(f"{clock.hours:g} h: {for_search} for the search, {costs.told(reserve)} kept for the finalists", flush=True)
+    print(f"{sum(step.download_gb for step in steps):.1f} GB to download, {disk_gb:.1f} GB of disk", flush=True)
+    check_disk(pace.params.limits, disk_gb, "the search")
 
 
 def _can_be_tuned(search: Search, name: str) -> bool:
