@@ -146,12 +146,14 @@ def test_the_estimate_holds_what_known_runs_took() -> None:
     """The five models on an NVIDIA H200, two at once, took 756 s with their ensemble; a tuning 480 s."""
     samples, rest = rates.measured()
     known = Rates(samples, ON_H200, rest)
-    steps = costs.plan(of_list(recipe.UNTUNED), THE_COMPETITION, known, {})
+    steps = costs.plan(of_list(recipe.UNTUNED), THE_COMPETITION, known, set())
     spent = costs.total(steps, 2)
     assert spent.low < 756 < spent.high
     assert 0.6 < sum(spent) / 2 / 756 < 1.6
     fewer = replace(THE_COMPETITION, train=1994)
-    tunings = [step for step in costs.plan(of_list(recipe.RECIPE), fewer, known, {}) if step.name.startswith("tune ")]
+    tunings = [
+        step for step in costs.plan(of_list(recipe.RECIPE), fewer, known, set()) if step.name.startswith("tune ")
+    ]
     assert len(tunings) == len(of_list(recipe.RECIPE).run.tuned)
     assert all(step.seconds and step.seconds.low < 480 < step.seconds.high for step in tunings)
 
@@ -161,7 +163,7 @@ def test_what_is_done_costs_nothing() -> None:
     known, params = Rates(samples, ON_H200, rest), of_list(recipe.UNTUNED)
     first = params.run.models[0]
     stages = {f"train@{first}", f"infer@{first}"}
-    before, after = (costs.plan(params, THE_COMPETITION, known, done) for done in ({}, {first: stages}))
+    before, after = (costs.plan(params, THE_COMPETITION, known, done) for done in (set(), stages))
     of_first = [step.name for step in before if step.name.endswith(first) and "weights" not in step.name]
     assert [step.name for step in after if step.note == "is done"] == of_first
     gone = [step for step in before if step.name in of_first]
@@ -171,7 +173,7 @@ def test_what_is_done_costs_nothing() -> None:
 def test_nothing_is_said_of_what_nobody_has_measured(tmp_path: Path) -> None:
     samples, rest = rates.measured(tmp_path)
     params = of_list(recipe.UNTUNED)
-    steps = costs.plan(params, THE_COMPETITION, Rates((samples[0],), ON_H200, rest), {})
+    steps = costs.plan(params, THE_COMPETITION, Rates((samples[0],), ON_H200, rest), set())
     assert costs.total(steps, 1) == Span(0, 0)
     assert len(costs.names_of(steps)) == 3 * len(params.run.models) + 1
 

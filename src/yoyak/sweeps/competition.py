@@ -91,12 +91,13 @@ def print_plan(options: Options) -> Params:
     all_runs = runs(listed)
     last = all_runs[-1]
     params = check.params_of(listed, last, options.data / last.data, last.experiment)
-    done = {}
+    done: set[str] = set()
     for run in all_runs:
         copy = options.copy(run)
         if (copy / "dvc.lock").exists():
             copies.make(copy, options.work / "cache", options.data / run.data, listed.params, list(run.overrides))
-            done[run.experiment] = stages_done(copy)
+            # Each copy has an ensemble of its own: the last one's is the submission's.
+            done |= {stage for stage in stages_done(copy) if "@" in stage or run is last}
     steps = costs.plan(params, costs.rows_in(options.data / last.data), rates_here(params, slots(options)[0]), done)
     console, at_once = Console(highlight=False, markup=False), len(slots(options))
     console.print(costs.table(steps, at_once))

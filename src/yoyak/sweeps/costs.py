@@ -1,7 +1,7 @@
 """What a run costs, before it starts: gigabytes and time, a line a step."""
 
 import datetime
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -65,25 +65,25 @@ class Step:
     note: str = ""
 
 
-def plan(params: Params, rows: Rows, known: Rates, done: Mapping[str, set[str]]) -> list[Step]:
+def plan(params: Params, rows: Rows, known: Rates, done: Set[str]) -> list[Step]:
     """All steps of fetching, training, tuning and asking the models of the run, and of their ensemble.
 
-    `done` has for each model, and for `ensemble`, the stages whose outputs need not be made again.
+    `done` has the stages whose outputs need not be made again.
     """
     sources: dict[str, list[str]] = {}
     for name in params.run.models:
         sources.setdefault(params.models[name]["weights"], []).append(name)
-    rest = known.rest if "ensemble" not in done.get("ensemble", set()) else NOTHING
+    rest = NOTHING if "ensemble" in done else known.rest
     last = _kept("score, ensemble, submission", rest)
     return [*_weights(sources), *work(params, rows, known, done), last]
 
 
-def work(params: Params, rows: Rows, known: Rates, done: Mapping[str, set[str]]) -> list[Step]:
+def work(params: Params, rows: Rows, known: Rates, done: Set[str]) -> list[Step]:
     """Of these the steps of training, tuning and asking."""
     steps: list[Step] = []
     for name in params.run.models:
         model = resolve(params, name, pin=None)
-        steps += _of_model(model, name, name in params.run.tuned, rows, known, done.get(name, set()))
+        steps += _of_model(model, name, name in params.run.tuned, rows, known, done)
     return steps
 
 
@@ -96,7 +96,7 @@ def _weights(sources: Mapping[str, list[str]]) -> Iterator[Step]:
 
 
 def _of_model(
-    model: ResolvedModel, name: str, is_tuned: bool, rows: Rows, known: Rates, done: set[str]
+    model: ResolvedModel, name: str, is_tuned: bool, rows: Rows, known: Rates, done: Set[str]
 ) -> Iterator[Step]:
     size = sizes.size_of(model.training.model)
     dtype = model.training.model.dtype

@@ -94,7 +94,7 @@ class Pace:
 
     def _all(self, name: str, rows: Rows, tuned: bool) -> Span | None:
         run = self.params.run.model_copy(update={"models": [name], "tuned": [name] if tuned else []})
-        steps = costs.work(self.params.model_copy(update={"run": run}), rows, self.known, {})
+        steps = costs.work(self.params.model_copy(update={"run": run}), rows, self.known, set())
         return None if costs.names_of(steps) else costs.total(steps, 1)
 
     def _corrected(self, expected: Span | None) -> float | None:
@@ -235,7 +235,7 @@ def _print_plan(search: Search) -> None:
     console = Console(highlight=False, markup=False)
     console.print(table)
     reserve = _reserve(search)
-    steps = costs.plan(pace.params, pace.rows, pace.known, {})
+    steps = costs.plan(pace.params, pace.rows, pace.known, set())
     disk_gb = costs.disk_gb(steps, search.at_once)
     for_search = costs.told(max(0.0, clock.left - reserve)) or "no time"
     print(f"{clock.hours:g} h: {for_search} for the search, {costs.told(reserve)} kept for the finalists", flush=True)
