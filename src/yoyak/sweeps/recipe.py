@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,8 @@ DATA = "dev"
 """The data folder of a recipe."""
 NONE = "none"
 """In place of names: tune nothing."""
-ALONE = ("run.untuned=[]", "run.averaged=[]")
-"""A submission has neither baselines nor averages."""
+ALONE = ("run.untuned=[]", "run.averaged=[]", "run.rescorers=[]")
+"""A model by itself has neither a baseline nor an average, nor is anything chosen by what it finds likely."""
 TUNED_FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 LARGEST_TUNED = 5e9
 """Parameters; larger models, whose weights in 16 bits take half of a 24 GB card, are tuned where they are named."""
@@ -44,6 +44,8 @@ class Recipe:
     """Overrides of all its experiments."""
     models: tuple[str, ...]
     tuned: tuple[str, ...]
+    last: tuple[str, ...] = ()
+    """Overrides of the experiment that has all of the models, beside these: how they are ensembled."""
     told: str = ""
     """What a user should know of the choice."""
 
@@ -55,7 +57,7 @@ class Recipe:
             "params": self.params,
             "set": [*self.set, *ALONE],
             "data": [DATA],
-            "experiments": {**alone, ENSEMBLE: _overrides(self.models, self.tuned)},
+            "experiments": {**alone, ENSEMBLE: [*_overrides(self.models, self.tuned), *self.last]},
         }
 
 
@@ -78,7 +80,7 @@ def choose(models: list[str] | None, tune: list[str] | None, has_gpu: bool) -> R
             raise UserError(f"TUNE: {quoted(name)} is not among the models, {', '.join(recipe.models)}")
     if names and not has_gpu:
         raise UserError("TUNE: tuning needs a GPU, and none is used; TUNE=none trains without it")
-    return Recipe(recipe.params, recipe.set, recipe.models, tuple(names))
+    return replace(recipe, tuned=tuple(names), told="")
 
 
 def _of_list(has_gpu: bool) -> Recipe:
@@ -89,7 +91,9 @@ def _of_list(has_gpu: bool) -> Recipe:
         raise UserError(f"{LIST}: experiments.{name} is missing, whose run.models make the submission")
     members, tuned = (names_in(found[0], key) for key in ("run.models", "run.tuned"))
     told = f"no GPU is used, and tuning needs one: the untuned models of {LIST} are trained" if not has_gpu else ""
-    return Recipe(listed.params, tuple(listed.set), tuple(members), tuple(tuned), told)
+    chosen = ("run.models=", "run.tuned=")
+    last = tuple(each for each in listed.experiments[name].set if not each.startswith(chosen))
+    return Recipe(listed.params, tuple(listed.set), tuple(members), tuple(tuned), last, told)
 
 
 def names_in(run: Run, key: str) -> list[str]:
@@ -109,7 +113,7 @@ def _of_params(models: list[str], has_gpu: bool) -> Recipe:
         raise UserError("MODELS: a model is named twice")
     can_be = tuple(name for name in models if is_tuned_by_default(params, name))
     told = f"no GPU is used, and tuning needs one: not tuned are {', '.join(can_be)}" if can_be and not has_gpu else ""
-    return Recipe({"ensemble": {"members": None}}, (), tuple(models), can_be if has_gpu else (), told)
+    return Recipe({"ensemble": {"members": None}}, (), tuple(models), can_be if has_gpu else (), told=told)
 
 
 def params_with(recipe: Recipe, models: list[str]) -> Params:
