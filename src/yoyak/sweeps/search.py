@@ -419,6 +419,7 @@ def _submit_a_trial(search: Search, names: list[str]) -> None:
                 trial = search.options("search").out / f"{name}.{data}.s42.json"
                 if trial.exists():
                     print(f"no finalist was done in time: {name} of round {number + 1} is submitted", flush=True)
+                    print("what is called dev below are rows of train that it did not see", flush=True)
                     _submit_on(search, name, data)
                     return
     raise UserError("nothing was trained in time; give more HOURS: what was begun goes on")
