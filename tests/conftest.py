@@ -1,20 +1,22 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 import warm_python
 from filelock import FileLock
 from hypothesis import settings
-from project import Project, new_project
-from twins import llama32, save_twin
+from project import ColdProject, Project, new_project
 
-from yoyak.modeling import precision
+# It sets what libraries read in the environment, before a warm Python imports them.
+import yoyak  # noqa: F401
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -24,7 +26,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 # Threads wait for each other longer than so small models compute: two take three times as long. Of stages, too.
-torch.set_num_threads(1)
+# PyTorch reads it as it is imported; not here, for the process that only hands out tests does without.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 FEW_ROWS = {"train": 8, "dev": 4, "test": 4}
@@ -45,9 +47,28 @@ def shrink(params: Any) -> None:
     params["models"]["bart_mini"]["architecture"].update(vocab_size=600, d_model=32, encoder_ffn_dim=64)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One warm Python is for all of pytest's processes, which inherit its address."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        opened = ExitStack()
+        opened.enter_context(warm_python.warm_python(Path(opened.enter_context(TemporaryDirectory()))))
+        config.add_cleanup(opened.close)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Each takes 5 to 12 s more than a warm one: some tests ask for it, more of them are a slip."""
+    if warm_python.SOCKET in os.environ and (cold := warm_python.told_cold()):
+        terminalreporter.section(f"{len(cold)} scripts ran with a cold Python, for what these differ in")
+        for line, times in Counter(cold).most_common():
+            terminalreporter.line(f"{times} x {line}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _python_for_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Stages of test projects do not import PyTorch and transformers anew; their first run, `reproduced`, does."""
+    if warm_python.SOCKET in os.environ:
+        yield
+        return
     with warm_python.warm_python(tmp_path_factory.mktemp("warm")):
         yield
 
@@ -87,12 +108,11 @@ def first_run_told(_first_run: Future[Project]) -> tuple[str, dict[str, str]]:
 TOLD = "told.json"
 
 
-class ColdProject(Project):
-    """As a user runs it: with a Python that starts anew for each stage, a home, and tokens."""
+class SomebodysProject(ColdProject):
+    """In a home, and with tokens."""
 
     def environment(self) -> dict[str, str]:
-        inherited = super().environment()
-        return inherited | {"PATH": inherited["PATH"].removeprefix(self._python_folder()), **self.secrets()}
+        return super().environment() | self.secrets()
 
     def secrets(self) -> dict[str, str]:
         home = self.root.parent / "somebody"
@@ -102,7 +122,7 @@ class ColdProject(Project):
 
 def _reproduced(folder: Path) -> Project:
     """One for all of pytest's processes, which stand side by side."""
-    project = ColdProject(folder / "reproduced/project")
+    project = SomebodysProject(folder / "reproduced/project")
     with FileLock(folder / "reproduced.lock"):
         if not project.root.exists():
             _shrunk(project.root)
@@ -116,6 +136,8 @@ def _reproduced(folder: Path) -> Project:
 @pytest.fixture
 def dtypes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each dtype is computed in itself, also where the machine is slow at it: 16 bits are what is tested."""
+    from yoyak.modeling import precision
+
     monkeypatch.setattr(precision, "choose", lambda asked: precision.Precision(asked, precision.ASKED_FOR))
 
 
@@ -133,6 +155,8 @@ def browser() -> "Iterator[Browser]":
 
 
 def _shrunk(root: Path) -> Project:
+    from twins import llama32, save_twin
+
     project = new_project(root, FEW_ROWS)
     save_twin(llama32, root / "twins/llama32_3b")
     project.edit(shrink)
