@@ -55,6 +55,26 @@ def pytest_configure(config: pytest.Config) -> None:
         config.add_cleanup(opened.close)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which files go to pytest's processes: large ones without a run, beside which `reproduced` is made;
+    then those that run stages, which take longest; last the small ones, so that all processes end at about one time."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def place(file: list[pytest.Item]) -> tuple[int, int]:
+        runs = sum(not RUNS.isdisjoint(item.fixturenames) for item in file)
+        return (1, -runs) if runs else (0 if len(file) >= LARGE else 2, -len(file))
+
+    items[:] = [item for file in sorted(files.values(), key=place) for item in file]
+
+
+RUNS = {"project", "reproduced", "prepared", "fresh", "ran"}
+"""Fixtures of projects."""
+LARGE = 60
+"""Tests in a file."""
+
+
 def pytest_terminal_summary(terminalreporter: Any) -> None:
     """Each takes 5 to 12 s more than a warm one: some tests ask for it, more of them are a slip."""
     if warm_python.SOCKET in os.environ and (cold := warm_python.told_cold()):
@@ -71,6 +91,16 @@ def _python_for_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         return
     with warm_python.warm_python(tmp_path_factory.mktemp("warm")):
         yield
+
+
+@pytest.fixture(autouse=True)
+def _environment_stays() -> Iterator[None]:
+    """What gradio writes there once it serves in this process made all later stages cold."""
+    before = dict(os.environ)
+    yield
+    if os.environ != before:
+        os.environ.clear()
+        os.environ.update(before)
 
 
 @pytest.fixture

@@ -57,13 +57,10 @@ class Project:
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
         return inherited | {
             "PATH": f"{self._python_folder()}{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "REAL_PYTHON": sys.executable,
             "PYTHONPATH": str(self.root / "src"),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.root.parent / f".{self.root.name}-site-cache"),
             "HF_HUB_OFFLINE": "1",
-            # gradio writes `True` once it has served in this process: as if libraries were to be imported anew.
-            "HF_HUB_DISABLE_TELEMETRY": "1",
             # Models this small lose more by waiting for a second thread than it computes for them.
             "OMP_NUM_THREADS": "1",
             **{

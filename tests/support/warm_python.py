@@ -206,7 +206,7 @@ def _connect(connection: socket.socket, address: str) -> None:
 
 
 def _really(arguments: list[str]) -> None:
-    os.execv(os.environ["REAL_PYTHON"], [os.environ["REAL_PYTHON"], *arguments])
+    os.execv(sys.executable, [sys.executable, *arguments])
 
 
 if __name__ == "__main__":
