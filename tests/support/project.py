@@ -22,6 +22,7 @@ PARTS = (
     "weights.lock.yaml",
     ".dvcignore",
     ".gitignore",
+    "rescored/.gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
 )

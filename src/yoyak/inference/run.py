@@ -30,7 +30,7 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
     gpu.limit(limits)
     metrics, record = {}, Path(f"metrics/infer/{title}.json")
     with scratch_folder("predictions", title, config, files, record) as scratch:
-        loaded = assemble(name, _members(title, config.members_of(name), folders))
+        loaded = assemble(name, load_members(title, config.members_of(name), folders))
         computed_in = precision.describe(member.precision for member in loaded.members)
         batching = _batching(loaded, config)
         facts = [f"dtype: {computed_in['dtype']}, {computed_in['dtype_why']}", *batching.values()]
@@ -66,7 +66,7 @@ def _prompts(config: InferenceConfig, untuned: bool) -> dict[str, Path]:
     return {split: Path(f"data/prompts/{split}.jsonl") for split in splits}
 
 
-def _members(title: str, members: Mapping[str, Member], folders: Mapping[str, Path | None]) -> dict[str, Loaded]:
+def load_members(title: str, members: Mapping[str, Member], folders: Mapping[str, Path | None]) -> dict[str, Loaded]:
     """Each loaded, from its folder or, where that is None, from the base weights alone."""
     loaded = {}
     for name, member in members.items():

@@ -22,9 +22,10 @@ from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS, parse_yaml, read_yaml
 from yoyak.core.repository import cache_folder, git, repository_root, revisions
+from yoyak.core.run import tuned
 from yoyak.modeling.weights import converted_name
 
-SCRATCH = ("checkpoints", "predictions")
+SCRATCH = ("checkpoints", "predictions", "rescored")
 WEIGHTS = "weights"
 COPIES = (".cache/experiments/*", ".cache/final/copies/*", ".dvc/tmp/exps/*")
 """Further workspaces, with parameters of their own: copies of `python -m yoyak.sweeps`, and DVC's temporary ones."""
@@ -93,7 +94,7 @@ def _check_that_nothing_runs() -> None:
 def _folders() -> Iterator[Waste]:
     """Scratch and weights; what has no name of ours is somebody's own."""
     entries = [entry for params in _all_params() for entry in _entries(params)]
-    names = {name for model, _ in entries for name in (model, f"untuned_{model}")}
+    names = {name for model, _ in entries for name in (model, tuned(model), f"untuned_{model}")}
     saved = set(ended_work.saved())
     for folder in _subfolders(*SCRATCH):
         if folder.suffix == ".deleted":

@@ -17,7 +17,7 @@ from yoyak.tuning.params import TuningConfig
 OF_OUR_OWN = ("fold", "members")
 """Further keys of an entry."""
 OUTPUTS = (
-    *("models", "predictions", "plots", "ensemble", "scores", "submission", "metrics"),
+    *("models", "predictions", "rescored", "plots", "ensemble", "scores", "submission", "metrics"),
     *("data/prompts", "data/references", "data/resolved", "data/members"),
 )
 """Folders that stages write."""
