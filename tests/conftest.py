@@ -98,9 +98,12 @@ def _environment_stays() -> Iterator[None]:
     """What gradio writes there once it serves in this process made all later stages cold."""
     before = dict(os.environ)
     yield
-    if os.environ != before:
-        os.environ.clear()
-        os.environ.update(before)
+    # One by one: `reproduced` may be in the making beside, and reads it.
+    for name in {*before, *os.environ} - {"PYTEST_CURRENT_TEST"}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
 
 
 @pytest.fixture
