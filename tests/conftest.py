@@ -93,9 +93,9 @@ def _python_for_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Non
         yield
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(autouse=True, scope="module")
 def _environment_stays() -> Iterator[None]:
-    """What gradio writes there once it serves in this process made all later stages cold."""
+    """What gradio writes there once it serves in this process made the stages of all later files cold."""
     before = dict(os.environ)
     yield
     # One by one: `reproduced` may be in the making beside, and reads it.
