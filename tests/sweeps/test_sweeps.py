@@ -15,6 +15,7 @@ import pytest
 from project import ROOT, Project
 from ruamel.yaml import YAML
 from twins import qwen25, save_twin
+from virtual_environment import virtual_environment
 
 from yoyak.core.errors import UserError
 from yoyak.data.dialogues import turns
@@ -63,14 +64,21 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
 
 
 def run_list(
-    tmp_path: Path, data: Path, content: dict[str, Any], *more: str, project: Path = ROOT
+    tmp_path: Path,
+    data: Path,
+    content: dict[str, Any],
+    *more: str,
+    project: Path = ROOT,
+    python: Path = Path(sys.executable),
 ) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "list.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    command = [sys.executable, "-m", "yoyak.sweeps", "run", path, *folders, "--gpus", "0", *more]
+    command = [python, "-m", "yoyak.sweeps", "run", path, *folders, "--gpus", "0", *more]
     environment = Project(project).environment()
+    # Stages are called by the active environment's.
+    environment["PATH"] = f"{python.parent}:{environment['PATH']}"
     return subprocess.run(
         [*map(str, command)], cwd=project, env=environment, capture_output=True, text=True, check=False
     )
@@ -83,7 +91,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> tuple[Path, s
     limits = {"free_gb": 0.1, "empty_percent": 100}
     entry = {"weights": str(tmp_path / "twin"), "method": "lora", "dtype": "fp32", "prompt": "structured"}
     content = FEW | {"params": {"limits": limits, "models": {"twin": entry}}}
-    return tmp_path, run_list(tmp_path, sample, content, "--per-gpu", "2", "--commit", "abc")
+    # Its stages are warm.
+    virtual_environment(tmp_path / ".venv")
+    python = tmp_path / ".venv/bin/python3"
+    return tmp_path, run_list(tmp_path, sample, content, "--per-gpu", "2", "--commit", "abc", python=python)
 
 
 Ran = tuple[Path, subprocess.CompletedProcess[str]]
