@@ -189,7 +189,7 @@ def run_stage(folder: Path, said: dict[str, list[str]], monkeypatch: pytest.Monk
         Path("params.yaml"),
         read_yaml(DEFAULTS)
         | {
-            "run": {"models": list(said), "tuned": [], "untuned": [], "averaged": [], "rescorers": [], "seed": 42},
+            "run": {"models": list(said), "tuned": [], "untuned": [], "averaged": [], "seed": 42},
             "ensemble": {"strategy": "mbr"} | params,
         },
     )

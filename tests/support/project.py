@@ -22,7 +22,6 @@ PARTS = (
     "weights.lock.yaml",
     ".dvcignore",
     ".gitignore",
-    "rescored/.gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
 )

@@ -52,12 +52,12 @@ def _in_the_project(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_ensemble_alone_has_what_else_its_experiment_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = YAML(typ="safe").load(recipe.LIST.read_text(encoding="utf-8"))
-    content["experiments"][recipe.RECIPE].append("run.rescorers=[q15_a]")
+    content["experiments"][recipe.RECIPE].append("ensemble.members=[q15_a_tuned]")
     with (tmp_path / "final.yaml").open("w") as file:
         YAML(typ="safe").dump(content, file)
     monkeypatch.setattr(recipe, "LIST", tmp_path / "final.yaml")
     experiments = recipe.choose(None, None, has_gpu=True).experiments()["experiments"]
-    having = [name for name, overrides in experiments.items() if "run.rescorers=[q15_a]" in overrides]
+    having = [name for name, overrides in experiments.items() if "ensemble.members=[q15_a_tuned]" in overrides]
     assert having == [recipe.ENSEMBLE]
 
 

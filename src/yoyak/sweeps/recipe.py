@@ -27,7 +27,7 @@ DATA = "dev"
 """The data folder of a recipe."""
 NONE = "none"
 """In place of names: tune nothing."""
-ALONE = ("run.untuned=[]", "run.averaged=[]", "run.rescorers=[]")
+ALONE = ("run.untuned=[]", "run.averaged=[]")
 """A model by itself has neither a baseline nor an average, nor is anything chosen by what it finds likely."""
 TUNED_FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 LARGEST_TUNED = 5e9
