@@ -1,14 +1,18 @@
-"""Minimum Bayes risk over as many candidates as the competition's dev brings, beside a plain triple loop.
+"""Minimum Bayes risk over as many candidates as the competition's test brings, beside loops over pairs of them.
 
     python benchmarks/ensemble.py
 
-499 rows, 3 members, 8 candidates each: summaries of the sample data with some of their words exchanged. The loop scores
-with the library `rouge`, on the first rows alone, and is taken to need as long for the others.
+499 rows: summaries of the sample data with some words dropped, exchanged and moved, in a member's own way and then in a
+candidate's. One loop scores with the library `rouge`; the other is this project's own before it compared all candidates
+of a row at once, shared among all cores like ours. Loops are given the first rows alone, and are taken to need as long
+for each of the others.
 """
 
 import random
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import recording
@@ -18,59 +22,96 @@ from yoyak.core import gpu
 from yoyak.core.records import Candidate, Prediction
 from yoyak.data.dialogues import read_dialogues
 from yoyak.ensembling import mbr
+from yoyak.metrics import rouge
 from yoyak.metrics.morphemes import morphemes
 
-ROWS, MEMBERS, CANDIDATES = 499, 3, 8
-LOOPED = 5
-"""Rows that the loop is given."""
-EXCHANGED = 0.3
-"""Of a summary's words."""
+ROWS = 499
+OF_MEMBER, OF_CANDIDATE = 0.2, 0.1
+"""Shares of words that are exchanged; half as many are dropped, and half as many change places with the next."""
+
+Members = dict[str, list[Prediction]]
 
 
 def main() -> None:
     recording.require_clean_tree()
-    members = predictions()
-    started = time.perf_counter()
-    pools = mbr.pools(members)
-    ours = [mbr.choose(pool, np.ones(MEMBERS)) for pool in pools]
-    seconds = time.perf_counter() - started
-    started = time.perf_counter()
-    looped = [by_loop([candidate.text for candidate in pool.candidates]) for pool in pools[:LOOPED]]
-    plain = (time.perf_counter() - started) * ROWS / LOOPED
-    assert looped == ours[:LOOPED]
-    what = f"seconds for {ROWS} rows of {MEMBERS} x {CANDIDATES} candidates"
-    command = "python benchmarks/ensemble.py"
-    whose = f"a triple loop with rouge 1.0.1, from {LOOPED} rows"
-    recording.record("ensemble", [recording.row("mbr", what, seconds, plain, whose, gpu.peak_memory_gib(), command)])
+    few, many, most = predictions(3, 8), predictions(5, 16), predictions(5, 128)
+    seconds, choices = zip(*map(chosen, (few, many, most)), strict=True)
+    by_library = looped(few, choices[0], 4, by_the_library)
+    by_pair = looped(many, choices[1], 40, lambda rows: rouge.on_all_cores(pair_by_pair, rows, chunk=2))
+
+    def row(name: str, ours: float, candidates: str, baseline: float, whose: str) -> dict[str, Any]:
+        unit = f"seconds for {ROWS} rows of {candidates} candidates"
+        command = "python benchmarks/ensemble.py"
+        return recording.row(name, unit, ours, baseline, whose, gpu.peak_memory_gib(), command)
+
+    recording.record(
+        "ensemble",
+        [
+            row("mbr", seconds[0], "3 x 8", by_library, "a triple loop with rouge 1.0.1, from 4 rows"),
+            row("mbr_80", seconds[1], "5 x 16", by_pair, "pair by pair, from 40 rows"),
+            row("mbr_640", seconds[2], "5 x 128", by_pair, "5 x 16 candidates, pair by pair, from 40 rows"),
+        ],
+    )
 
 
-def predictions() -> dict[str, list[Prediction]]:
+def chosen(members: Members) -> tuple[float, list[int | None]]:
+    """Seconds, and the place of each row's choice where all members count alike."""
+    started = time.perf_counter()
+    choices = [mbr.choose(pool, np.ones(len(members))) for pool in mbr.pools(members)]
+    return time.perf_counter() - started, choices
+
+
+def looped(
+    members: Members, choices: list[int | None], rows: int, loop: Callable[[Sequence[list[str]]], list[int]]
+) -> float:
+    """Seconds that the loop would take for all rows, from the first of them; its choices are the same."""
+    texts = [
+        [candidate.text for prediction in row for candidate in prediction.candidates]
+        for row in zip(*members.values(), strict=True)
+    ]
+    started = time.perf_counter()
+    assert loop(texts[:rows]) == choices[:rows]
+    return (time.perf_counter() - started) * ROWS / rows
+
+
+def by_the_library(rows: Sequence[list[str]]) -> list[int]:
+    library = Rouge()
+
+    def score(text: str, other: str) -> float:
+        (scores,) = library.get_scores(*(" ".join(morphemes(each, "mecab")) for each in (text, other)))
+        return float(sum(scores[name]["f"] for name in ("rouge-1", "rouge-2", "rouge-l")))
+
+    return [_best(texts, score) for texts in rows]
+
+
+def pair_by_pair(rows: Sequence[list[str]]) -> list[int]:
+    return [_best(texts, lambda text, other: rouge.pair(text, other, "mecab", "rouge").mean) for texts in rows]
+
+
+def _best(texts: list[str], score: Callable[[str, str], float]) -> int:
+    return int(np.argmax([round(sum(score(text, other) for other in texts), 8) for text in texts]))
+
+
+def predictions(members: int, candidates: int) -> Members:
     rows = read_dialogues(Path("data/sample/train.csv"), with_summary=True)
-    summaries = [rows[row % len(rows)].summaries[0] for row in range(ROWS)]
     draw = random.Random(0)
-    words = [word for summary in summaries for word in summary.split()]
+    words = [word for row in rows for word in row.summaries[0].split()]
 
-    def candidate(summary: str) -> Candidate:
-        said = [draw.choice(words) if draw.random() < EXCHANGED else word for word in summary.split()]
-        return Candidate(text=" ".join(said), log_probability=-1.0, finished=True)
+    def like(text: str, exchanged: float) -> str:
+        said = text.split()
+        for place in range(len(said) - 1):
+            if draw.random() < exchanged / 2:
+                said[place], said[place + 1] = said[place + 1], said[place]
+        kept = [word for word in said if draw.random() > exchanged / 2]
+        return " ".join(draw.choice(words) if draw.random() < exchanged else word for word in kept)
 
     def prediction(row: int) -> Prediction:
-        candidates = tuple(candidate(summaries[row]) for _ in range(CANDIDATES))
-        return Prediction(fname=f"dev_{row}", text=candidates[0].text, candidates=candidates)
+        summary = like(rows[row % len(rows)].summaries[0], OF_MEMBER)
+        texts = [like(summary, OF_CANDIDATE) for _ in range(candidates)]
+        said = tuple(Candidate(text=text, log_probability=-1.0, finished=True) for text in texts)
+        return Prediction(fname=f"dev_{row}", text=texts[0], candidates=said)
 
-    return {f"member_{member}": [prediction(row) for row in range(ROWS)] for member in range(MEMBERS)}
-
-
-def by_loop(texts: list[str]) -> int:
-    library, sums = Rouge(), []
-    for text in texts:
-        total = 0.0
-        for other in texts:
-            (scores,) = library.get_scores(*(" ".join(morphemes(each, "mecab")) for each in (text, other)))
-            for name in ("rouge-1", "rouge-2", "rouge-l"):
-                total += scores[name]["f"]
-        sums.append(round(total, 8))
-    return int(np.argmax(sums))
+    return {f"member_{member}": [prediction(row) for row in range(ROWS)] for member in range(members)}
 
 
 if __name__ == "__main__":

@@ -131,16 +131,6 @@ def test_members_of_different_rows_are_refused() -> None:
         mbr.pools({"a": [prediction(RAIN)], "b": [prediction(RAIN, fname="dev_1")]})
 
 
-def test_many_rows_are_compared_on_all_cores_alike() -> None:
-    texts = [f"{RAIN} {row}번째 말이다." for row in range(60)]
-    said = {name: [prediction(text, f"{text} {name}", BREAD) for text in texts] for name in "abc"}
-    assert sum(9 * 9 for _ in texts) > rouge.PARALLEL_FROM
-    alone = [pool for row in zip(*said.values(), strict=True) for pool in mbr._pools([row])]
-    for pool, expected in zip(mbr.pools(said), alone, strict=True):
-        assert pool.candidates == expected.candidates
-        assert np.array_equal(pool.utilities, expected.utilities)
-
-
 def test_members_are_all_models_or_those_named() -> None:
     models = ["a", "b"]
     assert candidates_for_membership(EnsembleParams(strategy="mbr"), models) == models

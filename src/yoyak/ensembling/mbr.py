@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.records import Candidate, Floats, Prediction
+from yoyak.ensembling import all_pairs
 from yoyak.metrics import rouge
 
+PARALLEL_FROM = 1_000_000
+"""Pairs of candidates from which on starting further processes takes less time than they save."""
 TIE_DIGITS = 12
 """Digits of an expected score; scores that differ in further ones differ by rounding alone."""
 
@@ -33,29 +36,39 @@ class Pool(NamedTuple):
 def pools(predictions: Mapping[str, Sequence[Prediction]]) -> list[Pool]:
     """A pool a row; the members hold the same rows in the same order. Many rows are shared among all cores."""
     rows = list(zip(*predictions.values(), strict=True))
-    if sum(sum(len(member.candidates) for member in row) ** 2 for row in rows) < rouge.PARALLEL_FROM:
-        return _pools(rows)
-    return rouge.on_all_cores(_pools, rows, chunk=25)
+    texts = [_texts(row) for row in rows]
+    pairs = sum(sum(map(len, members)) ** 2 for members in texts)
+    utilities = _utilities(texts) if pairs < PARALLEL_FROM else rouge.on_all_cores(_utilities, texts, chunk=10)
+    return [_pool(row, each) for row, each in zip(rows, utilities, strict=True)]
 
 
-def _pools(rows: Sequence[Sequence[Prediction]]) -> list[Pool]:
-    return [_pool(row) for row in rows]
-
-
-def _pool(row: Sequence[Prediction]) -> Pool:
+def _texts(row: Sequence[Prediction]) -> list[list[str]]:
+    """Each member's candidates."""
     if len(names := {member.fname for member in row}) > 1:
         raise UserError(
             f"the members' predictions are of different rows ({', '.join(map(quoted, sorted(names)))}); run `dvc repro`"
         )
-    of_members = [(place, each) for place, member in enumerate(row) for each in member.candidates if each.text]
-    candidates = tuple(candidate for _, candidate in of_members)
-    utilities = np.zeros((len(candidates), len(row)))
-    for column, member in enumerate(row):
-        others = [other.text for other in member.candidates]
-        for line, candidate in enumerate(candidates):
-            scores = rouge.score([candidate.text] * len(others), [(other,) for other in others])
-            utilities[line, column] = sum(score.mean for score in scores) / max(1, len(others))
-    return Pool(row[0].fname, candidates, np.array([place for place, _ in of_members], dtype=np.int64), utilities)
+    return [[candidate.text for candidate in member.candidates] for member in row]
+
+
+def _utilities(rows: Sequence[Sequence[Sequence[str]]]) -> list[Floats]:
+    """For each row of the members' texts, what each of them all is worth: shape (candidates, members)."""
+    return [_utilities_of_row(members) for members in rows]
+
+
+def _utilities_of_row(members: Sequence[Sequence[str]]) -> Floats:
+    scores = all_pairs.mean_f1([text for texts in members for text in texts])
+    ends = np.cumsum([len(texts) for texts in members])
+    of_members = np.split(scores, ends[:-1], axis=1)
+    return np.stack([columns.sum(axis=1) / max(1, columns.shape[1]) for columns in of_members], axis=1)
+
+
+def _pool(row: Sequence[Prediction], utilities: Floats) -> Pool:
+    candidates = [(place, candidate) for place, member in enumerate(row) for candidate in member.candidates]
+    filled = np.array([bool(candidate.text) for _, candidate in candidates], dtype=bool)
+    members = np.array([place for place, _ in candidates], dtype=np.int64)
+    texts = tuple(candidate for _, candidate in candidates if candidate.text)
+    return Pool(row[0].fname, texts, members[filled], utilities[filled])
 
 
 def choose(pool: Pool, weights: Floats) -> int | None:
