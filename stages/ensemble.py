@@ -14,7 +14,7 @@ def main() -> None:
 
     run = read_section(RunParams, "run")
     judging, repairs = read_section(ScoringParams, "scoring"), read_section(PostprocessingParams, "postprocessing")
-    ensemble(run.scored, read_section(EnsembleParams, "ensemble"), judging, repairs)
+    ensemble(run.scored, run.rescorers, read_section(EnsembleParams, "ensemble"), judging, repairs)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from yoyak.core.folds import Fold, held_out, seen
 from yoyak.core.params import read_yaml
 from yoyak.core.records import Candidate, Prediction, Prompt, read_json, read_records
 from yoyak.ensembling.mbr import Pool
-from yoyak.ensembling.weighting import EnsembleParams, ScoredPools, out_of_fold, plan_by_folds
+from yoyak.ensembling.weighting import EnsembleParams, ScoredPools, plan_by_folds
 from yoyak.preflight.add_folds import add_entries
 from yoyak.preflight.check import read_params
 from yoyak.preflight.resolve import resolve
@@ -140,19 +140,6 @@ def test_a_part_that_is_none(params: Path) -> None:
 
 
 # What they are for
-
-
-def said(*fnames: str) -> list[Prediction]:
-    return [Prediction(fname=fname, text=f"{fname}의 요약", candidates=()) for fname in fnames]
-
-
-def test_out_of_fold_predictions_are_joined_where_they_are_whole() -> None:
-    whole = {"a_f0": said("r2"), "a_f1": said("r0", "r1"), "b_f0": said("r1", "r2"), "b_f1": said("r0")}
-    joined = out_of_fold(whole, ["r0", "r1", "r2"])
-    assert joined == {"a": said("r0", "r1", "r2"), "b": said("r0", "r1", "r2")}
-    assert out_of_fold(whole | {"b_f1": []}, ["r0", "r1", "r2"]) is None
-    assert out_of_fold(whole | {"b_f1": said("r0", "r1")}, ["r0", "r1", "r2"]) is None
-    assert out_of_fold(whole | {"c": said("r0")}, ["r0", "r1", "r2"]) is None
 
 
 def test_a_family_s_weight_is_shared_among_its_folds() -> None:

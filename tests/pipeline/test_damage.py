@@ -121,7 +121,7 @@ def _submissions() -> object:
 
 def _ensemble() -> object:
     repairs = read_section(PostprocessingParams, "postprocessing")
-    ensemble(list(SAID), read_section(EnsembleParams, "ensemble"), SCORING, repairs)
+    ensemble(list(SAID), [], read_section(EnsembleParams, "ensemble"), SCORING, repairs)
 
 
 def _submit() -> object:

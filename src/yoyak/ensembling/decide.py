@@ -1,10 +1,11 @@
 """Whether the ensemble is worth it, by its scores and its best member's: on dev or, of folds, on train."""
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from yoyak.core.records import Prediction, Prompt, read_records
-from yoyak.ensembling import postprocessing, weighting
+from yoyak.core.records import Floats, Prediction, Prompt, read_records
+from yoyak.ensembling import decide_learned, families, postprocessing, weighting
 from yoyak.ensembling.postprocessing import PostprocessingParams
 from yoyak.ensembling.weighting import EnsembleParams, Plan, ScoredPools
 from yoyak.evaluation import leaderboard, significance
@@ -17,6 +18,7 @@ def decide(
     dev: Split,
     judging: ScoringParams,
     repairs: PostprocessingParams,
+    rescorers: Sequence[str],
 ) -> tuple[Plan, dict[str, Any], dict[str, list[Prediction]]]:
     """The plan for test; why: what it was learned on, and its `delta` to the best member on dev; and the summaries of
     dev that were judged. `predictions` are the members' for dev."""
@@ -24,6 +26,8 @@ def decide(
     alone = weighting.plan_of_best(scores)
     if params.strategy == "best":
         return alone, {"learned_on": "dev", "delta": None}, {}
+    if params.strategy == "learned":
+        return decide_learned.decide(params, predictions, dev, judging, repairs, rescorers, alone)
     if (train := study_of_train(list(predictions), judging)) is not None:
         learned_on, plan = "train, out of fold", weighting.plan_by_folds(params, train, list(predictions))
         judged, best = weighting.combine(predictions, plan), weighting.combine(predictions, alone)
@@ -39,18 +43,23 @@ def decide(
     return (plan if worth_it else alone), {"learned_on": learned_on, "delta": delta}, {"cross_validated": judged}
 
 
-def study_of_train(models: list[str], judging: ScoringParams) -> ScoredPools | None:
-    """Out-of-fold predictions of train, scored; none where not all models are folds."""
-    paths = {name: Path(f"predictions/{name}/train.jsonl") for name in models}
-    if not all(path.exists() for path in paths.values()):
+def study_of_train(models: Sequence[str], judging: ScoringParams) -> ScoredPools | None:
+    """Rows of train that no member has seen, scored; none where there are none."""
+    prompts, rows = families.unseen(models, read_records(Path("data/prompts/train.jsonl"), Prompt))
+    if not prompts:
         return None
-    predictions = {name: read_records(path, Prediction) for name, path in paths.items()}
-    prompts = read_records(Path("data/prompts/train.jsonl"), Prompt)
-    if (rows := weighting.out_of_fold(predictions, [row.fname for row in prompts])) is None:
-        return None
-    references = [(row.summary or "",) for row in prompts]
-    scores = {
-        family: leaderboard.score([row.text for row in texts], references, judging.metric).mean(axis=1)
+    return weighting.study(rows, _scores(rows, prompts, judging), _references(prompts), judging.metric)
+
+
+def _references(prompts: Sequence[Prompt]) -> list[tuple[str]]:
+    return [(row.summary or "",) for row in prompts]
+
+
+def _scores(
+    rows: Mapping[str, Sequence[Prediction]], prompts: Sequence[Prompt], judging: ScoringParams
+) -> dict[str, Floats]:
+    """Of each family's summaries, in percent, shape (rows,)."""
+    return {
+        family: leaderboard.score([row.text for row in texts], _references(prompts), judging.metric).mean(axis=1)
         for family, texts in rows.items()
     }
-    return weighting.study(rows, scores, references, judging.metric)

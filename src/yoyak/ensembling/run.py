@@ -1,21 +1,29 @@
 """One ensemble, from the models' predictions to its own summaries and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from yoyak.core.records import Prediction, read_records, write_json, write_records
-from yoyak.ensembling import postprocessing, weighting
+from yoyak.core import ended_work, stale_outputs
+from yoyak.core.records import Prediction, Prompt, read_records, write_json, write_records
+from yoyak.ensembling import decide_learned, families, postprocessing, weighting
 from yoyak.ensembling.decide import decide
 from yoyak.ensembling.postprocessing import PostprocessingParams
-from yoyak.ensembling.weighting import PLAN, EnsembleParams
+from yoyak.ensembling.weighting import PLAN, EnsembleParams, Plan
 from yoyak.evaluation import leaderboard
 from yoyak.evaluation.leaderboard import ScoringParams
 
 
 def ensemble(
-    scored: Sequence[str], params: EnsembleParams, judging: ScoringParams, repairs: PostprocessingParams
+    scored: Sequence[str],
+    rescorers: Sequence[str],
+    params: EnsembleParams,
+    judging: ScoringParams,
+    repairs: PostprocessingParams,
 ) -> None:
     """Decide on dev how the models named by `scored` are combined; write the repaired summaries of dev and test."""
+    # The last rescoring has no other after it that would.
+    ended_work.delete_saved()
+    stale_outputs.put_away(Path("rescored"), rescorers)
     models = weighting.candidates_for_membership(params, scored)
     predictions = {
         split: {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in models}
@@ -24,13 +32,13 @@ def ensemble(
     dev = leaderboard.read_split("dev")
     for split, by_model in predictions.items():
         weighting.check_rows(by_model, dev.fnames if split == "dev" else None)
-    plan, why, judged = decide(params, predictions["dev"], dev, judging, repairs)
-    combined = {split: weighting.combine(by_model, plan) for split, by_model in predictions.items()}
+    plan, why, judged = decide(params, predictions["dev"], dev, judging, repairs, rescorers)
+    combined = {split: _combined(by_model, plan, rescorers, split) for split, by_model in predictions.items()}
     measured = postprocessing.report(combined["dev"], dev, repairs, judging)
     combined = {split: postprocessing.apply(repairs, rows) for split, rows in combined.items()}
     for split, rows in combined.items():
         write_records(Path(f"ensemble/{split}.jsonl"), rows)
-    write_json(PLAN, plan.model_dump())
+    write_json(PLAN, plan.model_dump(exclude_none=True))
     decided = {"members": models, "used": plan.strategy, "weights": plan.weights, **why}
     report = leaderboard.ensemble_report({**combined, **judged}, judging)
     write_json(Path("metrics/ensemble.json"), report | decided)
@@ -39,3 +47,13 @@ def ensemble(
     scoring = {key: value for key, value in report["scoring"].items() if key != "commit"}
     write_json(Path("ensemble/dev_score.json"), {"scoring": scoring, "ensemble": report["ensemble"]})
     write_json(Path("metrics/postprocessing.json"), measured)
+
+
+def _combined(
+    predictions: Mapping[str, Sequence[Prediction]], plan: Plan, rescorers: Sequence[str], split: str
+) -> list[Prediction]:
+    if plan.learned is None:
+        return weighting.combine(predictions, plan)
+    prompts = read_records(Path(f"data/prompts/{split}.jsonl"), Prompt)
+    said = families.likelihoods(rescorers, split, [row.fname for row in prompts])
+    return decide_learned.combine(predictions, plan, prompts, said)

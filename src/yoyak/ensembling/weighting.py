@@ -21,14 +21,14 @@ from yoyak.ensembling.mbr import Pool
 from yoyak.evaluation.tables import parsed
 from yoyak.metrics import rouge
 
-Strategy = Literal["mbr", "best"]
+Strategy = Literal["learned", "mbr", "best"]
 SHARPNESS = (0.0, 0.25, 0.5, 1.0, 2.0)
 """Among these one is learned: 0 lets all members count alike; at 2 a member whose dev score is one point lower counts
 for a seventh."""
 ENSEMBLE = "ensemble"
 """The ensemble's name, in the place of a model's."""
 PLAN = Path("ensemble/plan.json")
-FOLD = re.compile(r"_f\d+$")
+FOLD = re.compile(r"_f\d+(?=(?:_tuned)?$)")
 
 
 class EnsembleParams(Section):
@@ -42,17 +42,39 @@ class EnsembleParams(Section):
     where the key is empty."""
 
 
+Weight = Annotated[float, Field(ge=0, le=1)]
+
+
+class LearnedChoice(Section):
+    """What `strategy: learned` chooses by: a linear model of what a candidate scores."""
+
+    rescorers: list[Name]
+    """Families of the models that say how likely they find each candidate."""
+    weights: dict[Name, Weight]
+    """MBR's, of each family of members."""
+    sharpness: float = Field(ge=0)
+    """By which likely texts weigh more as references."""
+    member_scores: dict[Name, float]
+    """Mean score of each family's candidates, in percent."""
+    coefficients: dict[str, float]
+    """Percent points of score that a unit of each feature is worth."""
+
+
 class Plan(Section):
     """What was decided on dev: the content of `ensemble/plan.json`."""
 
     strategy: Strategy
-    weights: dict[Name, Annotated[float, Field(ge=0, le=1)]] = Field(min_length=1)
+    weights: dict[Name, Weight] = Field(min_length=1)
     """Weight of each member; their sum is 1. Under `best` there is one member."""
+    learned: LearnedChoice | None = None
+    """Under `learned` alone."""
 
     @model_validator(mode="after")
     def _best_is_one(self) -> "Plan":
         if self.strategy == "best" and len(self.weights) > 1:
             raise ValueError("strategy: best has one member")
+        if (self.strategy == "learned") != (self.learned is not None):
+            raise ValueError("strategy: learned and what was learned go together")
         return self
 
 
@@ -121,7 +143,13 @@ def study(
     metric: rouge.Metric,
 ) -> ScoredPools:
     """Pool, compare and score all candidates of the rows whose `references` these are."""
-    pools = mbr.pools(predictions)
+    return with_scores(mbr.pools(predictions), scores, references, metric)
+
+
+def with_scores(
+    pools: list[Pool], scores: dict[str, Floats], references: Sequence[Sequence[str]], metric: rouge.Metric
+) -> ScoredPools:
+    """The pools' candidates, scored."""
     texts = [candidate.text for pool in pools for candidate in pool.candidates]
     repeated = [row for pool, row in zip(pools, references, strict=True) for _ in pool.candidates]
     values = np.array([100 * score.mean for score in rouge.score(texts, repeated, metric)])
@@ -129,32 +157,14 @@ def study(
     return ScoredPools(scores, pools, np.split(values, ends[:-1]))
 
 
-def out_of_fold(
-    predictions: Mapping[str, Sequence[Prediction]], fnames: Sequence[str]
-) -> dict[str, list[Prediction]] | None:
-    """Predictions of `kobart` for train, put together from those of `kobart_f0` … for the rows that each has not seen;
-    in the order of `fnames`.
-
-    None unless all models are such folds, and each row of train has a prediction by exactly one fold of each.
-    """
-    families: dict[str, list[Prediction]] = {}
-    for name, rows in predictions.items():
-        families.setdefault(family_of(name), []).extend(rows)
-    complete = all(sorted(row.fname for row in rows) == sorted(fnames) for rows in families.values())
-    if not complete:
-        return None
-    by_name = {family: {row.fname: row for row in rows} for family, rows in families.items()}
-    return {family: [rows[fname] for fname in fnames] for family, rows in by_name.items()}
-
-
 def family_of(name: str) -> str:
-    """The model that a fold belongs to: `kobart_f3` → `kobart`."""
+    """The model that a fold belongs to: `kobart_f3` → `kobart`, `kobart_f3_tuned` → `kobart_tuned`."""
     return FOLD.sub("", name)
 
 
 def plan_by_folds(params: EnsembleParams, train: ScoredPools, models: Sequence[str]) -> Plan:
     """MBR with weights learned on out-of-fold rows of train, a family's weight shared evenly among its folds."""
-    families = learn(params, train, _everywhere(train.scores))
+    families = learn_weights(params, train, _everywhere(train.scores))
     sizes = Counter(map(family_of, models))
     weights = {
         name: families[family_of(name)] / sizes[family_of(name)] for name in models if family_of(name) in families
@@ -162,7 +172,7 @@ def plan_by_folds(params: EnsembleParams, train: ScoredPools, models: Sequence[s
     return Plan(strategy="mbr", weights=weights)
 
 
-def learn(params: EnsembleParams, scored: ScoredPools, rows: NDArray[np.bool_]) -> dict[str, float]:
+def learn_weights(params: EnsembleParams, scored: ScoredPools, rows: NDArray[np.bool_]) -> dict[str, float]:
     """The members' weights that score best on the chosen `rows`, a mask of shape (rows,)."""
     means = {name: float(scores[rows].mean()) for name, scores in scored.scores.items()}
     ranked = sorted(means, key=means.__getitem__, reverse=True)
@@ -182,6 +192,11 @@ def _sharpened(means: dict[str, float], sharpness: float) -> dict[str, float]:
 def _vector(scored: ScoredPools, weights: Mapping[str, float]) -> Floats:
     """Weights in the order of the pools' members, shape (members,)."""
     return np.array([weights.get(name, 0.0) for name in scored.scores])
+
+
+def score_of(scored: ScoredPools, weights: Mapping[str, float], row: int) -> float:
+    """The score of the candidate that these weights choose, in percent; 0 where there is none."""
+    return _score_of(scored, _vector(scored, weights), row)
 
 
 def _mean_score(scored: ScoredPools, weights: Floats, rows: NDArray[np.int64]) -> float:
@@ -213,7 +228,7 @@ def cross_validated(
     for part in range(fold.max() + 1):
         # A single row has no others to learn from.
         outside = fold != part if len(fold) > 1 else fold == part
-        weights, name = _vector(scored, learn(params, scored, outside)), best_member(scored.scores, outside)
+        weights, name = _vector(scored, learn_weights(params, scored, outside)), best_member(scored.scores, outside)
         for row in np.flatnonzero(fold == part).tolist():
             combined[row] = mbr.prediction(scored.pools[row], weights)
             best[row] = predictions[name][row]
@@ -225,7 +240,7 @@ def plan_of_best(dev_scores: Mapping[str, Floats]) -> Plan:
 
 
 def plan_of_mbr(params: EnsembleParams, scored: ScoredPools) -> Plan:
-    return Plan(strategy="mbr", weights=learn(params, scored, _everywhere(scored.scores)))
+    return Plan(strategy="mbr", weights=learn_weights(params, scored, _everywhere(scored.scores)))
 
 
 def _everywhere(scores: Mapping[str, Floats]) -> NDArray[np.bool_]:

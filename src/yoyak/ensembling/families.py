@@ -1,0 +1,82 @@
+"""Models that are one but for the part of train that each leaves out: `kobart_f0` … are the family `kobart`."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from yoyak.core.errors import UserError, quoted
+from yoyak.core.records import Likelihood, Prediction, Prompt, Rescored, read_records
+from yoyak.ensembling.weighting import family_of
+
+HOW_TO_LEARN = (
+    "`yoyak folds MODEL 5` writes entries for a family of each, or give each entry of the run `fold: {part: 0, of: 5}`"
+)
+
+
+def joined(predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, list[Prediction]]:
+    """Each family's candidates for each row, those of all its folds; the members hold the same rows in one order."""
+    families: dict[str, list[Sequence[Prediction]]] = {}
+    for name, rows in predictions.items():
+        families.setdefault(family_of(name), []).append(rows)
+    return {
+        family: [
+            row[0].model_copy(update={"candidates": tuple(each for fold in row for each in fold.candidates)})
+            for row in zip(*folds, strict=True)
+        ]
+        for family, folds in families.items()
+    }
+
+
+def unseen(names: Sequence[str], prompts: Sequence[Prompt]) -> tuple[list[Prompt], dict[str, list[Prediction]]]:
+    """Rows of train that no member has seen, and each family's predictions for them: of a row that of the only fold
+    which has left it out. There may be none."""
+    rows: dict[str, dict[str, list[Prediction]]] = {family_of(name): {} for name in names}
+    for name in names:
+        path = _of_train(name)
+        for row in read_records(path, Prediction) if path.exists() else ():
+            rows[family_of(name)].setdefault(row.fname, []).append(row)
+    common = [row for row in prompts if all(len(of_family.get(row.fname, ())) == 1 for of_family in rows.values())]
+    return common, {family: [of_family[row.fname][0] for row in common] for family, of_family in rows.items()}
+
+
+def nothing_to_learn(names: Sequence[str]) -> UserError:
+    """Where `unseen` finds no rows."""
+    seen_all = [name for name in names if not _of_train(name).exists()]
+    why = f"{', '.join(seen_all)} left none out" if seen_all else "the members left out different ones"
+    return UserError(
+        f"params.yaml: ensemble.strategy: learned learns on rows of train that no member has seen, and {why}; "
+        f"{HOW_TO_LEARN}"
+    )
+
+
+def _of_train(name: str) -> Path:
+    return Path(f"predictions/{name}/train.jsonl")
+
+
+def likelihoods(rescorers: Sequence[str], split: str, fnames: Sequence[str]) -> dict[str, list[dict[str, Likelihood]]]:
+    """What each family of rescorers says of the candidates of each row, by text; the mean of its folds, of which on
+    train one alone has not seen the row."""
+    families: dict[str, list[dict[str, Rescored]]] = {}
+    for name in rescorers:
+        path = Path(f"rescored/{name}/{split}.jsonl")
+        if split == "train" and not path.exists():
+            raise UserError(
+                f"run.rescorers: {name} has seen all of train, and nothing can be learned from what it says: "
+                f"{HOW_TO_LEARN}, or take it out"
+            )
+        families.setdefault(family_of(name), []).append({row.fname: row for row in read_records(path, Rescored)})
+    return {family: [_of_row(family, split, folds, fname) for fname in fnames] for family, folds in families.items()}
+
+
+def _of_row(family: str, split: str, folds: Sequence[Mapping[str, Rescored]], fname: str) -> dict[str, Likelihood]:
+    said = [{each.text: each for each in fold[fname].texts} for fold in folds if fname in fold]
+    if not said:
+        raise UserError(f"rescored/{family}…/{split}.jsonl: {quoted(fname)} is missing; run `dvc repro`")
+    shared = set(said[0]).intersection(*said[1:])
+    return {
+        text: Likelihood(
+            text=text,
+            log_probability=sum(each[text].log_probability for each in said) / len(said),
+            tokens=said[0][text].tokens,
+        )
+        for text in shared
+    }
