@@ -149,7 +149,7 @@ def test_what_rescorers_hear_is_taken(tmp_path: Path, monkeypatch: pytest.Monkey
     assert report["ensemble"]["rouge_mean"] == pytest.approx(of_fold["learned"], abs=6)
     plan = read_plan()
     assert plan.learned is not None
-    assert plan.learned.coefficients["log_probability"] > 0
+    assert plan.learned.coefficients["likelihood_utility"] > 0
     for split in ("dev", "test"):
         chosen = read_records(Path(f"ensemble/{split}.jsonl"), Prediction)
         assert [row.fname for row in chosen] == [f"{split}_{row}" for row in range(ROWS)]
