@@ -53,8 +53,10 @@ def values(rows: Sequence[Rescored]) -> list[float]:
 @pytest.mark.parametrize("family", [llama32, gemma3, qwen25, qwen3_next, bart, t5], ids=lambda family: family.__name__)
 def test_a_summary_is_as_likely_as_by_itself(family: Family, tmp_path: Path) -> None:
     loaded = twin_of(family, tmp_path)
+    attention = loaded.model.config._attn_implementation
     expected = [alone(loaded, prompt, text) for prompt, of_row in zip(DIALOGUES, TEXTS, strict=True) for text in of_row]
     found = rescore_rows(loaded, DIALOGUES, TEXTS, "twin dev", tmp_path / "dev.jsonl")
+    assert loaded.model.config._attn_implementation == attention
     assert [row.fname for row in found] == [prompt.fname for prompt in DIALOGUES]
     assert [[each.text for each in row.texts] for row in found] == TEXTS
     assert values(found) == pytest.approx(expected, rel=1e-6)

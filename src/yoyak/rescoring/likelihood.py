@@ -125,6 +125,10 @@ def _parts(asked: Asked) -> list[Asked]:
     return [part for half in asked.halves() for part in _parts(half)]
 
 
+Pass = Callable[[Sequence[Asked]], list[list[float]]]
+"""From some that fit into memory to the sums of their answers' log-probabilities."""
+
+
 class Budget:
     """Most tokens that go through a model at once: the machine's choice, found as it works."""
 
@@ -152,7 +156,12 @@ class Budget:
 
 def _within_memory(loaded: Loaded, asked: Sequence[Asked]) -> Iterator[tuple[Asked, list[float]]]:
     """Sums of log-probabilities of each one's answers; fewer tokens at once from where memory runs out."""
-    left, budget, run = sorted(asked, key=lambda each: each.tokens), Budget(), _pass_of(loaded)
+    with _attention_of(loaded.model):
+        yield from _in_batches(sorted(asked, key=lambda each: each.tokens), _pass_of(loaded))
+
+
+def _in_batches(left: list[Asked], run: Pass) -> Iterator[tuple[Asked, list[float]]]:
+    budget = Budget()
     while left:
         if left[-1].tokens > budget.tokens and len(left[-1].answers) > 1:
             left += left.pop().halves()
@@ -187,8 +196,16 @@ def _next(left: Sequence[Asked], tokens: int) -> list[Asked]:
     return list(left[-count:])
 
 
-Pass = Callable[[Sequence[Asked]], list[list[float]]]
-"""From some that fit into memory to the sums of their answers' log-probabilities."""
+@contextmanager
+def _attention_of(model: Any) -> Iterator[None]:
+    """What the groups need while they go through the model: whoever asks it next may need another."""
+    before = model.config._attn_implementation
+    if not model.config.is_encoder_decoder and has_plain_attention(model):
+        use_shared_prompts(model)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)
 
 
 def _pass_of(loaded: Loaded) -> Pass:
@@ -197,7 +214,6 @@ def _pass_of(loaded: Loaded) -> Pass:
     if model.config.is_encoder_decoder:
         return lambda batch: [_by_encoder_decoder(model, asked) for asked in batch]
     if has_plain_attention(model):
-        use_shared_prompts(model)
         return lambda batch: _by_groups(model, batch)
     return lambda batch: [_one_by_one(model, asked) for asked in batch]
 
