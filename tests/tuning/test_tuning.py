@@ -14,6 +14,7 @@ from yoyak.core.records import Candidate, Prompt
 from yoyak.inference.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.inference.loading import load_for_inference
 from yoyak.modeling import weights
+from yoyak.training.steps import MicroBatching
 from yoyak.tuning.params import TuningConfig
 from yoyak.tuning.policy import Policy
 from yoyak.tuning.rewards import Judged, advantages, judge
@@ -194,6 +195,28 @@ def test_a_model_gains_by_its_own_summaries(tmp_path: Path) -> None:
     log = tuned.state.log_history
     assert max(entry["eval_rouge_mean"] for entry in log if "eval_rouge_mean" in entry) > before["eval_rouge_mean"] + 5
     assert {"drawn_rouge", "best_drawn_rouge", "drawn_length_ratio", "distinct"} <= set(log[0]) | set(log[1])
+
+
+def test_a_step_learns_the_same_however_it_is_divided(trained: Path, tmp_path: Path) -> None:
+    """In one pass, whose groups are of different lengths, and each group by itself; those of like length together."""
+    policy, config = policy_of(trained)
+    learner = trainer(config, policy, PROMPTS, PROMPTS[:4], tmp_path / "tuned", [])
+    learner.create_optimizer_and_scheduler(10)
+    words = policy.loaded.prompt_tokenizer.encode_summary
+    groups = [
+        Group(ids, [words("말합니다." * (1 + row % 4)), words("이야기")], [0.5 - row % 2, 0.25])
+        for row, ids in enumerate(prompt_ids(policy, PROMPTS))
+    ]
+    step = {"groups": groups, "input_ids": torch.empty(1, 1), "labels": torch.zeros(1, 1)}
+    gradients = []
+    for tokens in (100_000, 1):
+        learner.budget.tokens = tokens
+        passes = [size for _, size in learner.micro_batches(step)]
+        assert len(passes) == (1 if tokens > 1 else len(groups))
+        assert passes == sorted(passes, reverse=True)
+        MicroBatching.training_step(learner, policy.model.train(), step)
+        gradients.append(gradients_of(policy.model))
+    assert (gradients[0] - gradients[1]).norm() / gradients[0].norm() < 1e-4
 
 
 def test_a_reference_keeps_the_language(trained: Path, tmp_path: Path) -> None:

@@ -9,11 +9,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy, scaled_dot_product_attention
+from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from yoyak.modeling import likelihood
 
 NAME = "shared_prompts"
 PADDING = -1
+WIDTH_STEP = 16
+"""Places of a group are a multiple of it: PyTorch would copy another mask to a place where it is, in each layer."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,10 @@ def laid_out(groups: Sequence[Group], device: torch.device) -> dict[str, torch.T
     """What `log_probabilities` takes: groups one after another in one sequence.
 
     `input_ids`, `position_ids`: shape (1, tokens). `places`: where each group's tokens are in the sequence, shape
-    (groups, most tokens of one); `owners`: which answer they are of, 0 for the prompt; `positions`: theirs. `back`:
-    where among these, flattened, each token of the sequence is. `before`, `targets`, `weights`: the token whose logits
-    say an answer's next one, that next one, and its weight, shape (tokens of answers,).
+    (groups, places of each); `owners`: which answer they are of, 0 for the prompt, `PADDING` where a group is short;
+    `positions`: theirs. `back`: where among these, flattened, each token of the sequence is. `before`, `targets`,
+    `weights`: the token whose logits say an answer's next one, that next one, and its weight, shape (tokens of
+    answers,).
     """
     columns: dict[str, list[Any]] = {key: [] for key in ("input_ids", "position_ids", "before", "targets", "weights")}
     places, owners, start = [], [], 0
@@ -73,25 +78,30 @@ def laid_out(groups: Sequence[Group], device: torch.device) -> dict[str, torch.T
         places.append(list(range(start, at)))
         owners.append(of_group)
         start = at
-    longest = max(map(len, places))
-    columns["places"] = [[*row, *[PADDING] * (longest - len(row))] for row in places]
-    columns["owners"] = [[*row, *[PADDING] * (longest - len(row))] for row in owners]
-    columns["back"] = [group * longest + column for group, row in enumerate(places) for column in range(len(row))]
+    width = -(-max(map(len, places)) // WIDTH_STEP) * WIDTH_STEP
+    # Where a group is short its place is another token's: nothing sees it, and what it sees is thrown away.
+    columns["places"] = [[*row, *[0] * (width - len(row))] for row in places]
+    columns["owners"] = [[*row, *[PADDING] * (width - len(row))] for row in owners]
+    columns["back"] = [group * width + column for group, row in enumerate(places) for column in range(len(row))]
     tensors = {key: torch.tensor(values, device=device) for key, values in columns.items()}
-    tensors["positions"] = tensors["position_ids"][tensors["places"].clamp(min=0)]
+    tensors["positions"] = tensors["position_ids"][tensors["places"]]
     return tensors | {key: tensors[key][None] for key in ("input_ids", "position_ids")}
 
 
 def log_probabilities(model: Any, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Of each answer's tokens, shape (tokens of answers,), in fp32."""
-    outputs = model(
+    """Of each answer's tokens, shape (tokens of answers,), in fp32. `model` may have adapters."""
+    bare = model.get_base_model() if hasattr(model, "get_base_model") else model
+    hidden = bare.get_decoder()(
         input_ids=inputs["input_ids"],
         position_ids=inputs["position_ids"],
         use_cache=False,
-        logits_to_keep=inputs["before"],
-        **{key: inputs[key] for key in ("places", "owners", "positions", "back")},
-    )
-    return -cross_entropy(outputs.logits[0].float(), inputs["targets"], reduction="none")
+        places=inputs["places"].flatten(),
+        padding=inputs["owners"].flatten() == PADDING,
+        back=inputs["back"],
+        # For all layers: PyTorch would keep one for each until the way back.
+        masks={window: _mask(inputs, window, bare.dtype) for window in _windows(bare)},
+    ).last_hidden_state[0]
+    return likelihood.log_probabilities(bare, hidden[inputs["before"]], inputs["targets"])
 
 
 def shared_prompts(
@@ -102,29 +112,76 @@ def shared_prompts(
     attention_mask: None,
     *,
     places: torch.Tensor,
-    owners: torch.Tensor,
-    positions: torch.Tensor,
+    padding: torch.Tensor,
     back: torch.Tensor,
+    masks: dict[int | None, torch.Tensor],
     scaling: float | None = None,
     sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attention in transformers' interface; query has shape (1, heads, tokens, head size)."""
-    # Where a group is short its place is another token's: nothing sees it, and what it sees is thrown away.
-    at = places.clamp(min=0)
-    queries, keys, values = (tensor[0][:, at].transpose(0, 1) for tensor in (query, key, value))
+    mask = masks[sliding_window]
+    groups = len(mask)
+
+    def by_group(tensor: torch.Tensor) -> torch.Tensor:
+        """Shape (groups, heads, places, head size)."""
+        rows: torch.Tensor = _Placed.apply(tensor[0].transpose(0, 1), places, back)  # type: ignore[no-untyped-call]
+        return rows.view(groups, -1, *rows.shape[1:]).transpose(1, 2)
+
+    queries, keys, values = map(by_group, (query, key, value))
     # PyTorch's attention with a mask that spares memory knows no heads that share keys.
     shared = queries.shape[1] // keys.shape[1]
     keys, values = (tensor.repeat_interleave(shared, dim=1) for tensor in (keys, values))
-    seen = _seen(owners, positions, sliding_window)[:, None]
-    output = scaled_dot_product_attention(queries, keys, values, attn_mask=seen, scale=scaling)
-    return output.transpose(1, 2).flatten(0, 1)[back][None], None
+    output = scaled_dot_product_attention(queries, keys, values, attn_mask=mask, scale=scaling)
+    rows = output.transpose(1, 2).flatten(0, 1)
+    return _Collected.apply(rows, places, padding, back)[None], None  # type: ignore[no-untyped-call]
 
 
-def _seen(owners: torch.Tensor, positions: torch.Tensor, sliding_window: int | None) -> torch.Tensor:
-    """True where a token (line) sees another (column), shape (groups, tokens, tokens)."""
+class _Placed(torch.autograd.Function):
+    """Tokens (tokens, heads, head size) at places (groups x places, heads, head size).
+
+    Its gradient is `_Collected`: an index's own is sorted, and what lies at padding added up one by one.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, tokens: torch.Tensor, places: torch.Tensor, back: torch.Tensor) -> torch.Tensor:
+        ctx.save_for_backward(back)
+        return tokens.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        # Of padding it is 0.
+        return gradient.index_select(0, *ctx.saved_tensors), None, None
+
+
+class _Collected(torch.autograd.Function):
+    """The reverse of `_Placed`: what is at padding is left."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, placed: torch.Tensor, places: torch.Tensor, padding: torch.Tensor, back: torch.Tensor
+    ) -> torch.Tensor:
+        ctx.save_for_backward(places, padding)
+        return placed.index_select(0, back)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+        places, padding = ctx.saved_tensors
+        return gradient.index_select(0, places).masked_fill(padding[:, None, None], 0), None, None, None
+
+
+def _windows(model: Any) -> set[int | None]:
+    """Which `sliding_window` the layers have."""
+    config = model.config.get_text_config()
+    sliding = "sliding_attention" in (getattr(config, "layer_types", None) or ())
+    return {None, config.sliding_window} if sliding else {None}
+
+
+def _mask(inputs: dict[str, torch.Tensor], window: int | None, dtype: torch.dtype) -> torch.Tensor:
+    """To be added to the scores of each token (line) for each other (column), shape (groups, 1, places, places)."""
+    owners, positions = inputs["owners"], inputs["positions"]
     of_prompt, same = owners[:, None] == 0, owners[:, None] == owners[..., None]
     seen = (same | of_prompt).tril()
-    if sliding_window is not None:
-        seen &= positions[..., None] - positions[:, None] < sliding_window
-    return seen
+    if window is not None:
+        seen &= positions[..., None] - positions[:, None] < window
+    return torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill(~seen, -torch.inf)[:, None]

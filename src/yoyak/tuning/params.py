@@ -9,6 +9,10 @@ from yoyak.core.params import Section, check, read_yaml
 from yoyak.inference.params import GenerationParams, OneModelConfig
 from yoyak.modeling.spec import ModelSpec
 
+SEQUENCES_AT_ONCE = 512
+"""Summaries that are written together, as inference does not: what is drawn is used but once, and a step or a look at
+dev waits for its longest."""
+
 
 class TuningParams(Section):
     """How a trained model learns from the scores of its own summaries: REINFORCE with a baseline that leaves one out
@@ -60,7 +64,7 @@ class TuningConfig(Section):
             "top_k": 0,
             "max_new_tokens": own.max_new_tokens,
             "script_guard": own.script_guard,
-            "batch_size": own.batch_size,
+            "batch_size": max(own.batch_size, SEQUENCES_AT_ONCE // candidates),
             "seed": seed,
         }
         return OneModelConfig(model=self.model, generation=GenerationParams.model_validate(generation))

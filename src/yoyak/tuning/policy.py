@@ -46,6 +46,9 @@ class Policy:
         self.model = PeftModel.from_pretrained(loaded.model.to(device()), adapter, is_trainable=True)
         self._layers = [layer for layer in self.model.modules() if isinstance(layer, LoraLayer)]
         self._own = [_beside(layer.get_base_layer().weight) for layer in self._layers]
+        for layer in self._layers:
+            # To fp32, which autocast at once would take back to 16 bits: two copies of each input for nothing.
+            layer.cast_input_dtype_enabled = False
         for module in self.model.modules():
             # What is learned is of the answers' own likelihoods, as they were drawn.
             if isinstance(module, torch.nn.Dropout):

@@ -89,7 +89,8 @@ class RewardTrainer(MicroBatching):
         return groups
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
-        left: list[Group] = inputs["groups"]
+        # Those of like length together: less is padding. The longest first: the first ones tell how many fit.
+        left = sorted(inputs["groups"], key=lambda group: group.tokens, reverse=True)
         while left:
             count = memory.next_rows([group.tokens for group in left], self.budget.tokens)
             taken, left = left[:count], left[count:]
@@ -105,7 +106,9 @@ class RewardTrainer(MicroBatching):
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        return -(inputs["weights"] * log_probabilities(model, inputs)).sum()
+        # Not through the model's `forward`, which accelerate has wrapped for it.
+        with self.accelerator.autocast():
+            return -(inputs["weights"] * log_probabilities(model, inputs)).sum()
 
     def evaluation_loop(
         self,
