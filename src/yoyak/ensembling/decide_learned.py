@@ -102,16 +102,15 @@ def decide(
     """As `decide.decide`: the choice that was learned where it is worth more than MBR, and else MBR, unless the best
     member alone, `alone`, does as well. They are compared on dev and on the rows of train that no member has seen."""
     study = study_of_unseen(list(predictions), params, judging, rescorers)
-    said_by = list(dict.fromkeys(map(family_of, rescorers)))
     kept = list(study.scored.scores)
     everywhere = np.ones(len(study.evidence), dtype=bool)
-    choice = learned.learn(params, study, everywhere, said_by)
+    choice = learned.learn(params, study, everywhere, rescorers)
     members = [name for name in predictions if family_of(name) in kept]
     by_mbr = weighting.plan_by_folds(params, study.scored, members)
     by_learned = Plan(strategy="learned", weights=by_mbr.weights, learned=choice)
     prompts = read_records(Path("data/prompts/dev.jsonl"), Prompt)
     of_dev = evidence_of(predictions, kept, prompts, families.likelihoods(rescorers, "dev", dev.fnames))
-    unseen = out_of_fold(params, study, said_by, judging.seed)
+    unseen = out_of_fold(params, study, rescorers, judging.seed)
     on_dev = OnDev(
         learned.combine(of_dev, choice, kept),
         weighting.combine(predictions, by_mbr),
@@ -141,7 +140,7 @@ def decide(
         "oracle": {"dev": _mean(dev_oracle), "train": _mean(unseen.oracle)},
         "learned": {
             "rows": len(study.evidence),
-            "rescorers": said_by,
+            "rescorers": list(rescorers),
             "delta_over_mbr": over_mbr,
             "out_of_fold": {name: _mean(values) for name, values in unseen._asdict().items()},
             "dev": {name: _mean(values) for name, values in scores.items()} | {"oracle": _mean(dev_oracle)},

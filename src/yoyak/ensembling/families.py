@@ -5,6 +5,7 @@ from pathlib import Path
 
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.records import Likelihood, Prediction, Prompt, Rescored, read_records
+from yoyak.ensembling.features import Likelihoods
 from yoyak.ensembling.weighting import family_of
 
 HOW_TO_LEARN = (
@@ -52,31 +53,40 @@ def _of_train(name: str) -> Path:
     return Path(f"predictions/{name}/train.jsonl")
 
 
-def likelihoods(rescorers: Sequence[str], split: str, fnames: Sequence[str]) -> dict[str, list[dict[str, Likelihood]]]:
-    """What each family of rescorers says of the candidates of each row, by text; the mean of its folds, of which on
-    train one alone has not seen the row."""
-    families: dict[str, list[dict[str, Rescored]]] = {}
+def likelihoods(rescorers: Sequence[str], split: str, fnames: Sequence[str]) -> Likelihoods:
+    """What the rescorers say of the candidates of each row: see `together`."""
+    said = {}
     for name in rescorers:
         path = Path(f"rescored/{name}/{split}.jsonl")
         if split == "train" and not path.exists():
             raise UserError(
-                f"run.rescorers: {name} has seen all of train, and nothing can be learned from what it says: "
-                f"{HOW_TO_LEARN}, or take it out"
+                f"params.yaml: run.rescorers: {name} has seen all of train, and nothing can be learned from what it "
+                f"says; {HOW_TO_LEARN}, or take it out"
             )
-        families.setdefault(family_of(name), []).append({row.fname: row for row in read_records(path, Rescored)})
-    return {family: [_of_row(family, split, folds, fname) for fname in fnames] for family, folds in families.items()}
+        by_name = {row.fname: row for row in read_records(path, Rescored)}
+        said[name] = [by_name.get(fname) for fname in fnames]
+    for row, fname in enumerate(fnames):
+        for family in set(map(family_of, rescorers)):
+            if not any(said[name][row] for name in rescorers if family_of(name) == family):
+                raise UserError(f"rescored/{family}…/{split}.jsonl: {quoted(fname)} is missing; run `dvc repro`")
+    return together(said)
 
 
-def _of_row(family: str, split: str, folds: Sequence[Mapping[str, Rescored]], fname: str) -> dict[str, Likelihood]:
-    said = [{each.text: each for each in fold[fname].texts} for fold in folds if fname in fold]
-    if not said:
-        raise UserError(f"rescored/{family}…/{split}.jsonl: {quoted(fname)} is missing; run `dvc repro`")
-    shared = set(said[0]).intersection(*said[1:])
+def together(said: Mapping[str, Sequence[Rescored | None]]) -> dict[str, list[dict[str, Likelihood]]]:
+    """Of each family and row the mean of what its folds say, by text; None where a fold has seen the row."""
+    families: dict[str, list[Sequence[Rescored | None]]] = {}
+    for name, rows in said.items():
+        families.setdefault(family_of(name), []).append(rows)
+    return {family: [_mean(row) for row in zip(*folds, strict=True)] for family, folds in families.items()}
+
+
+def _mean(row: Sequence[Rescored | None]) -> dict[str, Likelihood]:
+    folds = [{each.text: each for each in fold.texts} for fold in row if fold]
     return {
         text: Likelihood(
             text=text,
-            log_probability=sum(each[text].log_probability for each in said) / len(said),
-            tokens=said[0][text].tokens,
+            log_probability=sum(fold[text].log_probability for fold in folds) / len(folds),
+            tokens=folds[0][text].tokens,
         )
-        for text in shared
+        for text in set(folds[0]).intersection(*folds[1:])
     }

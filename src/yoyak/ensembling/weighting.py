@@ -49,7 +49,7 @@ class LearnedChoice(Section):
     """What `strategy: learned` chooses by: a linear model of what a candidate scores."""
 
     rescorers: list[Name]
-    """Families of the models that say how likely they find each candidate."""
+    """Models that say how likely they find each candidate."""
     weights: dict[Name, Weight]
     """MBR's, of each family of members."""
     sharpness: float = Field(ge=0)
@@ -70,12 +70,17 @@ class Plan(Section):
     """Under `learned` alone."""
 
     @model_validator(mode="after")
-    def _best_is_one(self) -> "Plan":
+    def _agrees(self) -> "Plan":
         if self.strategy == "best" and len(self.weights) > 1:
             raise ValueError("strategy: best has one member")
         if (self.strategy == "learned") != (self.learned is not None):
             raise ValueError("strategy: learned and what was learned go together")
         return self
+
+    @property
+    def models(self) -> list[str]:
+        """All that are needed: members, and who is asked about their candidates."""
+        return list(dict.fromkeys([*self.weights, *(self.learned.rescorers if self.learned else ())]))
 
 
 class ScoredPools(NamedTuple):

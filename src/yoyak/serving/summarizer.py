@@ -10,10 +10,10 @@ from typing import NamedTuple
 from yoyak.core import gpu
 from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS
-from yoyak.core.records import Dialogue, Prediction, Prompt
+from yoyak.core.records import Dialogue, Prediction, Prompt, Rescored
 from yoyak.core.run import entry_of, tuned
 from yoyak.data.prompts import build
-from yoyak.ensembling import postprocessing, weighting
+from yoyak.ensembling import decide_learned, families, postprocessing, weighting
 from yoyak.ensembling.weighting import ENSEMBLE, PLAN, Plan
 from yoyak.inference.averaging import assemble
 from yoyak.inference.generate import faults_of, generate
@@ -23,6 +23,7 @@ from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params
+from yoyak.rescoring.likelihood import rescore_rows
 
 HOW_TO_GET = "`dvc pull` brings what was pushed, `dvc repro` trains"
 
@@ -70,7 +71,7 @@ def trained_models(params: Params) -> list[str]:
 def offered(params: Params) -> list[str]:
     """Names that `summarize` can be asked for: the trained models, and the ensemble where each member is here."""
     names = trained_models(params)
-    joins = PLAN.exists() and len(names) > 1 and set(weighting.read_plan().weights) <= set(names)
+    joins = PLAN.exists() and len(names) > 1 and set(weighting.read_plan().models) <= set(names)
     return [*names, ENSEMBLE] if joins else names
 
 
@@ -91,7 +92,7 @@ def check_name(params: Params, name: str) -> None:
     if name != ENSEMBLE and entry_of(name) not in params.models:
         known = ", ".join([*trained_models(params), ENSEMBLE])
         raise UserError(f"no model {name!r} in params.yaml; trained and here: {known}")
-    for model in weighting.read_plan().weights if name == ENSEMBLE else [name]:
+    for model in weighting.read_plan().models if name == ENSEMBLE else [name]:
         if missing := _missing(params, model):
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
             raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
@@ -127,7 +128,7 @@ def summarize(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue
         if name in names:
             yield made[name]
     if plan:
-        yield _combined(params, [made[name] for name in members], plan, prompts)
+        yield _combined(params, [made[name] for name in members], plan, prompts, load)
 
 
 def load(name: str) -> Loaded:
@@ -147,12 +148,29 @@ def _summarize(name: str, prompts: list[Prompt], load: Load) -> Summaries:
     return Summaries(name, generated.predictions, generated.shortened_prompts)
 
 
-def _combined(params: Params, members: list[Summaries], plan: Plan, prompts: list[Prompt]) -> Summaries:
+def _combined(params: Params, members: list[Summaries], plan: Plan, prompts: list[Prompt], load: Load) -> Summaries:
     """The members' candidates, joined and repaired as the stage `ensemble` does it."""
-    rows = weighting.combine({member.model: member.predictions for member in members}, plan)
+    predictions = {member.model: member.predictions for member in members}
+    said = families.together(
+        {name: _rescored(name, members, prompts, load) for name in (plan.learned.rescorers if plan.learned else ())}
+    )
+    rows = decide_learned.combine(predictions, plan, prompts, said)
     rows = postprocessing.apply(params.postprocessing, rows)
     judged = [_with_faults(row, prompt) for row, prompt in zip(rows, prompts, strict=True)]
     return Summaries(ENSEMBLE, judged, max(member.shortened for member in members))
+
+
+def _rescored(name: str, members: list[Summaries], prompts: list[Prompt], load: Load) -> list[Rescored]:
+    """How likely the model finds the members' candidates, a row a dialogue."""
+    gc.collect()
+    texts = [
+        list(dict.fromkeys(each.text for member in members for each in member.predictions[row].candidates if each.text))
+        for row in range(len(prompts))
+    ]
+    # Rows are found again by their names, and two of somebody's dialogues may share one.
+    named = [prompt.model_copy(update={"fname": str(row)}) for row, prompt in enumerate(prompts)]
+    with tempfile.TemporaryDirectory() as kept:
+        return rescore_rows(load(name), named, texts, f"{name} on all candidates", Path(kept) / "rescored.jsonl")
 
 
 def _with_faults(row: Prediction, prompt: Prompt) -> Prediction:
