@@ -198,7 +198,8 @@ def test_a_model_gains_by_its_own_summaries(tmp_path: Path) -> None:
 
 
 def test_a_step_learns_the_same_however_it_is_divided(trained: Path, tmp_path: Path) -> None:
-    """In one pass, whose groups are of different lengths, and each group by itself; those of like length together."""
+    """In one pass, whose groups are of different lengths, and each group by itself, its activations recomputed; those
+    of like length together."""
     policy, config = policy_of(trained)
     learner = trainer(config, policy, PROMPTS, PROMPTS[:4], tmp_path / "tuned", [])
     learner.create_optimizer_and_scheduler(10)
@@ -210,7 +211,7 @@ def test_a_step_learns_the_same_however_it_is_divided(trained: Path, tmp_path: P
     step = {"groups": groups, "input_ids": torch.empty(1, 1), "labels": torch.zeros(1, 1)}
     gradients = []
     for tokens in (100_000, 1):
-        learner.budget.tokens = tokens
+        learner.budget.tokens, learner.budget.checkpointing = tokens, tokens == 1
         passes = [size for _, size in learner.micro_batches(step)]
         assert len(passes) == (1 if tokens > 1 else len(groups))
         assert passes == sorted(passes, reverse=True)

@@ -41,7 +41,8 @@ class TuningConfig(Section):
     model: ModelSpec
     tuning: TuningParams
     generation: GenerationParams
-    """Of which tuning takes `max_new_tokens`, `script_guard` and `batch_size`."""
+    """Of which tuning takes `max_new_tokens`, `script_guard` and, where it is more than `SEQUENCES_AT_ONCE`,
+    `batch_size`."""
     seed: int
     fold: Fold | None = None
     """Of train, which the model does not see."""
