@@ -77,7 +77,7 @@ class Candidate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     text: str
-    log_probability: float
+    log_probability: float = Field(allow_inf_nan=False)
     """Mean natural log-probability of the generated tokens, the end token included."""
     finished: bool
     """Whether it ended by itself, not at the limit of `max_new_tokens`."""
@@ -100,7 +100,7 @@ class Likelihood(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     text: str
-    log_probability: float
+    log_probability: float = Field(allow_inf_nan=False)
     """Sum of the natural log-probabilities of the text's tokens and of the end token."""
     tokens: int = Field(ge=1)
     """How many these are."""

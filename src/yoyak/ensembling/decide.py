@@ -1,10 +1,10 @@
 """Whether the ensemble is worth it, by its scores and its best member's: on dev or, of folds, on train."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from yoyak.core.records import Floats, Prediction, Prompt, read_records
+from yoyak.core.records import Prediction, Prompt, read_records
 from yoyak.ensembling import decide_learned, families, postprocessing, weighting
 from yoyak.ensembling.postprocessing import PostprocessingParams
 from yoyak.ensembling.weighting import EnsembleParams, Plan, ScoredPools
@@ -39,7 +39,7 @@ def decide(
     # Both repaired alike: the difference is the ensemble's own.
     judged, best = (postprocessing.apply(repairs, rows) for rows in (judged, best))
     delta = leaderboard.ensemble_delta(judged, best, judging)
-    worth_it = delta["rouge_mean"] > 0 and not delta["noise"]
+    worth_it = decide_learned.is_gain(delta)
     return (plan if worth_it else alone), {"learned_on": learned_on, "delta": delta}, {"cross_validated": judged}
 
 
@@ -48,18 +48,5 @@ def study_of_train(models: Sequence[str], judging: ScoringParams) -> ScoredPools
     prompts, rows = families.unseen(models, read_records(Path("data/prompts/train.jsonl"), Prompt))
     if not prompts:
         return None
-    return weighting.study(rows, _scores(rows, prompts, judging), _references(prompts), judging.metric)
-
-
-def _references(prompts: Sequence[Prompt]) -> list[tuple[str]]:
-    return [(row.summary or "",) for row in prompts]
-
-
-def _scores(
-    rows: Mapping[str, Sequence[Prediction]], prompts: Sequence[Prompt], judging: ScoringParams
-) -> dict[str, Floats]:
-    """Of each family's summaries, in percent, shape (rows,)."""
-    return {
-        family: leaderboard.score([row.text for row in texts], _references(prompts), judging.metric).mean(axis=1)
-        for family, texts in rows.items()
-    }
+    references = [(row.summary or "",) for row in prompts]
+    return weighting.study(rows, decide_learned.scores_of(rows, references, judging), references, judging.metric)

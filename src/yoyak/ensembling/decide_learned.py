@@ -40,12 +40,9 @@ def study_of_unseen(
     """Rows of train that no member has seen; under a number of members so many families, the best on these rows."""
     prompts, rows = families.unseen(models, read_records(Path("data/prompts/train.jsonl"), Prompt))
     if not prompts:
-        raise families.nothing_to_learn(models)
+        raise families.nothing_to_learn(families.why_none(models))
     references = [(row.summary or "",) for row in prompts]
-    scores = {
-        family: leaderboard.score([row.text for row in texts], references, judging.metric).mean(axis=1)
-        for family, texts in rows.items()
-    }
+    scores = scores_of(rows, references, judging)
     ranked = sorted(scores, key=lambda family: -float(scores[family].mean()))
     kept = ranked[: params.members] if isinstance(params.members, int) else ranked
     dialogues = ["\n".join(row.turns) for row in prompts]
@@ -53,6 +50,16 @@ def study_of_unseen(
     found = evidence({family: rows[family] for family in kept}, dialogues, said)
     of_kept = {family: scores[family] for family in kept}
     return Study(found, weighting.with_scores([each.pool for each in found], of_kept, references, judging.metric))
+
+
+def scores_of(
+    rows: Mapping[str, Sequence[Prediction]], references: Sequence[Sequence[str]], judging: ScoringParams
+) -> dict[str, Floats]:
+    """Of each family's summaries, in percent, shape (rows,)."""
+    return {
+        family: leaderboard.score([row.text for row in texts], references, judging.metric).mean(axis=1)
+        for family, texts in rows.items()
+    }
 
 
 def evidence_of(
@@ -100,7 +107,13 @@ def decide(
     alone: Plan,
 ) -> tuple[Plan, dict[str, Any], dict[str, list[Prediction]]]:
     """As `decide.decide`: the choice that was learned where it is worth more than MBR, and else MBR, unless the best
-    member alone, `alone`, does as well. They are compared on dev and on the rows of train that no member has seen."""
+    member alone, `alone`, does as well.
+
+    They are compared row by row on dev and on the rows of train that no member has seen, together. What chooses in a row
+    has not seen it: on dev the coefficients and MBR's weights were learned on train, and on a row of train, by
+    `out_of_fold`, on the others. Two choices are made on all rows at once, which the comparison with MBR does not feel:
+    which families take part, alike for both, and the best member on dev, which this favours.
+    """
     study = study_of_unseen(list(predictions), params, judging, rescorers)
     kept = list(study.scored.scores)
     everywhere = np.ones(len(study.evidence), dtype=bool)
@@ -128,29 +141,25 @@ def decide(
         return leaderboard.deltas({one: rows[:, None]}, 1, judging)[one]
 
     over_mbr = delta("learned", "mbr")
-    used, plan = ("learned", by_learned) if _is_gain(over_mbr) else ("mbr", by_mbr)
+    used, plan = ("learned", by_learned) if is_gain(over_mbr) else ("mbr", by_mbr)
     over_best = delta(used, "best")
-    dev_oracle = learned.oracle(
-        weighting.with_scores([each.pool for each in of_dev], {}, dev.references, judging.metric)
-    )
     why = {
         "learned_on": "train, out of fold",
-        "judged_on": "dev, and train out of fold",
         "delta": over_best,
-        "oracle": {"dev": _mean(dev_oracle), "train": _mean(unseen.oracle)},
         "learned": {
+            "worth_it": used == "learned",
             "rows": len(study.evidence),
             "rescorers": list(rescorers),
             "delta_over_mbr": over_mbr,
             "out_of_fold": {name: _mean(values) for name, values in unseen._asdict().items()},
-            "dev": {name: _mean(values) for name, values in scores.items()} | {"oracle": _mean(dev_oracle)},
+            "dev": {name: _mean(values) for name, values in scores.items()},
             "gap_closed": gap_closed(unseen),
             "sharpness": choice.sharpness,
             "points_a_deviation": {name: round(points, 3) for name, points in learned.spread(study, choice).items()},
         },
     }
     judged = {"cross_validated": getattr(on_dev, used)}
-    return (plan if _is_gain(over_best) else alone), why, judged
+    return (plan if is_gain(over_best) else alone), why, judged
 
 
 def gap_closed(unseen: Unseen) -> float | None:
@@ -160,7 +169,8 @@ def gap_closed(unseen: Unseen) -> float | None:
     return round(float((unseen.learned - unseen.mbr).mean()) / gap, 3) if gap > 0 else None
 
 
-def _is_gain(delta: Mapping[str, Any]) -> bool:
+def is_gain(delta: Mapping[str, Any]) -> bool:
+    """Whether what is gained is more than what may be chance."""
     return bool(delta["rouge_mean"] > 0 and not delta["noise"])
 
 

@@ -39,14 +39,18 @@ def unseen(names: Sequence[str], prompts: Sequence[Prompt]) -> tuple[list[Prompt
     return common, {family: [of_family[row.fname][0] for row in common] for family, of_family in rows.items()}
 
 
-def nothing_to_learn(names: Sequence[str]) -> UserError:
-    """Where `unseen` finds no rows."""
-    seen_all = [name for name in names if not _of_train(name).exists()]
-    why = f"{', '.join(seen_all)} left none out" if seen_all else "the members left out different ones"
+def nothing_to_learn(why: str) -> UserError:
+    """Where there are no rows that no member has seen."""
     return UserError(
         f"params.yaml: ensemble.strategy: learned learns on rows of train that no member has seen, and {why}; "
         f"{HOW_TO_LEARN}"
     )
+
+
+def why_none(names: Sequence[str]) -> str:
+    """Why `unseen` finds no rows."""
+    seen_all = [name for name in names if not _of_train(name).exists()]
+    return f"{', '.join(seen_all)} has seen all" if seen_all else "the members left out different ones"
 
 
 def _of_train(name: str) -> Path:
@@ -60,8 +64,8 @@ def likelihoods(rescorers: Sequence[str], split: str, fnames: Sequence[str]) -> 
         path = Path(f"rescored/{name}/{split}.jsonl")
         if split == "train" and not path.exists():
             raise UserError(
-                f"params.yaml: run.rescorers: {name} has seen all of train, and nothing can be learned from what it "
-                f"says; {HOW_TO_LEARN}, or take it out"
+                f"{path}: no such file; run `dvc repro`, or where {name} has seen all of train, so that nothing can be "
+                f"learned from what it says: {HOW_TO_LEARN}"
             )
         by_name = {row.fname: row for row in read_records(path, Rescored)}
         said[name] = [by_name.get(fname) for fname in fnames]

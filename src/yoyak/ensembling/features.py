@@ -108,8 +108,8 @@ def _heard(row: _Row, texts: Sequence[str]) -> list[list[Likelihood]]:
     for name, by_text in row.heard.items():
         if missing := next((text for text in texts if text not in by_text), None):
             raise UserError(
-                f"rescored/{name}: no log-probability of a candidate of {row.pool.fname}, {quoted(missing)!r}; run "
-                "`dvc repro`"
+                f"rescored/{name}…: no log-probability of a candidate of {quoted(row.pool.fname)}, "
+                f"{quoted(missing)!r}; run `dvc repro`"
             )
     return [[by_text[text] for by_text in row.heard.values()] for text in texts]
 

@@ -39,7 +39,13 @@ def ensemble(
     for split, rows in combined.items():
         write_records(Path(f"ensemble/{split}.jsonl"), rows)
     write_json(PLAN, plan.model_dump(exclude_none=True))
-    decided = {"members": models, "used": plan.strategy, "weights": plan.weights, **why}
+    decided = {
+        "members": models,
+        "used": plan.strategy,
+        "weights": plan.weights,
+        "oracle": {split: _oracle(predictions[split], split, judging) for split in leaderboard.known_splits()},
+        **why,
+    }
     report = leaderboard.ensemble_report({**combined, **judged}, judging)
     write_json(Path("metrics/ensemble.json"), report | decided)
     # For the submission's checklist: no stage depends on a metrics file. Without the commit, by which the submission
@@ -47,6 +53,12 @@ def ensemble(
     scoring = {key: value for key, value in report["scoring"].items() if key != "commit"}
     write_json(Path("ensemble/dev_score.json"), {"scoring": scoring, "ensemble": report["ensemble"]})
     write_json(Path("metrics/postprocessing.json"), measured)
+
+
+def _oracle(predictions: Mapping[str, Sequence[Prediction]], split: str, judging: ScoringParams) -> float:
+    """Mean score of each row's best candidate, in percent."""
+    references = leaderboard.read_split(split).references
+    return round(float(weighting.oracle(predictions, references, judging.metric).mean()), 2)
 
 
 def _combined(

@@ -162,6 +162,20 @@ def with_scores(
     return ScoredPools(scores, pools, np.split(values, ends[:-1]))
 
 
+def oracle(
+    predictions: Mapping[str, Sequence[Prediction]], references: Sequence[Sequence[str]], metric: rouge.Metric
+) -> Floats:
+    """Score of each row's best candidate of all members, in percent, shape (rows,): as high as any choice can come; 0
+    where there is none."""
+    texts = [
+        sorted({each.text for of_row in rows for each in of_row.candidates})
+        for rows in zip(*predictions.values(), strict=True)
+    ]
+    repeated = [row for of_row, row in zip(texts, references, strict=True) for _ in of_row]
+    values = iter(rouge.score([text for of_row in texts for text in of_row], repeated, metric))
+    return np.array([max((100 * next(values).mean for _ in of_row), default=0.0) for of_row in texts])
+
+
 def family_of(name: str) -> str:
     """The model that a fold belongs to: `kobart_f3` → `kobart`, `kobart_f3_tuned` → `kobart_tuned`."""
     return FOLD.sub("", name)

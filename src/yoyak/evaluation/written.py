@@ -100,6 +100,31 @@ class Scores(Board):
     test: Board | None = None
 
 
+class Choices(Written):
+    """Mean scores of what each way chooses."""
+
+    learned: Score
+    mbr: Score
+    best: Score
+
+
+class OutOfFold(Choices):
+    oracle: Score
+
+
+class Learned(Written):
+    """What `strategy: learned` has learned, and what that is worth."""
+
+    worth_it: bool
+    rows: Rows
+    rescorers: list[str]
+    delta_over_mbr: Delta
+    out_of_fold: OutOfFold
+    dev: Choices
+    gap_closed: Annotated[float, Field(ge=-(10**6), le=1)] | None
+    points_a_deviation: dict[str, Annotated[float, Field(ge=-(10**6), le=10**6)]]
+
+
 class Ensemble(Written):
     """`metrics/ensemble.json`."""
 
@@ -108,6 +133,9 @@ class Ensemble(Written):
     used: str
     learned_on: str
     weights: dict[str, float]
+    oracle: dict[str, Score] = Field(default_factory=dict)
+    """Of each split whose references are known; earlier versions had none."""
+    learned: Learned | None = None
     test: Entry | None = None
     cross_validated: Estimate | None = None
 

@@ -10,8 +10,10 @@ from yoyak.core.errors import UserError, quoted
 from yoyak.core.limits import check_disk
 from yoyak.core.params import check, read_yaml
 from yoyak.core.records import Dialogue
+from yoyak.core.run import entry_of
 from yoyak.data.dialogues import DataParams
-from yoyak.ensembling.weighting import check_members
+from yoyak.ensembling.families import nothing_to_learn
+from yoyak.ensembling.weighting import candidates_for_membership, check_members
 from yoyak.modeling import weights
 from yoyak.preflight.params import Params, check_run, has_members
 from yoyak.preflight.resolve import refuse_outputs, resolve, resolve_average
@@ -50,7 +52,17 @@ def read_params(path: Path) -> Params:
         _check_members_run(params, name)
     for name in params.run.tuned:
         _check_tuned(params, name)
+    if params.ensemble.strategy == "learned":
+        _check_learned(params)
     return params
+
+
+def _check_learned(params: Params) -> None:
+    """Stop where there would be nothing to learn from, before anything is trained."""
+    members = candidates_for_membership(params.ensemble, params.run.scored)
+    for name in dict.fromkeys([*members, *params.run.rescorers]):
+        if name in params.run.averaged or params.models[entry_of(name)].get("fold") is None:
+            raise nothing_to_learn(f"{name} has seen all of train")
 
 
 def _check_tuned(params: Params, name: str) -> None:

@@ -42,6 +42,8 @@ def print_run(root: Path) -> None:
     scores, ensemble = scores_of_the_run(root), of_the_ensemble(root)
     console.print(leaderboard_table(scores, scores["scoring"], "dev", ensemble.get("ensemble")))
     console.print(escape(what_dev_decided(scores["best"], ensemble)), "", sep="\n")
+    if learned := ensemble.get("learned"):
+        console.print(learned_table(learned))
     if "test" in scores:
         console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
     console.print(faults_table(scores["diagnostics"]))
@@ -132,16 +134,60 @@ def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> st
     if where != "dev":
         weights = f"and the best model were chosen on dev, the ensemble's weights on {where}."
     lines = [f"Each model's epoch{',' * (where == 'dev')} {weights}"]
-    for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
+    learned = ensemble.get("learned")
+    judged = "the learned choice" if learned and learned["worth_it"] else "MBR"
+    for what, estimate in (("best model", best["cross_validated"]), (judged, ensemble.get("cross_validated"))):
         if estimate:
             lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
+    if learned:
+        rows = f"on dev and {learned['rows']} rows of train out of fold"
+        lines.append(f"the learned choice over MBR, {rows}: {_told(learned['delta_over_mbr'])}")
     if delta := ensemble.get("delta"):
-        used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
-        noise = ("may be noise" if delta["noise"] else "is no noise") if delta["rouge_mean"] else "is none"
-        figures = f"{delta['rouge_mean']:.2f} {interval(delta['ci95'])}"
-        chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
-        lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
+        used = "the best member alone" if ensemble["used"] == "best" else judged
+        chosen = "both chosen on other rows" if where == "dev" or learned else "the best chosen on these rows"
+        lines.append(f"{judged} over the best member, {chosen}: {_told(delta)}: so the ensemble is {used}")
+    if "dev" in (oracle := ensemble.get("oracle", {})):
+        lines.append(f"the best candidate of each row, which only the references tell: {oracle['dev']:.2f}")
     return "\n".join(lines)
+
+
+def _told(delta: Mapping[str, Any]) -> str:
+    noise = ("may be noise" if delta["noise"] else "is no noise") if delta["rouge_mean"] else "is none"
+    return f"{delta['rouge_mean']:.2f} {interval(delta['ci95'])}, which {noise}"
+
+
+def what_was_learned(learned: Mapping[str, Any]) -> str:
+    """What the learned choice reaches on rows that it has not seen."""
+    reached = learned["out_of_fold"]
+    gap = learned["gap_closed"]
+    closed = "" if gap is None else f" It closes {100 * gap:.0f} % of what lies between MBR and the best."
+    return (
+        f"On {learned['rows']} rows of train out of fold: best member {reached['best']:.2f}, MBR {reached['mbr']:.2f}, "
+        f"learned {reached['learned']:.2f}, best candidate of each row {reached['oracle']:.2f}.{closed} Points that "
+        "a standard deviation within a row is worth; rescorers: "
+        f"{', '.join(learned['rescorers']) or 'none'}."
+    )
+
+
+def by_weight(learned: Mapping[str, Any]) -> list[tuple[str, float]]:
+    """Features of the learned choice and what they are worth, the most telling first."""
+    return sorted(learned["points_a_deviation"].items(), key=lambda item: -abs(item[1]))
+
+
+def learned_table(learned: Mapping[str, Any]) -> Table:
+    """What the learned choice goes by."""
+    table = Table(
+        title="The learned choice: what it goes by",
+        caption=escape(what_was_learned(learned)),
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    table.add_column("points", justify="right", no_wrap=True)
+    for name, points in by_weight(learned):
+        table.add_row(printable(name), f"{points:+.2f}")
+    return table
 
 
 def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:

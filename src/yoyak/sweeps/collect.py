@@ -46,6 +46,7 @@ def collect(folder: Path) -> dict[str, Any]:
             name: read_json(folder / f"metrics/infer/{name}.json")
             for name in [*run.scored, *(f"untuned_{name}" for name in run.untuned)]
         },
+        "rescore": {name: read_json(folder / f"metrics/rescore/{name}.json") for name in run.rescorers},
         "scores": read_json(folder / "metrics/scores.json"),
         "ensemble": read_json(folder / "metrics/ensemble.json"),
         "rows": _rows(folder, params, run.scored),

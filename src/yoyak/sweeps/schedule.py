@@ -34,6 +34,8 @@ def work(params: Params, data: str) -> frozenset[str]:
         found.add(_hash(f"{given} {training} {average.model_dump_json()}"))
     for name in params.run.untuned:
         found.add(_hash(f"{given} untuned {name} {resolve(params, name, pin=None).generation.model_dump_json()}"))
+    written = sorted(found)
+    found |= {_hash(f"{written} judged by {name}") for name in params.run.rescorers}
     return frozenset(found)
 
 
