@@ -2,10 +2,10 @@
 
     python benchmarks/choice.py MODEL ... [--rescorers MODEL ...] [--folder PROJECT] [--seeds 5]
 
-In a project, or in a folder that has of one `data/prompts`, `predictions` and `rescored`, each MODEL with predictions of
-rows of train that it has not seen. Each way is learned on four fifths of these rows and chooses in the last fifth, once
-for each fifth and seed; it is then learned on all of them and chooses on dev. LightGBM takes part where it is installed;
-nothing else needs it.
+In a project, or in a folder that has of one `data/prompts`, `data/references`, `predictions` and `rescored`, each MODEL
+with predictions of rows of train that it has not seen. Each way is learned on four fifths of these rows and chooses in
+the last fifth, once for each fifth and seed; it is then learned on all of them and chooses on dev. LightGBM takes part
+where it is installed; nothing else needs it.
 """
 
 import argparse
@@ -176,9 +176,8 @@ def main() -> None:
     choice = settings(both, of_train, asked.rescorers)
     on = {name: chosen(both, choice, fit, ~of_train, of_train) for name, fit in ways().items()}
     oracle = learned.oracle(both.scored)
-    singles = {name: values for name, values in both.scored.scores.items()}
     print(f"{rows} rows of train, {everything - rows} of dev, {sum(map(len, both.scored.candidate_scores))} candidates")
-    for name, values in singles.items():
+    for name, values in both.scored.scores.items():
         print(f"{name:40} {values[:rows].mean():6.2f}  dev {values[rows:].mean():6.2f}")
     print(f"{'oracle':40} {oracle[:rows].mean():6.2f}  dev {oracle[rows:].mean():6.2f}")
     base = np.mean(reached["MBR, weighted members"], axis=0), on["MBR, weighted members"]
@@ -187,8 +186,8 @@ def main() -> None:
         together = np.concatenate([values - base[0], on[name] - base[1]])[:, None]
         low, high = significance.interval(significance.resampled_means(together, 2000, 0))[0]
         print(
-            f"{name:40} {values.mean():6.2f}  dev {on[name].mean():6.2f}  over MBR: train {(values - base[0]).mean():+.2f} "
-            f"dev {(on[name] - base[1]).mean():+.2f} both {together.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+            f"{name:40} {values.mean():6.2f}  dev {on[name].mean():6.2f}  "
+            f"over MBR: train {(values - base[0]).mean():+.2f} dev {(on[name] - base[1]).mean():+.2f} both {together.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
             flush=True,
         )
     gap = (oracle[:rows] - base[0]).mean()

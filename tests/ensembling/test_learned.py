@@ -202,5 +202,5 @@ def test_a_row_without_candidates_has_no_features() -> None:
 
 
 def test_a_candidate_that_nobody_was_asked_about_is_told() -> None:
-    with pytest.raises(UserError, match=r"rescored/a: no log-probability of a candidate of r0, '네'; run `dvc repro`"):
+    with pytest.raises(UserError, match=r"rescored/a…: no log-probability of a candidate of r0, '네'; run `dvc repro`"):
         evidence({"a": [prediction("r0", "네")]}, [""], {"a": [{}]})

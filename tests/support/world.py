@@ -13,28 +13,10 @@ from yoyak.core.params import read_yaml, write_yaml
 from yoyak.core.records import Candidate, Likelihood, Prediction, Prompt, Reference, Rescored, write_records
 from yoyak.metrics import rouge
 
-WORDS = [
-    "비",
-    "우산",
-    "학교",
-    "친구",
-    "내일",
-    "점심",
-    "병원",
-    "회의",
-    "기차",
-    "책",
-    "영화",
-    "주말",
-    "버스",
-    "빵",
-    "커피",
-    "약속",
-    "전화",
-    "시험",
-    "여행",
-    "선물",
-]
+WORDS = (
+    *("비", "우산", "학교", "친구", "내일", "점심", "병원", "회의", "기차", "책"),
+    *("영화", "주말", "버스", "빵", "커피", "약속", "전화", "시험", "여행", "선물"),
+)
 ROWS = 60
 MEMBERS = ("a", "b", "c")
 
@@ -78,8 +60,8 @@ class World:
 def write_world(
     world: World, rescorers: Sequence[str], names: Sequence[str] = MEMBERS, rows: int = ROWS, **params: Any
 ) -> None:
-    """All that the stages `score` and `ensemble` read, in the current folder: rows of train that no member has seen, dev,
-    and test; the dev scores, too."""
+    """What the stages `score` and `ensemble` read, in the current folder: rows of train that no member has seen, dev, and
+    test; the dev scores, too."""
     run = {"models": [*names], "tuned": [], "untuned": [], "averaged": [], "rescorers": [*rescorers], "seed": 42}
     defaults = read_yaml(ROOT / "params.yaml")
     write_yaml(Path("params.yaml"), defaults | {"run": run, "ensemble": {"strategy": "learned", **params}})

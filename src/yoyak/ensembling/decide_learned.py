@@ -109,10 +109,10 @@ def decide(
     """As `decide.decide`: the choice that was learned where it is worth more than MBR, and else MBR, unless the best
     member alone, `alone`, does as well.
 
-    They are compared row by row on dev and on the rows of train that no member has seen, together. What chooses in a row
-    has not seen it: on dev the coefficients and MBR's weights were learned on train, and on a row of train, by
-    `out_of_fold`, on the others. Two choices are made on all rows at once, which the comparison with MBR does not feel:
-    which families take part, alike for both, and the best member on dev, which this favours.
+    They are compared row by row on dev and on the rows of train that no member has seen, together. What chooses in a
+    row has not seen it: on dev the coefficients and MBR's weights are learned on train, and on a row of train, by
+    `out_of_fold`, on the others. Two choices are made on all rows at once, and neither favours what was learned over
+    MBR: which families take part is the same for both, and the best member on dev is chosen on dev itself.
     """
     study = study_of_unseen(list(predictions), params, judging, rescorers)
     kept = list(study.scored.scores)

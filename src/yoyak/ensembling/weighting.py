@@ -167,10 +167,8 @@ def oracle(
 ) -> Floats:
     """Score of each row's best candidate of all members, in percent, shape (rows,): as high as any choice can come; 0
     where there is none."""
-    texts = [
-        sorted({each.text for of_row in rows for each in of_row.candidates})
-        for rows in zip(*predictions.values(), strict=True)
-    ]
+    rows = zip(*predictions.values(), strict=True)
+    texts = [sorted({each.text for member in row for each in member.candidates}) for row in rows]
     repeated = [row for of_row, row in zip(texts, references, strict=True) for _ in of_row]
     values = iter(rouge.score([text for of_row in texts for text in of_row], repeated, metric))
     return np.array([max((100 * next(values).mean for _ in of_row), default=0.0) for of_row in texts])
