@@ -183,11 +183,12 @@ def main() -> None:
     base = np.mean(reached["MBR, weighted members"], axis=0), on["MBR, weighted members"]
     for name, of_seeds in reached.items():
         values = np.mean(of_seeds, axis=0)
-        together = np.concatenate([values - base[0], on[name] - base[1]])[:, None]
+        gained = values - base[0], on[name] - base[1]
+        together = np.concatenate(gained)[:, None]
         low, high = significance.interval(significance.resampled_means(together, 2000, 0))[0]
         print(
-            f"{name:40} {values.mean():6.2f}  dev {on[name].mean():6.2f}  "
-            f"over MBR: train {(values - base[0]).mean():+.2f} dev {(on[name] - base[1]).mean():+.2f} both {together.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
+            f"{name:40} {values.mean():6.2f}  dev {on[name].mean():6.2f}  over MBR: train {gained[0].mean():+.2f} "
+            f"dev {gained[1].mean():+.2f} both {together.mean():+.2f} [{low:+.2f}, {high:+.2f}]",
             flush=True,
         )
     gap = (oracle[:rows] - base[0]).mean()

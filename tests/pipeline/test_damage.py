@@ -16,6 +16,7 @@ import pytest
 from damage import damaged
 from project import ROOT
 from ruamel.yaml import YAML
+from world import World, write_world
 from written_run import write_run
 
 from yoyak.core import ended_work
@@ -224,6 +225,97 @@ def test_a_damaged_curve_leaves_all_outputs_of_the_stage_as_they_were(
     with pytest.raises(UserError, match=r"epochs.csv, row 1, column 'loss': a number is expected; run `dvc repro`$"):
         score_run(list(SAID), [], [], SCORING)
     assert [path.read_bytes() for path in outputs] == before
+
+
+@pytest.fixture(scope="module")
+def rescored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the ensemble asks the rescorers `a` and `b`."""
+    root = tmp_path_factory.mktemp("rescored")
+    with pytest.MonkeyPatch.context() as inside:
+        inside.chdir(root)
+        write_world(World(0, hear=True), ["a", "b"], rows=12)
+    return root
+
+
+def _learned() -> object:
+    repairs = read_section(PostprocessingParams, "postprocessing")
+    return ensemble(["a", "b", "c"], ["a", "b"], read_section(EnsembleParams, "ensemble"), SCORING, repairs)
+
+
+def _rows_of(path: Path) -> list[Any]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _with_rows(change: Callable[[list[Any]], object]) -> Callable[[Path], None]:
+    """A damage that leaves sound JSON."""
+
+    def damage(path: Path) -> None:
+        rows = _rows_of(path)
+        change(rows)
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    return damage
+
+
+def _half_a_line(path: Path) -> None:
+    path.write_text(path.read_text()[:-100])
+
+
+REPRO = r"; run `dvc repro`"
+
+
+@pytest.mark.parametrize(
+    ("split", "damage", "says"),
+    [
+        ("dev", Path.unlink, rf"^rescored/a/dev\.jsonl: no such file{REPRO}, or `dvc checkout`"),
+        ("train", Path.unlink, rf"^rescored/a/train\.jsonl: no such file{REPRO}, or where a has seen all of train"),
+        ("dev", _half_a_line, rf"^rescored/a/dev\.jsonl, line 12: the line: Invalid JSON: .*{REPRO}$"),
+        ("dev", _with_rows(lambda rows: rows.pop(3)), rf"^rescored/a…/dev\.jsonl: dev_3 is missing{REPRO}$"),
+        ("train", _with_rows(lambda rows: rows.pop(3)), rf"^rescored/a…/train\.jsonl: train_3 is missing{REPRO}$"),
+        (
+            "dev",
+            _with_rows(lambda rows: rows[5]["texts"].pop()),
+            rf"^rescored/a…: no log-probability of a candidate of dev_5, '.*'{REPRO}$",
+        ),
+        (
+            "dev",
+            _with_rows(lambda rows: rows[5]["texts"][0].update(text="딴말")),
+            rf"^rescored/a…: no log-probability of a candidate of dev_5, '.*'{REPRO}$",
+        ),
+        (
+            "train",
+            _with_rows(lambda rows: rows[0]["texts"][0].update(log_probability=float("nan"))),
+            rf"^rescored/a/train\.jsonl, line 1: texts\.0\.log_probability: Input should be a finite number{REPRO}$",
+        ),
+        (
+            "train",
+            _with_rows(lambda rows: rows[0]["texts"][0].update(tokens=0)),
+            rf"^rescored/a/train\.jsonl, line 1: texts\.0\.tokens: .* greater than or equal to 1{REPRO}$",
+        ),
+    ],
+)
+def test_what_rescorers_said_is_whole_and_of_the_candidates(
+    rescored: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    split: str,
+    damage: Callable[[Path], None],
+    says: str,
+) -> None:
+    shutil.copytree(rescored, tmp_path / "run")
+    monkeypatch.chdir(tmp_path / "run")
+    damage(Path(f"rescored/a/{split}.jsonl"))
+    with pytest.raises(UserError, match=says) as told:
+        _learned()
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize("path", ["rescored/a/dev.jsonl", "rescored/b/train.jsonl", "predictions/a/train.jsonl"])
+def test_what_is_learned_from_may_be_damaged(rescored: Path, monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.chdir(rescored)
+    lines = [attack(path, _learned, seed) for seed in range(TIMES_OF_WHOLE_STAGES)]
+    assert any(lines)
+    assert max(map(len, lines)) <= LONGEST_LINE
 
 
 SECTIONS = {

@@ -60,8 +60,8 @@ class World:
 def write_world(
     world: World, rescorers: Sequence[str], names: Sequence[str] = MEMBERS, rows: int = ROWS, **params: Any
 ) -> None:
-    """What the stages `score` and `ensemble` read, in the current folder: rows of train that no member has seen, dev, and
-    test; the dev scores, too."""
+    """What the stages `score` and `ensemble` read, in the current folder: rows of train that no member has seen, and of
+    dev and test; the dev scores, too."""
     run = {"models": [*names], "tuned": [], "untuned": [], "averaged": [], "rescorers": [*rescorers], "seed": 42}
     defaults = read_yaml(ROOT / "params.yaml")
     write_yaml(Path("params.yaml"), defaults | {"run": run, "ensemble": {"strategy": "learned", **params}})

@@ -44,6 +44,7 @@ def print_run(root: Path) -> None:
     console.print(escape(what_dev_decided(scores["best"], ensemble)), "", sep="\n")
     if learned := ensemble.get("learned"):
         console.print(learned_table(learned))
+        console.print(escape(what_was_learned(learned)), "", sep="\n")
     if "test" in scores:
         console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
     console.print(faults_table(scores["diagnostics"]))
@@ -178,8 +179,7 @@ def learned_table(learned: Mapping[str, Any]) -> Table:
     """What the learned choice goes by."""
     table = Table(
         title="The learned choice: what it goes by",
-        caption=escape(what_was_learned(learned)),
-        caption_justify="left",
+        title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
     )
