@@ -136,16 +136,17 @@ def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> st
         weights = f"and the best model were chosen on dev, the ensemble's weights on {where}."
     lines = [f"Each model's epoch{',' * (where == 'dev')} {weights}"]
     learned = ensemble.get("learned")
+    chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
     judged = "the learned choice" if learned and learned["worth_it"] else "MBR"
     for what, estimate in (("best model", best["cross_validated"]), (judged, ensemble.get("cross_validated"))):
         if estimate:
             lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
     if learned:
         rows = f"on dev and {learned['rows']} rows of train out of fold"
+        chosen = rows
         lines.append(f"the learned choice over MBR, {rows}: {_told(learned['delta_over_mbr'])}")
     if delta := ensemble.get("delta"):
         used = "the best member alone" if ensemble["used"] == "best" else judged
-        chosen = "both chosen on other rows" if where == "dev" or learned else "the best chosen on these rows"
         lines.append(f"{judged} over the best member, {chosen}: {_told(delta)}: so the ensemble is {used}")
     if "dev" in (oracle := ensemble.get("oracle", {})):
         lines.append(f"the best candidate of each row, which only the references tell: {oracle['dev']:.2f}")
@@ -178,7 +179,7 @@ def by_weight(learned: Mapping[str, Any]) -> list[tuple[str, float]]:
 def learned_table(learned: Mapping[str, Any]) -> Table:
     """What the learned choice goes by."""
     table = Table(
-        title="The learned choice: what it goes by",
+        title="What the choice goes by",
         title_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
