@@ -92,9 +92,10 @@ def check_name(params: Params, name: str) -> None:
     if name != ENSEMBLE and entry_of(name) not in params.models:
         known = ", ".join([*trained_models(params), ENSEMBLE])
         raise UserError(f"no model {name!r} in params.yaml; trained and here: {known}")
-    for model in weighting.read_plan().models if name == ENSEMBLE else [name]:
+    plan = weighting.read_plan() if name == ENSEMBLE else None
+    for model in plan.models if plan else [name]:
         if missing := _missing(params, model):
-            of = f"the ensemble's member {model}" if name == ENSEMBLE else model
+            of = f"the ensemble's {'member' if model in plan.weights else 'rescorer'} {model}" if plan else model
             raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
         for member, config in _job(model).members_of(model).items():
             file = "config.json" if config.model.method == "full" else "adapter_config.json"

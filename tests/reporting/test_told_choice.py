@@ -59,7 +59,7 @@ def test_the_leaderboard_tells_what_was_learned_and_what_it_is_worth(
     assert console.what_was_learned(learned) in " ".join(told.split())
     assert f"learned {learned['out_of_fold']['learned']:.2f}, best candidate of each row" in told
     assert "rescorers: a, b." in told
-    table = told[told.index("what it goes by") :]
+    table = told[told.index("What the choice goes by") :]
     points = [float(points) for points in re.findall(r"^[a-z_]+ +([+-][0-9.]+) *$", table, re.M)]
     assert len(points) == len(learned["points_a_deviation"])
     assert [abs(value) for value in points] == sorted(map(abs, points), reverse=True)
