@@ -39,7 +39,7 @@ class EnsembleParams(Section):
     dev may be chance; `learned`: the candidate that scores best as a small model expects it, which is learned on rows
     of train that no member has seen, or `mbr` where that is not worth more; `best`: the best member's summaries."""
     members: Annotated[int, Field(ge=1)] | list[str] | None = None
-    """Who may take part: a number (so many of the run's, the best on dev or on the rows of train that are learned from),
+    """Who may take part: a number (so many of the run's, the best on dev or on the rows of train that are learned on),
     or a list of names; all where the key is empty."""
 
 
