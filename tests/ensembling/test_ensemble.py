@@ -199,6 +199,7 @@ def run_stage(folder: Path, said: dict[str, list[str]], monkeypatch: pytest.Monk
         write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
         for name, rows in said_by(**said).items():
             write_records(Path(f"predictions/{name}/{split}.jsonl"), rows)
+    write_records(Path("data/prompts/train.jsonl"), [])
     write_records(
         Path("data/references/dev.jsonl"),
         [Reference(fname=fname, summaries=(text,)) for fname, text in zip(fnames, expected, strict=True)],
@@ -222,6 +223,11 @@ def test_a_known_gain_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert report["used"] == "mbr"
     assert report["delta"]["ci95_low"] > 0
     assert report["cross_validated"]["rouge_mean"] == pytest.approx(report["ensemble"]["rouge_mean"], abs=3)
+    scores = np.array(
+        [[score.mean for score in rouge.score(texts, [(text,) for text in references()])] for texts in members.values()]
+    )
+    assert report["oracle"] == {"dev": pytest.approx(100 * scores.max(axis=0).mean(), abs=0.006)}
+    assert report["oracle"]["dev"] > report["ensemble"]["rouge_mean"]
     assert sum(report["weights"].values()) == pytest.approx(1)
     plan = read_plan(Path("ensemble/plan.json"))
     assert plan == Plan(strategy="mbr", weights=report["weights"])
@@ -247,6 +253,7 @@ def test_the_best_alone_can_be_asked_for(tmp_path: Path, monkeypatch: pytest.Mon
     members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
     report = run_stage(tmp_path, members, monkeypatch, strategy="best")
     assert (report["used"], report["delta"]) == ("best", None)
+    assert report["oracle"]["dev"] > report["ensemble"]["rouge_mean"]
     assert "cross_validated" not in report
 
 

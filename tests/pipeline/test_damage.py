@@ -268,7 +268,7 @@ REPRO = r"; run `dvc repro`"
     ("split", "damage", "says"),
     [
         ("dev", Path.unlink, rf"^rescored/a/dev\.jsonl: no such file{REPRO}, or `dvc checkout`"),
-        ("train", Path.unlink, rf"^rescored/a/train\.jsonl: no such file{REPRO}, or where a has seen all of train"),
+        ("train", Path.unlink, rf"^rescored/a/train\.jsonl: no such file{REPRO}, or `dvc checkout`"),
         ("dev", _half_a_line, rf"^rescored/a/dev\.jsonl, line 12: the line: Invalid JSON: .*{REPRO}$"),
         ("dev", _with_rows(lambda rows: rows.pop(3)), rf"^rescored/a…/dev\.jsonl: dev_3 is missing{REPRO}$"),
         ("train", _with_rows(lambda rows: rows.pop(3)), rf"^rescored/a…/train\.jsonl: train_3 is missing{REPRO}$"),

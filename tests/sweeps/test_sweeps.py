@@ -245,6 +245,21 @@ def test_an_average_is_made_of_its_members_training(sample: Path, tmp_path: Path
     assert average() == average("training.effective_batch_size=8", "models.bart_mini.training.epochs=2")
 
 
+def test_a_rescorer_judges_what_all_have_written(sample: Path, tmp_path: Path) -> None:
+    both = ["run.models=[gemma3_270m,qwen25_coder_05b]", "run.untuned=[]"]
+
+    def rescoring(*overrides: str) -> frozenset[str]:
+        path, found = tmp_path / "params.yaml", []
+        for rescorers in ("gemma3_270m", ""):
+            copies.write_params(path, sample / "few", {}, [*both, f"run.rescorers=[{rescorers}]", *overrides])
+            found.append(schedule.work(read_params(path), "few"))
+        return found[0] - found[1]
+
+    assert len(rescoring()) == 1
+    assert rescoring() == rescoring("models.bart_mini.training.epochs=2")
+    assert rescoring() != rescoring("models.qwen25_coder_05b.generation.max_new_tokens=64")
+
+
 def test_weights_that_have_moved_are_linked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(competition, "cache_folder", lambda: tmp_path / "cache")
     (tmp_path / "given").mkdir()

@@ -37,10 +37,11 @@ class OnDev(NamedTuple):
 def study_of_unseen(
     models: Sequence[str], params: EnsembleParams, judging: ScoringParams, rescorers: Sequence[str]
 ) -> Study:
-    """Rows of train that no member has seen; under a number of members so many families, the best on these rows."""
-    prompts, rows = families.unseen(models, read_records(Path("data/prompts/train.jsonl"), Prompt))
+    """Rows of train that neither a member nor a rescorer has seen; under a number of members so many families, the best
+    on these rows."""
+    prompts, rows = families.unseen(models, read_records(Path("data/prompts/train.jsonl"), Prompt), rescorers)
     if not prompts:
-        raise families.nothing_to_learn(families.why_none(models))
+        raise families.nothing_to_learn(families.why_none([*models, *rescorers]))
     references = [(row.summary or "",) for row in prompts]
     scores = scores_of(rows, references, judging)
     ranked = sorted(scores, key=lambda family: -float(scores[family].mean()))

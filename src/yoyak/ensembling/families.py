@@ -27,16 +27,30 @@ def joined(predictions: Mapping[str, Sequence[Prediction]]) -> dict[str, list[Pr
     }
 
 
-def unseen(names: Sequence[str], prompts: Sequence[Prompt]) -> tuple[list[Prompt], dict[str, list[Prediction]]]:
-    """Rows of train that no member has seen, and each family's predictions for them: of a row that of the only fold
-    which has left it out. There may be none."""
+def unseen(
+    names: Sequence[str], prompts: Sequence[Prompt], rescorers: Sequence[str] = ()
+) -> tuple[list[Prompt], dict[str, list[Prediction]]]:
+    """Rows of train that neither a member nor a rescorer has seen, and each family's predictions for them: of a row
+    that of the only fold which has left it out. There may be none."""
+    left_out = _left_out(rescorers)
+    rows = _left_out(names)
+    common = [
+        row
+        for row in prompts
+        if all(len(of_family.get(row.fname, ())) == 1 for of_family in rows.values())
+        and all(row.fname in of_family for of_family in left_out.values())
+    ]
+    return common, {family: [of_family[row.fname][0] for row in common] for family, of_family in rows.items()}
+
+
+def _left_out(names: Sequence[str]) -> dict[str, dict[str, list[Prediction]]]:
+    """Of each family, by a row's name, the predictions of the folds that have not seen it."""
     rows: dict[str, dict[str, list[Prediction]]] = {family_of(name): {} for name in names}
     for name in names:
         path = _of_train(name)
         for row in read_records(path, Prediction) if path.exists() else ():
             rows[family_of(name)].setdefault(row.fname, []).append(row)
-    common = [row for row in prompts if all(len(of_family.get(row.fname, ())) == 1 for of_family in rows.values())]
-    return common, {family: [of_family[row.fname][0] for row in common] for family, of_family in rows.items()}
+    return rows
 
 
 def nothing_to_learn(why: str) -> UserError:
@@ -49,8 +63,8 @@ def nothing_to_learn(why: str) -> UserError:
 
 def why_none(names: Sequence[str]) -> str:
     """Why `unseen` finds no rows."""
-    seen_all = [name for name in names if not _of_train(name).exists()]
-    return f"{', '.join(seen_all)} has seen all" if seen_all else "the members left out different ones"
+    seen_all = [name for name in dict.fromkeys(names) if not _of_train(name).exists()]
+    return f"{', '.join(seen_all)} has seen all" if seen_all else "they left out different ones"
 
 
 def _of_train(name: str) -> Path:
@@ -61,13 +75,7 @@ def likelihoods(rescorers: Sequence[str], split: str, fnames: Sequence[str]) -> 
     """What the rescorers say of the candidates of each row: see `together`."""
     said = {}
     for name in rescorers:
-        path = Path(f"rescored/{name}/{split}.jsonl")
-        if split == "train" and not path.exists():
-            raise UserError(
-                f"{path}: no such file; run `dvc repro`, or where {name} has seen all of train, so that nothing can be "
-                f"learned from what it says: {HOW_TO_LEARN}"
-            )
-        by_name = {row.fname: row for row in read_records(path, Rescored)}
+        by_name = {row.fname: row for row in read_records(Path(f"rescored/{name}/{split}.jsonl"), Rescored)}
         said[name] = [by_name.get(fname) for fname in fnames]
     for row, fname in enumerate(fnames):
         for family in set(map(family_of, rescorers)):
