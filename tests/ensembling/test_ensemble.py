@@ -199,7 +199,6 @@ def run_stage(folder: Path, said: dict[str, list[str]], monkeypatch: pytest.Monk
         write_records(Path(f"data/prompts/{split}.jsonl"), prompts)
         for name, rows in said_by(**said).items():
             write_records(Path(f"predictions/{name}/{split}.jsonl"), rows)
-    write_records(Path("data/prompts/train.jsonl"), [])
     write_records(
         Path("data/references/dev.jsonl"),
         [Reference(fname=fname, summaries=(text,)) for fname, text in zip(fnames, expected, strict=True)],

@@ -45,6 +45,8 @@ def decide(
 
 def study_of_train(models: Sequence[str], judging: ScoringParams) -> ScoredPools | None:
     """Rows of train that no member has seen, scored; none where there are none."""
+    if not families.leave_out(models):
+        return None
     prompts, rows = families.unseen(models, read_records(Path("data/prompts/train.jsonl"), Prompt))
     if not prompts:
         return None

@@ -67,6 +67,11 @@ def why_none(names: Sequence[str]) -> str:
     return f"{', '.join(seen_all)} has seen all" if seen_all else "they left out different ones"
 
 
+def leave_out(names: Sequence[str]) -> bool:
+    """Whether any of the models is a fold: most runs have none."""
+    return any(_of_train(name).exists() for name in names)
+
+
 def _of_train(name: str) -> Path:
     return Path(f"predictions/{name}/train.jsonl")
 
