@@ -4,8 +4,11 @@ import csv
 import hashlib
 import io
 import json
+import os
 import re
 import runpy
+import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -134,6 +137,20 @@ def test_good_input_passes(workplace: Path) -> None:
     assert [prompt.fname for prompt in prepared()] == ["train_0", "train_1"]
     assert read_json(Path("metrics/data.json"))["test"]["rows"] == 2
     assert Path("data/resolved/bart_mini/training.yaml").exists()
+
+
+def test_an_architecture_is_built_once(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the same versions; and nothing that takes PyTorch is left then."""
+    loaded = f"import runpy, sys; runpy.run_path({str(STAGE)!r}, run_name='__main__'); print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+
+    def run() -> str:
+        command = [sys.executable, "-c", loaded]
+        return subprocess.run(command, capture_output=True, check=True, text=True, env=environment).stdout
+
+    assert [run(), run()] == ["True\n", "False\n"]
+    put({"models.bart_mini.architecture.d_modle": 8})
+    assert "unknown key; did you mean 'd_model'?" in complaint(capsys)
 
 
 # Files

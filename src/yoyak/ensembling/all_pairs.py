@@ -5,42 +5,44 @@ once, a word of the one sentence a step, with a bit for each word of the other. 
 library's, by its way back through the tables: words are counted as a set, and others may have more or fewer.
 """
 
+import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from yoyak.core.records import Floats
 from yoyak.metrics import rouge
+from yoyak.metrics.morphemes import morphemes
 
 Numbers = NDArray[np.int64]
-Bits = NDArray[np.uint64]
+Bits = NDArray[np.unsignedinteger[Any]]
+"""Machine words, a bit for each word of a sentence or text."""
 
-WIDTH = 64
-"""Bits of a machine word."""
-TOGETHER = 2**13
+NARROW, WIDE = np.dtype(np.uint32), np.dtype(np.uint64)
+TOGETHER = 2**14
 """Machine words of the tables that are filled at once, a step: few enough for a core's own cache."""
-ZERO, ONE, ALL = np.uint64(0), np.uint64(1), np.uint64(2**WIDTH - 1)
-POWERS = [np.uint64(1 << power) for power in range(6)]
 
 
 def mean_f1(texts: Sequence[str]) -> Floats:
     """Mean of ROUGE-1, -2 and -L F1, in [0, 1], of each text, by line, against each as its reference, by column: shape
     (texts, texts). Texts are counted as the competition counts them, by MeCab's morphemes."""
     tokenizer, library, _ = rouge.COMPETITION
-    documents = [rouge.document(text, tokenizer) for text in texts]
-    # Texts of the same morphemes score alike.
-    distinct = {document.tokens: document for document in documents}
-    places = {tokens: place for place, tokens in enumerate(distinct)}
+    tokens = [morphemes(text, tokenizer) for text in texts]
+    # Texts of the same morphemes score alike; those without sentences come last.
+    distinct = {each: rouge.sentences(each) for each in tokens}
+    comparable = {each: sentences for each, sentences in distinct.items() if sentences}
+    places = {each: place for place, each in enumerate(comparable | distinct)}
     scores = np.zeros((len(distinct), len(distinct)))
-    if comparable := {places[each.tokens]: each.sentences for each in distinct.values() if each.sentences}:
-        scores[np.ix_(list(comparable), list(comparable))] = _mean_f1(list(comparable.values()))
-    for text, document in zip(texts, documents, strict=True):
-        if not document.sentences:
+    if comparable:
+        scores[: len(comparable), : len(comparable)] = _mean_f1(list(comparable.values()))
+    for text, each in zip(texts, tokens, strict=True):
+        if each not in comparable:
             # Nothing, or full stops alone: like itself at most.
-            scores[places[document.tokens], places[document.tokens]] = rouge.pair(text, text, tokenizer, library).mean
-    lines = [places[document.tokens] for document in documents]
-    return scores[np.ix_(lines, lines)]
+            scores[places[each], places[each]] = rouge.pair(text, text, tokenizer, library).mean
+    lines = np.array([places[each] for each in tokens], dtype=np.int64)
+    return scores.take(lines, axis=0).take(lines, axis=1)
 
 
 def _mean_f1(texts: Sequence[Sequence[Sequence[str]]]) -> Floats:
@@ -51,8 +53,9 @@ def _mean_f1(texts: Sequence[Sequence[Sequence[str]]]) -> Floats:
         for sentences in texts
     ]
     words = [np.concatenate(sentences) for sentences in numbered]
-    shared, counts = _shared(words)
-    shared_pairs, pair_counts = _shared([each[:-1] * len(numbers) + each[1:] for each in words])
+    shared = _shared(words)
+    shared_pairs = _shared([each[:-1] * len(numbers) + each[1:] for each in words])
+    counts, pair_counts = shared.diagonal(), shared_pairs.diagonal()
     in_subsequences = _in_subsequences(numbered, len(numbers))
     return (_f1(shared, counts) + _f1(shared_pairs, pair_counts) + _f1(in_subsequences, counts)) / 3
 
@@ -64,13 +67,18 @@ def _f1(shared: Floats, counts: Floats) -> Floats:
     return 2.0 * ((precision * recall) / (precision + recall + 1e-8))
 
 
-def _shared(texts: Sequence[Numbers]) -> tuple[Floats, Floats]:
-    """How many distinct numbers each two texts share, shape (texts, texts), and how many each has, shape (texts,)."""
-    distinct, columns = np.unique(np.concatenate(texts), return_inverse=True)
+def _shared(texts: Sequence[Numbers]) -> Floats:
+    """How many distinct numbers each two texts share, and each with itself: shape (texts, texts)."""
     lines = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-    present = np.zeros((len(texts), len(distinct)), dtype=np.float32)
-    present[lines, columns] = 1
-    return (present @ present.T).astype(np.float64), present.sum(axis=1, dtype=np.float64)
+    _, columns, times = np.unique(np.concatenate(texts), return_inverse=True, return_counts=True)
+    # What stands only once, many pairs of words, no two texts share.
+    again = times > 1
+    alone = np.bincount(lines[~again[columns]], minlength=len(texts))
+    present = np.zeros((len(texts), again.sum()), dtype=np.float32)
+    present[lines[again[columns]], (np.cumsum(again) - 1)[columns[again[columns]]]] = 1
+    shared = (present @ present.T).astype(np.float64)
+    np.fill_diagonal(shared, shared.diagonal() + alone)
+    return shared
 
 
 def _in_subsequences(texts: Sequence[Sequence[tuple[int, ...]]], vocabulary: int) -> Floats:
@@ -90,10 +98,11 @@ def _in_subsequences(texts: Sequence[Sequence[tuple[int, ...]]], vocabulary: int
             of_references.append(firsts.setdefault((sentence, own), len(firsts)))
     found = _found(list(firsts), list(seconds), vocabulary)
     # A word has one bit in all sentences of a reference, so that their union is one of bits.
-    by_text = np.bitwise_or.reduceat(found[:, :, of_texts], starts, axis=2)
-    by_pair = np.bitwise_or.reduceat(by_text[:, of_references], starts, axis=1)
+    by_reference = np.bitwise_or.reduceat(found.take(of_references, axis=1), starts, axis=1)
+    by_sentence = np.ascontiguousarray(by_reference.transpose(0, 2, 1))
+    by_pair = np.bitwise_or.reduceat(by_sentence.take(of_texts, axis=1), starts, axis=1)
     counts: Floats = np.bitwise_count(by_pair).sum(axis=0, dtype=np.float64)
-    return counts.T
+    return counts
 
 
 def _found(
@@ -103,73 +112,98 @@ def _found(
 
     A first sentence is its words and, for each, the bit that stands for it.
     """
-    standing = _standing(seconds, vocabulary)
-    planes = 1 + max(max(bits) for _, bits in firsts) // WIDTH
-    found = np.empty((planes, len(firsts), len(seconds)), dtype=np.uint64)
+    lengths = np.array([len(words) for words, _ in firsts])
+    words, bits = _steps(firsts, lengths, vocabulary)
+    found = np.empty((bits.shape[1], len(firsts), len(seconds)), dtype=WIDE)
+    short = np.array([len(sentence) for sentence in seconds]) <= _width(NARROW)
     # Sentences of like length are taken together, for all take as many steps as the longest.
-    order = sorted(range(len(firsts)), key=lambda place: len(firsts[place][0]))
-    size = max(1, TOGETHER // (len(seconds) * len(standing)))
-    for start in range(0, len(order), size):
-        block = order[start : start + size]
-        words, bits = _columns([firsts[place] for place in block], planes, vocabulary)
-        found[:, block] = _way_back(*_tables(standing[:, words]), bits)
+    order = np.argsort(lengths, kind="stable")
+    for dtype, columns in ((NARROW, np.flatnonzero(short)), (WIDE, np.flatnonzero(~short))):
+        if not len(columns):
+            continue
+        standing = _standing([seconds[column] for column in columns.tolist()], vocabulary, dtype)
+        together = max(1, TOGETHER // standing[:, 0].size)
+        # Kept for all blocks: new memory would cost more than what is computed in it.
+        memory = np.empty((2, together * len(words) * standing[:, 0].size), dtype=dtype)
+        for start in range(0, len(order), together):
+            block = order[start : start + together]
+            last = slice(-int(lengths[block[-1]]), None)
+            stepped = words[last, block]
+            shape = (len(standing), *stepped.shape, len(columns))
+            matches, stops = memory[:, : math.prod(shape)].reshape(2, *shape)
+            np.take(standing, stepped, axis=1, out=matches, mode="clip")
+            _find_stops(matches, stops)
+            own = bits[last, :, block]
+            narrowed = own.astype(NARROW) if own.max() <= np.iinfo(NARROW).max else own
+            found[:, block[:, np.newaxis], columns] = _way_back(matches, stops, narrowed)
     return found
 
 
-def _standing(sentences: Sequence[Sequence[int]], vocabulary: int) -> Bits:
-    """A bit for each place of a sentence at which a word stands: shape (machine words, vocabulary + 1, sentences). The
-    last word stands nowhere."""
-    lengths = [len(sentence) for sentence in sentences]
-    places = np.concatenate([np.arange(length) for length in lengths])
-    standing = np.zeros((1 + max(lengths) // WIDTH, vocabulary + 1, len(sentences)), dtype=np.uint64)
-    where = places // WIDTH, np.concatenate(sentences), np.repeat(np.arange(len(sentences)), lengths)
-    np.bitwise_or.at(standing, where, _bit(places))
-    return standing
-
-
-def _bit(places: Numbers) -> Bits:
-    """A machine word in which the bit of each place is set."""
-    return ONE << (places % WIDTH).astype(np.uint64)
-
-
-def _columns(
-    sentences: Sequence[tuple[Sequence[int], Sequence[int]]], planes: int, vocabulary: int
+def _steps(
+    sentences: Sequence[tuple[Sequence[int], Sequence[int]]], lengths: Numbers, vocabulary: int
 ) -> tuple[Numbers, Bits]:
     """The sentences' words, a column each, shape (steps, sentences), and the bits that stand for them, shape (steps,
-    planes, sentences, 1).
+    machine words, sentences, 1).
 
     Above shorter ones is the word that stands nowhere, at which no table grows.
     """
-    steps = max(len(words) for words, _ in sentences)
-    columns = np.full((steps, len(sentences)), vocabulary)
-    bits = np.zeros((steps, planes, len(sentences), 1), dtype=np.uint64)
-    for column, (words, numbers) in enumerate(sentences):
-        above = steps - len(words)
-        columns[above:, column] = words
-        of_words = np.array(numbers)
-        bits[np.arange(above, steps), of_words // WIDTH, column, 0] = _bit(of_words)
-    return columns, bits
+    columns = np.repeat(np.arange(len(sentences)), lengths)
+    lines = lengths.max() - np.repeat(lengths, lengths) + _places(lengths)
+    words = np.full((lengths.max(), len(sentences)), vocabulary)
+    words[lines, columns] = np.concatenate([own for own, _ in sentences])
+    numbers = np.concatenate([own for _, own in sentences])
+    planes, width = 1 + numbers.max() // _width(WIDE), _width(WIDE)
+    bits = np.zeros((lengths.max(), planes, len(sentences), 1), dtype=WIDE)
+    bits[lines, numbers // width, columns, 0] = _bit(numbers, WIDE)
+    return words, bits
 
 
-def _tables(matches: Bits) -> tuple[Bits, Bits]:
-    """`matches`, and where the way back stops: there, and where the length of the longest common subsequence grows, by
-    Hyyrö's addition (2004). Shape of each: (machine words, steps, firsts, seconds)."""
-    stops = np.empty_like(matches)
-    rows = np.full_like(matches[:, 0], ALL)
+def _standing(sentences: Sequence[Sequence[int]], vocabulary: int, dtype: np.dtype[Any]) -> Bits:
+    """A bit for each place of a sentence at which a word stands: shape (machine words, vocabulary + 1, sentences). The
+    last word stands nowhere."""
+    lengths = np.array([len(sentence) for sentence in sentences])
+    places, width = _places(lengths), _width(dtype)
+    standing = np.zeros((math.ceil(lengths.max() / width), vocabulary + 1, len(sentences)), dtype=dtype)
+    where = places // width, np.concatenate(sentences), np.repeat(np.arange(len(sentences)), lengths)
+    np.bitwise_or.at(standing, where, _bit(places, dtype))
+    return standing
+
+
+def _places(lengths: Numbers) -> Numbers:
+    """0, 1, 2 and so on for each of the lengths, one after the other."""
+    return np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+
+
+def _bit(places: Numbers, dtype: np.dtype[Any]) -> Bits:
+    """A machine word in which the bit of each place is set."""
+    bits: Bits = np.left_shift(dtype.type(1), (places % _width(dtype)).astype(dtype))
+    return bits
+
+
+def _width(dtype: np.dtype[Any]) -> int:
+    return 8 * dtype.itemsize
+
+
+def _find_stops(matches: Bits, stops: Bits) -> None:
+    """Fill in where the way back stops: at matches, and where the length of the longest common subsequence grows, by
+    Hyyrö's addition (2004). Shape of both: (machine words, steps, firsts, seconds)."""
+    rows = np.full_like(matches[:, 0], np.iinfo(matches.dtype).max)
+    common, added = np.empty_like(rows[0]), np.empty_like(rows[0])
     for step in range(matches.shape[1]):
         carry = None
         for row, match, stop in zip(rows, matches[:, step], stops[:, step], strict=True):
-            common = row & match
-            added = row + common
+            np.bitwise_and(row, match, out=common)
+            np.add(row, common, out=added)
             if len(rows) > 1:
                 over = added < row
                 if carry is not None:
                     added += carry
                     over |= added < carry
                 carry = over
-            np.bitwise_or(added, row ^ common, out=row)
-            np.bitwise_or(~row, match, out=stop)
-    return matches, stops
+            row ^= common
+            row |= added
+            np.invert(row, out=stop)
+            stop |= match
 
 
 def _way_back(matches: Bits, stops: Bits, bits: Bits) -> Bits:
@@ -177,31 +211,34 @@ def _way_back(matches: Bits, stops: Bits, bits: Bits) -> Bits:
 
     A step goes left to the next stop. A match there is taken, and the next step begins beside it.
     """
-    ahead = np.full_like(matches[:, 0], ALL)
+    powers = [1 << power for power in range(_width(matches.dtype).bit_length() - 1)]
+    ahead = np.full_like(matches[:, 0], np.iinfo(matches.dtype).max)
     """Columns that the way may still reach: all bits up to one of them."""
-    found = np.zeros((bits.shape[1], *ahead.shape[1:]), dtype=np.uint64)
+    found = np.zeros((bits.shape[1], *ahead.shape[1:]), dtype=bits.dtype)
+    up_to, taken, shifted = (np.empty_like(ahead[0]) for _ in range(3))
+    hits, word = np.empty_like(found[0]), np.empty_like(found[0])
     for step in reversed(range(matches.shape[1])):
         stopped = None
         for left, match, stop in zip(ahead[::-1], matches[::-1, step], stops[::-1, step], strict=True):
-            stop_ahead = stop & left
-            up_to = _filled(stop_ahead)
-            taken = (up_to ^ up_to >> ONE) & match
+            np.bitwise_and(stop, left, out=up_to)
+            stops_here = up_to != 0 if len(ahead) > 1 else None
+            # The highest bit, and all below it.
+            for power in powers:
+                np.right_shift(up_to, power, out=shifted)
+                up_to |= shifted
+            np.right_shift(up_to, 1, out=taken)
+            taken ^= up_to
+            taken &= match
             if stopped is not None:
-                # Columns below a stop all stay ahead.
-                up_to |= stopped
-                taken &= ~stopped
-            if len(ahead) > 1:
-                here = np.where(stop_ahead, ALL, ZERO)
-                stopped = here if stopped is None else here | stopped
+                # It is in a higher machine word that the way has stopped.
+                taken[stopped] = 0
+                np.copyto(up_to, left, where=stopped)
             np.bitwise_xor(up_to, taken, out=left)
+            stopped = stops_here if stopped is None else stopped | stops_here
+            # All bits where a word is taken: to multiply flags takes several times as long.
+            np.sign(taken, out=hits)
+            np.negative(hits, out=hits)
             for words, own in zip(found, bits[step], strict=True):
-                words |= (taken != 0) * own
+                np.bitwise_and(hits, own, out=word)
+                words |= word
     return found
-
-
-def _filled(bits: Bits) -> Bits:
-    """The highest bit and all below it."""
-    bits = bits | bits >> ONE
-    for power in POWERS[1:]:
-        bits |= bits >> power
-    return bits

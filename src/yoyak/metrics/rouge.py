@@ -105,7 +105,7 @@ def _over_references(scores: list[RowScore], metric: Metric) -> RowScore:
 def pair(text: str, reference: str, tokenizer: Tokenizer, library: Library) -> RowScore:
     """F1 of a pair; 0 where a side has no token."""
     if library == "rouge":
-        return _by_sets(document(text, tokenizer), document(reference, tokenizer))
+        return _by_sets(_document(text, tokenizer), _document(reference, tokenizer))
     scores = _exact_scorer(tokenizer).score(reference, text)
     return RowScore(scores["rouge1"].fmeasure, scores["rouge2"].fmeasure, scores["rougeL"].fmeasure)
 
@@ -131,7 +131,7 @@ def _exact_scorer(tokenizer: Tokenizer) -> Any:
 # and ends in a RecursionError on long texts. `audit` and the tests hold it to the library's figures.
 
 
-class Document(NamedTuple):
+class _Document(NamedTuple):
     """A text as `rouge` sees it."""
 
     sentences: tuple[tuple[str, ...], ...]
@@ -143,16 +143,20 @@ class Document(NamedTuple):
 
 
 @lru_cache(maxsize=2**10)
-def document(text: str, tokenizer: Tokenizer) -> Document:
+def _document(text: str, tokenizer: Tokenizer) -> _Document:
     tokens = morphemes(text, tokenizer)
+    parts = sentences(tokens)
+    words = [word for sentence in parts for word in sentence]
+    return _Document(parts, frozenset(words), frozenset(map(" ".join, pairwise(words))), tokens)
+
+
+def sentences(tokens: Sequence[str]) -> tuple[tuple[str, ...], ...]:
+    """The sentences of a text as `rouge` sees them, each with a word at least; none where it has full stops alone."""
     # A full stop inside a token ends a sentence as well, and a blank between two of them is one: an empty word.
-    parts = [part for part in " ".join(tokens).split(".") if part]
-    sentences = tuple(tuple(part.split()) or ("",) for part in parts)
-    words = [word for sentence in sentences for word in sentence]
-    return Document(sentences, frozenset(words), frozenset(map(" ".join, pairwise(words))), tokens)
+    return tuple([tuple(part.split()) or ("",) for part in " ".join(tokens).split(".") if part])
 
 
-def _by_sets(text: Document, reference: Document) -> RowScore:
+def _by_sets(text: _Document, reference: _Document) -> RowScore:
     if not text.sentences or not reference.sentences:
         return _where_the_library_raises(text, reference)
     shared: set[str] = set()
@@ -167,7 +171,7 @@ def _by_sets(text: Document, reference: Document) -> RowScore:
     )
 
 
-def _where_the_library_raises(text: Document, reference: Document) -> RowScore:
+def _where_the_library_raises(text: _Document, reference: _Document) -> RowScore:
     """A side has no token, or full stops alone: nothing is shared, unless both sides are the same full stops."""
     if not text.tokens or text.tokens != reference.tokens:
         return ZERO
@@ -210,7 +214,7 @@ def common_subsequence(first: Sequence[str], second: Sequence[str]) -> set[str]:
 
 def _library_can(texts: tuple[str, str], tokenizer: Tokenizer) -> bool:
     """Whether `rouge` neither raises on this pair nor recurses too deep."""
-    documents = [document(text, tokenizer) for text in texts]
+    documents = [_document(text, tokenizer) for text in texts]
     return all(document.sentences for document in documents) and sum(len(d.tokens) for d in documents) < 500
 
 

@@ -15,8 +15,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any, cast
 
-import torch
-
 from yoyak.core import progress
 from yoyak.core.errors import UserError
 from yoyak.core.repository import cache_folder
@@ -149,7 +147,7 @@ def convert(source: str, target: Path) -> None:
     dense = transformers.GgufConfig(dequantize=True)
     with _faults_of_gguf_told(source), _header_read_once():
         model = AutoModelForCausalLM.from_pretrained(
-            target, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=dense
+            target, gguf_file=gguf.name, dtype="bfloat16", quantization_config=dense
         )
         tokenizer = AutoTokenizer.from_pretrained(target, gguf_file=gguf.name)
     model.save_pretrained(target)

@@ -1,15 +1,20 @@
 """Checks before any work: every section of `params.yaml`, every entry of `models`, files and room."""
 
+import hashlib
+import json
 import os
 import re
 from collections.abc import Mapping
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.limits import check_disk
 from yoyak.core.params import check, read_yaml
 from yoyak.core.records import Dialogue
+from yoyak.core.repository import cache_folder
 from yoyak.core.run import entry_of
 from yoyak.data.dialogues import DataParams
 from yoyak.ensembling.families import nothing_to_learn
@@ -18,7 +23,6 @@ from yoyak.modeling import weights
 from yoyak.preflight.params import Params, check_run, has_members
 from yoyak.preflight.resolve import refuse_outputs, resolve, resolve_average
 from yoyak.submission.file import read_sample
-from yoyak.training.from_scratch import check_architecture
 
 NAME = re.compile(r"[a-z0-9_]+")
 LONGEST_NAME = 100
@@ -86,9 +90,33 @@ def _check_members_run(params: Params, name: str) -> None:
 
 
 def _check_scratch(params: Params, name: str) -> None:
-    check_architecture(params.models[name]["architecture"], f"params.yaml: models.{name}.architecture")
+    _check_architecture(params.models[name]["architecture"], f"params.yaml: models.{name}.architecture")
     if name in params.run.untuned:
         raise UserError(f"params.yaml: run.untuned: {name} is a model from scratch, nothing untuned; take it out")
+
+
+def _check_architecture(architecture: dict[str, Any], where: str) -> None:
+    if not _mark_of(architecture).exists():
+        # Imported here: to load PyTorch and transformers takes longer than all other checks.
+        from yoyak.training.from_scratch import check_architecture
+
+        check_architecture(architecture, where)
+
+
+def remember_architectures(params: Params) -> None:
+    """Mark all that `read_params` has checked, so that it need not build them again."""
+    for entry in params.models.values():
+        if entry.get("weights") == "scratch":
+            mark = _mark_of(entry["architecture"])
+            mark.parent.mkdir(parents=True, exist_ok=True)
+            mark.touch()
+
+
+def _mark_of(architecture: dict[str, Any]) -> Path:
+    """The file that is there once this architecture was checked by these versions."""
+    versions = {package: version(package) for package in ("transformers", "torch", "yoyak")}
+    content = json.dumps([architecture, versions], sort_keys=True, default=str)
+    return cache_folder() / "architectures" / hashlib.sha256(content.encode()).hexdigest()
 
 
 def check_room(params: Params, pins: Mapping[str, str | None]) -> None:

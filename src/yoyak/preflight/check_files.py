@@ -10,7 +10,6 @@ from yoyak.core.errors import UserError
 from yoyak.core.records import Prompt
 from yoyak.modeling import weights
 from yoyak.modeling.control_tokens import DATA_TAG
-from yoyak.modeling.loading import read_tokenizer
 from yoyak.modeling.spec import ModelSpec
 from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.preflight.resolve import ResolvedModel
@@ -35,7 +34,7 @@ def check_files(models: Mapping[str, ResolvedModel], prompts: Sequence[Prompt]) 
         if (spec.weights, spec.pin) not in known:
             # A vocabulary takes seconds to read, and the folds of a model share theirs.
             config = _config(folder, where)
-            known[spec.weights, spec.pin] = config, _told(lambda path: read_tokenizer(path, path), folder, where)
+            known[spec.weights, spec.pin] = config, _told(_tokenizer, folder, where)
         config, tokenizer = known[spec.weights, spec.pin]
         _check_method(config, spec, where)
         if (spec.weights, spec.pin) not in built:
@@ -65,6 +64,13 @@ def _config(folder: Path, where: str) -> Any:
             "repository that has them in 16 bits, of which `quantization` makes 4"
         )
     return _told(partial(AutoConfig.from_pretrained, trust_remote_code=False), folder, where)
+
+
+def _tokenizer(folder: Path) -> Any:
+    # Imported here: it takes PyTorch, which a run without such models does not wait for.
+    from yoyak.modeling.loading import read_tokenizer
+
+    return read_tokenizer(folder, folder)
 
 
 def _build(config: Any, where: str) -> None:

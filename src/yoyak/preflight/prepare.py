@@ -16,7 +16,7 @@ from yoyak.data.dialogues import DataParams
 from yoyak.data.prompts import build
 from yoyak.metrics import morphemes
 from yoyak.modeling import weights
-from yoyak.preflight.check import check_room, check_submission, check_wandb
+from yoyak.preflight.check import check_room, check_submission, check_wandb, remember_architectures
 from yoyak.preflight.check_files import check_files
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve, resolve_average
@@ -41,6 +41,7 @@ def prepare(params: Params) -> None:
     }
     check_files(resolved, [*chain.from_iterable(prompts.values())])
     check_room(params, pins)
+    remember_architectures(params)
     for name, of_model in resolved.items():
         _write(name, training=of_model.training, generation=of_model.generation)
     for name in params.run.tuned:
