@@ -17,7 +17,10 @@ from ruamel.yaml import YAML
 from yoyak.core.repository import cache_folder
 from yoyak.sweeps.data_folder import REFERENCES
 
-PARTS = ("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".dvc/config")
+PARTS = (
+    *("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".dvc/config"),
+    "rescored/.gitignore",  # The stage `ensemble` depends on the folder, also where no model rescores.
+)
 DATA = Path("data/raw")
 WITHOUT_GIT = "[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
 SHARED = ("packages", "weights")
