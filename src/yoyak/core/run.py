@@ -52,7 +52,8 @@ class RunParams(Section):
     untuned: Names
     """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference of dev each."""
     averaged: Names
-    """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
+    """Entries of `models` with members, to score and ensemble, too; their members must run, too, in `run.models` or, as
+    `<model>_tuned`, by `run.tuned`."""
     rescorers: Names
     """Trained models of the run that say how likely they find each candidate of all: what `ensemble.strategy: learned`
     chooses by. It takes a pass over the candidates each, and no search."""
