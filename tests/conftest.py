@@ -1,20 +1,22 @@
 import json
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import torch
 import warm_python
 from filelock import FileLock
 from hypothesis import settings
-from project import Project, new_project
-from twins import llama32, save_twin
+from project import ColdProject, Project, new_project
 
-from yoyak.modeling import precision
+# It sets what libraries read in the environment, before a warm Python imports them.
+import yoyak  # noqa: F401
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
@@ -24,7 +26,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
 # Threads wait for each other longer than so small models compute: two take three times as long. Of stages, too.
-torch.set_num_threads(1)
+# PyTorch reads it as it is imported; not here, for the process that only hands out tests does without.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 FEW_ROWS = {"train": 8, "dev": 4, "test": 4}
@@ -45,11 +47,63 @@ def shrink(params: Any) -> None:
     params["models"]["bart_mini"]["architecture"].update(vocab_size=600, d_model=32, encoder_ffn_dim=64)
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """One warm Python is for all of pytest's processes, which inherit its address."""
+    if config.getoption("dist", "no") != "no" and not hasattr(config, "workerinput"):
+        opened = ExitStack()
+        opened.enter_context(warm_python.warm_python(Path(opened.enter_context(TemporaryDirectory()))))
+        config.add_cleanup(opened.close)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The order in which files go to pytest's processes: large ones without a run, beside which `reproduced` is made;
+    then those that run stages, which take longest; last the small ones, so that all processes end at about one time."""
+    files: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        files.setdefault(item.path, []).append(item)
+
+    def place(file: list[pytest.Item]) -> tuple[int, int]:
+        runs = sum(not RUNS.isdisjoint(item.fixturenames) for item in file)
+        return (1, -runs) if runs else (0 if len(file) >= LARGE else 2, -len(file))
+
+    items[:] = [item for file in sorted(files.values(), key=place) for item in file]
+
+
+RUNS = {"project", "reproduced", "prepared", "fresh", "ran"}
+"""Fixtures of projects."""
+LARGE = 60
+"""Tests in a file."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Each takes 5 to 12 s more than a warm one: some tests ask for it, more of them are a slip."""
+    if warm_python.SOCKET in os.environ and (cold := warm_python.told_cold()):
+        terminalreporter.section(f"{len(cold)} scripts ran with a cold Python, for what these differ in")
+        for line, times in Counter(cold).most_common():
+            terminalreporter.line(f"{times} x {line}")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _python_for_stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Stages of test projects do not import PyTorch and transformers anew; their first run, `reproduced`, does."""
+    if warm_python.SOCKET in os.environ:
+        yield
+        return
     with warm_python.warm_python(tmp_path_factory.mktemp("warm")):
         yield
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _environment_stays() -> Iterator[None]:
+    """What gradio writes there once it serves in this process made the stages of all later files cold."""
+    before = dict(os.environ)
+    yield
+    # One by one: `reproduced` may be in the making beside, and reads it.
+    for name in {*before, *os.environ} - {"PYTEST_CURRENT_TEST"}:
+        if name not in before:
+            del os.environ[name]
+        elif os.environ.get(name) != before[name]:
+            os.environ[name] = before[name]
 
 
 @pytest.fixture
@@ -87,12 +141,11 @@ def first_run_told(_first_run: Future[Project]) -> tuple[str, dict[str, str]]:
 TOLD = "told.json"
 
 
-class ColdProject(Project):
-    """As a user runs it: with a Python that starts anew for each stage, a home, and tokens."""
+class SomebodysProject(ColdProject):
+    """In a home, and with tokens."""
 
     def environment(self) -> dict[str, str]:
-        inherited = super().environment()
-        return inherited | {"PATH": inherited["PATH"].removeprefix(self._python_folder()), **self.secrets()}
+        return super().environment() | self.secrets()
 
     def secrets(self) -> dict[str, str]:
         home = self.root.parent / "somebody"
@@ -102,7 +155,7 @@ class ColdProject(Project):
 
 def _reproduced(folder: Path) -> Project:
     """One for all of pytest's processes, which stand side by side."""
-    project = ColdProject(folder / "reproduced/project")
+    project = SomebodysProject(folder / "reproduced/project")
     with FileLock(folder / "reproduced.lock"):
         if not project.root.exists():
             _shrunk(project.root)
@@ -116,6 +169,8 @@ def _reproduced(folder: Path) -> Project:
 @pytest.fixture
 def dtypes_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each dtype is computed in itself, also where the machine is slow at it: 16 bits are what is tested."""
+    from yoyak.modeling import precision
+
     monkeypatch.setattr(precision, "choose", lambda asked: precision.Precision(asked, precision.ASKED_FOR))
 
 
@@ -133,6 +188,8 @@ def browser() -> "Iterator[Browser]":
 
 
 def _shrunk(root: Path) -> Project:
+    from twins import llama32, save_twin
+
     project = new_project(root, FEW_ROWS)
     save_twin(llama32, root / "twins/llama32_3b")
     project.edit(shrink)

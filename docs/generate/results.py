@@ -28,7 +28,7 @@ HEAD = """# Real models on real data
 
 What `python docs/generate/results.py` makes of `sweeps/results`; no score is typed, but for the anchors, which are in
 `sweeps/anchors.yaml`. Scores are percent. Which lists of experiments made them, and how to run them:
-[sweeps/](../sweeps/README.md)."""
+[sweeps/](../sweeps/README.md). Tuned models, and what was tried and lost: [Tuning](tuning.md)."""
 
 
 @exits_with_one_line

@@ -189,7 +189,7 @@ def run_stage(folder: Path, said: dict[str, list[str]], monkeypatch: pytest.Monk
         Path("params.yaml"),
         read_yaml(DEFAULTS)
         | {
-            "run": {"models": list(said), "tuned": [], "untuned": [], "averaged": [], "rescorers": [], "seed": 42},
+            "run": {"models": list(said), "tuned": [], "untuned": [], "averaged": [], "seed": 42},
             "ensemble": {"strategy": "mbr"} | params,
         },
     )
@@ -222,6 +222,11 @@ def test_a_known_gain_is_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert report["used"] == "mbr"
     assert report["delta"]["ci95_low"] > 0
     assert report["cross_validated"]["rouge_mean"] == pytest.approx(report["ensemble"]["rouge_mean"], abs=3)
+    scores = np.array(
+        [[score.mean for score in rouge.score(texts, [(text,) for text in references()])] for texts in members.values()]
+    )
+    assert report["oracle"] == {"dev": pytest.approx(100 * scores.max(axis=0).mean(), abs=0.006)}
+    assert report["oracle"]["dev"] > report["ensemble"]["rouge_mean"]
     assert sum(report["weights"].values()) == pytest.approx(1)
     plan = read_plan(Path("ensemble/plan.json"))
     assert plan == Plan(strategy="mbr", weights=report["weights"])

@@ -81,6 +81,7 @@ def test_room_is_looked_for_before_the_download(project: Project, repository: Pa
     assert not (project.root / "data/resolved").exists()
 
 
+@pytest.mark.parametrize("repository", ["model.safetensors"], indirect=True)
 def test_a_gated_model_is_told_before_any_training(project: Project, repository: Path) -> None:
     project.edit(use_the_hub)
     with serve_hub("some/kobart", repository, gated=True) as address:
@@ -91,6 +92,7 @@ def test_a_gated_model_is_told_before_any_training(project: Project, repository:
     assert done.stdout.count("\n") == 1
 
 
+@pytest.mark.parametrize("repository", ["model.safetensors"], indirect=True)
 def test_a_network_that_is_lost_before_the_download_is_told(project: Project, repository: Path) -> None:
     project.edit(use_the_hub)
     with serve_hub("some/kobart", repository) as address:

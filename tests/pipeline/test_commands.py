@@ -7,21 +7,18 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 import time
-import venv
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
-import warm_python
 from documents import commands, named, typed
 from project import ROOT, Project
 from ruamel.yaml import YAML
 from twins import llama32, save_twin
+from virtual_environment import virtual_environment
 
 from yoyak.preflight.check import read_params
 
@@ -135,29 +132,11 @@ def set_up(project: Project) -> None:
     for part in ("Makefile", "pyproject.toml"):
         shutil.copyfile(ROOT / part, project.root / part)
     shutil.copytree(ROOT / "requirements", project.root / "requirements")
-    _virtual_environment(project.root / ".venv")
+    virtual_environment(project.root / ".venv")
     project.commit("what make reads")
     for ready in (".venv/ready", ".cache/packages/ready"):
         (project.root / ready).parent.mkdir(parents=True, exist_ok=True)
         (project.root / ready).touch()
-
-
-def _virtual_environment(folder: Path) -> None:
-    """With the packages and the programs of this one, and for stages the `python` that is warm already."""
-    venv.create(folder, symlinks=True)
-    (site_packages,) = folder.glob("lib/python*/site-packages")
-    (site_packages / "here.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-    for program in Path(sys.executable).parent.iterdir():
-        if not (folder / "bin" / program.name).exists():
-            (folder / "bin" / program.name).symlink_to(program)
-    python, warm = folder / "bin/python", Path(os.environ[warm_python.SOCKET]).parent / "bin/python"
-    # It is warm for the environment alone in which it was started.
-    as_it_was = "env -u CUDA_VISIBLE_DEVICES -u TORCHINDUCTOR_COMPILE_THREADS OMP_NUM_THREADS=1"
-    python.unlink()
-    python.write_text(
-        f'#!/bin/sh\ncase "$1" in stages/*) exec {as_it_was} {warm} "$@" ;; *) exec {python}3 "$@" ;; esac\n'
-    )
-    python.chmod(0o755)
 
 
 def type_in(project: Project, *lines: str) -> str:

@@ -233,7 +233,6 @@ SECTIONS = {
     ),
     "train llama32_3b": ("limits", "tracking"),
     "infer llama32_3b": ("limits",),
-    "rescore llama32_3b": ("run", "limits"),
     "score": ("run", "scoring"),
     "ensemble": ("run", "scoring", "postprocessing", "ensemble"),
     "submit": ("data", "submission"),
@@ -257,7 +256,7 @@ def test_a_stage_alone_names_the_section_that_is_missing(
     assert told == f"error: params.yaml: {section}: this key is missing; add it\n"
 
 
-@pytest.mark.parametrize("stage", ["train", "infer", "rescore", "members"])
+@pytest.mark.parametrize("stage", ["train", "infer", "members"])
 def test_a_stage_alone_asks_for_its_model(
     run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], stage: str
 ) -> None:

@@ -91,9 +91,7 @@ def test_a_name_where_a_list_belongs_is_told_with_its_key_and_the_mend(copied: P
     copied.run("dvc", "exp", "run", "--queue", "-S", "run.models=[bart_mini]")
 
 
-@pytest.mark.parametrize(
-    "key", ["run.models", "run.tuned", "run.untuned", "run.averaged", "run.rescorers", "ensemble.members"]
-)
+@pytest.mark.parametrize("key", ["run.models", "run.tuned", "run.untuned", "run.averaged", "ensemble.members"])
 def test_a_list_can_be_set_and_emptied(key: str, tmp_path: Path) -> None:
     """By DVC's own writing of `-S`, whatever other lists are: findings/dvc_empties_a_list_with_a_comment.sh."""
     file = tmp_path / "params.yaml"

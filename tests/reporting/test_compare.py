@@ -87,7 +87,7 @@ def project(tmp_path: Path) -> Project:
 
 
 def compare(project: Project, *revisions: str) -> str:
-    return project.run("env", "COLUMNS=100", "yoyak", "compare", *revisions).stdout
+    return project.run("env", "COLUMNS=100", project.program("yoyak"), "compare", *revisions).stdout
 
 
 def fails(project: Project, *revisions: str) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from project import Project
+from project import ColdProject, Project
 from typed_summaries import DIALOGUE, summarize
 from typer.testing import CliRunner
 
@@ -277,7 +277,7 @@ def test_memory_holds_one_model_at_a_time(joined: Project, monkeypatch: pytest.M
 def test_the_only_model_needs_no_name(reproduced: Project, tmp_path: Path) -> None:
     project = reproduced.copy(tmp_path / "project")
     project.edit(lambda params: params["run"].update(models=["bart_mini"]))
-    done = summarize(project, "-", stdin="내일 같이 등산 갈래?")
+    done = summarize(ColdProject(project.root), "-", stdin="내일 같이 등산 갈래?")
     assert done.returncode == 0, done.stderr
     assert "llama32_3b" not in done.stderr
     assert "note: standard input: nobody speaks under a label such as `#Person1#:` or `A:`" in done.stderr

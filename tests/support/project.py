@@ -22,7 +22,6 @@ PARTS = (
     "weights.lock.yaml",
     ".dvcignore",
     ".gitignore",
-    "rescored/.gitignore",
     ".dvc/config",
     ".dvc/.gitignore",
 )
@@ -36,8 +35,9 @@ class Project:
 
     def run(self, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         """Run as a user would in the activated environment; the output is in `.stdout`, stderr with it."""
+        name, *arguments = command
         done = subprocess.run(
-            command,
+            [self.program(name), *arguments],
             cwd=self.root,
             env=self.environment(),
             text=True,
@@ -48,12 +48,15 @@ class Project:
         assert not check or done.returncode == 0, f"{' '.join(command)}\n{done.stdout}"
         return done
 
+    def program(self, name: str) -> str:
+        """What to call for `dvc`, say: it has imported already what it will."""
+        return warm_python.program(name)
+
     def environment(self) -> dict[str, str]:
         """The virtual environment's programs first; nothing of DVC's state outside the temporary folder."""
         inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
         return inherited | {
             "PATH": f"{self._python_folder()}{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "REAL_PYTHON": sys.executable,
             "PYTHONPATH": str(self.root / "src"),
             "DVC_NO_ANALYTICS": "1",
             "DVC_SITE_CACHE_DIR": str(self.root.parent / f".{self.root.name}-site-cache"),
@@ -97,6 +100,16 @@ class Project:
         """A copy of everything, DVC's cache included: cheaper than running the pipeline again."""
         shutil.copytree(self.root, root, symlinks=True)
         return Project(root)
+
+
+class ColdProject(Project):
+    """As a user runs it: with a Python that starts anew for each stage and command."""
+
+    def program(self, name: str) -> str:
+        return name
+
+    def _python_folder(self) -> str:
+        return ""
 
 
 def new_project(root: Path, rows: dict[str, int]) -> Project:

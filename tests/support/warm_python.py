@@ -1,16 +1,17 @@
-"""A `python` for the stages of test projects that has PyTorch and transformers imported already.
+"""A `python` for test projects that has imported already what stages and commands import.
 
 A stage is a process of its own, and to import what it trains with takes one 5 to 12 s of CPU, many times what a tiny
-twin computes. Here a server imports these libraries once; each stage is a fork of it, with the arguments, environment,
-folder, standard streams and exit code that its caller gives and gets. The project's own code is imported anew each
-time. What the libraries read from the environment when they are imported must be as it was then: else, and for all but
-scripts, the real Python runs.
+twin computes; `dvc` and `yoyak` take 1 to 2 s. Here a server imports these libraries once; each stage or command is a
+fork of it, with the arguments, environment, folder, standard streams and exit code that its caller gives and gets. The
+project's own code is imported anew each time. What the libraries read from the environment when they are imported must
+be as it was then: else, and for all but scripts, the real Python runs.
 
     python tests/warm_python.py serve SOCKET    the server
-    python tests/warm_python.py SCRIPT …        what a stage's command calls
+    python tests/warm_python.py SCRIPT …        what a stage's command calls, and `Project.run` for a program
 """
 
 import atexit
+import gc
 import json
 import os
 import runpy
@@ -26,22 +27,28 @@ from pathlib import Path
 from typing import Any
 
 SOCKET = "WARM_PYTHON_SOCKET"
-IMPORTED = ("torch", "transformers.trainer", "transformers.integrations", "peft", "bitsandbytes", "trl", "dvclive")
-READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "TORCH", "CUDA_", "ONEDNN_", "ATEN_")
+PROGRAMS = ("dvc", "yoyak")
+IMPORTED = (
+    *("torch", "transformers.trainer", "transformers.integrations", "peft", "bitsandbytes", "trl.trainer.sft_trainer"),
+    *("dvclive", "dvc.cli", "dvc.repo", "dvc.commands.repro", "dvc.stage.cache", "dulwich.porcelain", "wandb"),
+    *("pandas", "matplotlib.pyplot", "pydantic", "rich.progress", "typer", "mecab"),
+)
+READ_AT_IMPORT = ("HF_", "TRANSFORMERS_", "OMP_", "MKL_", "TORCH", "CUDA_", "ONEDNN_", "ATEN_", "MPL", "TYPER_")
 """Beginnings of names in the environment."""
-READ_LATER = ("CUDA_VISIBLE_DEVICES", "TORCHINDUCTOR_COMPILE_THREADS")
+READ_LATER = ("CUDA_VISIBLE_DEVICES", "TORCHINDUCTOR_CACHE_DIR", "TORCHINDUCTOR_COMPILE_THREADS")
 """By the first look for a GPU, and the first compilation."""
 
 
 @contextmanager
 def warm_python(folder: Path) -> Iterator[None]:
-    """While this is open, `environment` has the server's address; `folder` gets the command `python`."""
+    """While this is open, `environment` has the server's address; `folder/bin` gets the command `python`."""
     address = str(folder / "socket")
-    command = folder / "bin/python"
-    command.parent.mkdir(parents=True)
     # Without site-packages, which the client has no use for, Python starts in a tenth of the time.
-    command.write_text(f'#!/bin/sh\nexec {sys.executable} -IS {Path(__file__).resolve()} "$@"\n')
-    command.chmod(0o755)
+    client = f"{sys.executable} -IS {Path(__file__).resolve()}"
+    _write_command(folder / "bin/python", client)
+    # Apart: not on the PATH of what a test kills, which would kill the client alone.
+    for program in PROGRAMS:
+        _write_command(folder / "programs" / program, f"{client} {Path(sys.executable).with_name(program)}")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": ""}
     server = subprocess.Popen([sys.executable, __file__, "serve", address], env=environment, start_new_session=True)
     os.environ[SOCKET] = address
@@ -53,6 +60,18 @@ def warm_python(folder: Path) -> Iterator[None]:
         server.wait()
 
 
+def _write_command(path: Path, begins: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(f'#!/bin/sh\nexec {begins} "$@"\n')
+    path.chmod(0o755)
+
+
+def program(name: str) -> str:
+    """The warm one of this name, where one is offered."""
+    address = os.environ.get(SOCKET)
+    return str(Path(address).parent / "programs" / name) if address and name in PROGRAMS else name
+
+
 # The server
 
 
@@ -60,15 +79,26 @@ def serve(address: str) -> None:
     for library in IMPORTED:
         __import__(library)
     read = _read_at_import(os.environ)
+    # What forks collect as garbage does not look at what is here, which would copy it, too.
+    gc.collect()
+    gc.freeze()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
         listening.bind(address)
         listening.listen(16)
-        while True:
-            connection, _ = listening.accept()
+        listening.settimeout(1)
+        parent = os.getppid()
+        # Killed, pytest ends nobody.
+        while os.getppid() == parent:
+            try:
+                connection, _ = listening.accept()
+            except TimeoutError:
+                continue
+            connection.setblocking(True)
             message, streams, _, _ = socket.recv_fds(connection, 2**20, 3)
             request = json.loads(message)
-            if _read_at_import(request["environment"]) != read:
+            if differ := _read_at_import(request["environment"]).items() ^ read.items():
+                _note_cold(address, request, sorted({key for key, _ in differ}))
                 connection.sendall(b"cold")
             elif os.fork() == 0:
                 listening.close()
@@ -76,6 +106,17 @@ def serve(address: str) -> None:
             for stream in streams:
                 os.close(stream)
             connection.close()
+
+
+def _note_cold(address: str, request: dict[str, Any], keys: list[str]) -> None:
+    with Path(f"{address}.cold").open("a") as file:
+        file.write(f"{' '.join(request['arguments'])}: {', '.join(keys)}\n")
+
+
+def told_cold() -> list[str]:
+    """What ran with the real Python because its environment was another one, and which names differed."""
+    path = Path(f"{os.environ[SOCKET]}.cold")
+    return path.read_text().splitlines() if path.exists() else []
 
 
 def _read_at_import(environment: Any) -> dict[str, str]:
@@ -135,7 +176,7 @@ def _die_with(connection: socket.socket) -> None:
 
 def call(arguments: list[str]) -> None:
     address = os.environ.get(SOCKET)
-    if address is None or not arguments or not arguments[0].endswith(".py"):
+    if address is None or not arguments or not (arguments[0].endswith(".py") or Path(arguments[0]).name in PROGRAMS):
         _really(arguments)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         _connect(connection, address)
@@ -165,7 +206,7 @@ def _connect(connection: socket.socket, address: str) -> None:
 
 
 def _really(arguments: list[str]) -> None:
-    os.execv(os.environ["REAL_PYTHON"], [os.environ["REAL_PYTHON"], *arguments])
+    os.execv(sys.executable, [sys.executable, *arguments])
 
 
 if __name__ == "__main__":

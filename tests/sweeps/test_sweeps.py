@@ -12,14 +12,15 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from project import ROOT
+from project import ROOT, Project
 from ruamel.yaml import YAML
 from twins import qwen25, save_twin
+from virtual_environment import virtual_environment
 
 from yoyak.core.errors import UserError
 from yoyak.data.dialogues import turns
 from yoyak.preflight.check import read_params
-from yoyak.sweeps import competition, copies, data_folder, schedule
+from yoyak.sweeps import competition, copies, data_folder, recipe, schedule
 from yoyak.sweeps.cli import main
 from yoyak.sweeps.experiments import read_list, runs
 from yoyak.sweeps.results import Result, read_results
@@ -30,7 +31,8 @@ import results as document
 import wording
 from comparisons import paired_interval
 
-LISTS = sorted((ROOT / "sweeps").glob("*.yaml"))
+NO_LISTS = ("anchors", "search")
+LISTS = sorted(path for path in (ROOT / "sweeps").glob("*.yaml") if path.stem not in NO_LISTS)
 MODELS_PAGE = ROOT / "docs/models.md"
 FEW: dict[str, Any] = {
     "set": [
@@ -62,14 +64,24 @@ def call(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> None:
 
 
 def run_list(
-    tmp_path: Path, data: Path, content: dict[str, Any], *more: str, project: Path = ROOT
+    tmp_path: Path,
+    data: Path,
+    content: dict[str, Any],
+    *more: str,
+    project: Path = ROOT,
+    python: Path = Path(sys.executable),
 ) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "list.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    command = [sys.executable, "-m", "yoyak.sweeps", "run", path, *folders, "--gpus", "0", *more]
-    return subprocess.run([*map(str, command)], cwd=project, capture_output=True, text=True, check=False)
+    command = [python, "-m", "yoyak.sweeps", "run", path, *folders, "--gpus", "0", *more]
+    environment = Project(project).environment()
+    # Stages are called by the active environment's.
+    environment["PATH"] = f"{python.parent}:{environment['PATH']}"
+    return subprocess.run(
+        [*map(str, command)], cwd=project, env=environment, capture_output=True, text=True, check=False
+    )
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +91,10 @@ def ran(tmp_path_factory: pytest.TempPathFactory, sample: Path) -> tuple[Path, s
     limits = {"free_gb": 0.1, "empty_percent": 100}
     entry = {"weights": str(tmp_path / "twin"), "method": "lora", "dtype": "fp32", "prompt": "structured"}
     content = FEW | {"params": {"limits": limits, "models": {"twin": entry}}}
-    return tmp_path, run_list(tmp_path, sample, content, "--per-gpu", "2", "--commit", "abc")
+    # Its stages are warm.
+    virtual_environment(tmp_path / ".venv")
+    python = tmp_path / ".venv/bin/python3"
+    return tmp_path, run_list(tmp_path, sample, content, "--per-gpu", "2", "--commit", "abc", python=python)
 
 
 Ran = tuple[Path, subprocess.CompletedProcess[str]]
@@ -114,11 +129,13 @@ def test_a_result_has_metrics_and_scores_of_rows_and_no_text(ran: Ran) -> None:
     assert "#Person1#" not in text
 
 
-def test_what_is_there_is_not_run_again(ran: Ran, sample: Path) -> None:
+def test_what_is_there_is_not_run_again(
+    ran: Ran, sample: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
     content["experiments"].pop("fails")
-    done = run_list(ran[0], sample, content)
-    assert (done.returncode, "0 of 2 experiments to run" in done.stdout) == (0, True), done.stdout + done.stderr
+    assert run_here(ran[0], sample, content, monkeypatch=monkeypatch) == 0
+    assert "0 of 2 experiments to run" in capsys.readouterr().out
 
 
 def test_one_that_was_made_with_other_parameters_or_data_is_refused(
@@ -150,7 +167,15 @@ def refused(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> str:
-    """What the command says of a list that it does not run; in this process, for that is quicker."""
+    """What the command says of a list that it does not run."""
+    assert run_here(tmp_path, data, content, *more, monkeypatch=monkeypatch) == 1
+    return capsys.readouterr().err
+
+
+def run_here(
+    tmp_path: Path, data: Path, content: dict[str, Any], *more: str, monkeypatch: pytest.MonkeyPatch
+) -> object:
+    """The command's exit code; in this process, for that is quicker."""
     path = tmp_path / "other.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
@@ -158,8 +183,7 @@ def refused(
     call(monkeypatch, "run", path, *folders, "--gpus", "0", *more)
     with pytest.raises(SystemExit) as ended:
         main()
-    assert ended.value.code == 1
-    return capsys.readouterr().err
+    return ended.value.code
 
 
 @pytest.mark.parametrize(
@@ -258,12 +282,12 @@ def test_weights_that_have_moved_are_linked_anew(tmp_path: Path, monkeypatch: py
     assert link.resolve() == tmp_path / "given/a.whl"
 
 
-def test_a_fault_in_one_is_told_before_any_runs(ran: Ran, sample: Path, tmp_path: Path) -> None:
+def test_a_fault_in_one_is_told_before_any_runs(
+    ran: Ran, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
     content["experiments"]["fails"] = ["lora.rank=3"]
-    done = run_list(tmp_path, sample, content)
-    assert done.returncode == 1
-    assert "fails: " in done.stderr
+    assert "fails: " in refused(tmp_path, sample, content, capsys=capsys, monkeypatch=monkeypatch)
     assert not list((tmp_path / "out").glob("*.log"))
 
 
@@ -390,7 +414,7 @@ def test_the_first_that_needs_it_does_it(done: set[str], failed: set[str], start
     assert {name for name in waiting if schedule.may_start(name, needs, done, failed)} == starts
 
 
-@pytest.mark.parametrize("path", [path for path in LISTS if path.name != "anchors.yaml"], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", LISTS, ids=lambda path: path.stem)
 def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp_path: Path) -> None:
     listed = read_list(path)
     found = runs(listed)
@@ -401,11 +425,11 @@ def test_each_list_is_of_parameters_that_are_there(path: Path, sample: Path, tmp
 
 
 def test_the_final_models_have_experiments_of_their_own() -> None:
-    listed = read_list(ROOT / competition.LIST)
-    (run,) = [run for run in runs(listed) if run.experiment == competition.ENSEMBLE]
-    for name in competition.members(run):
-        (own,) = [run for run in runs(listed) if run.experiment == name]
-        assert competition.members(own) == [name]
+    found = {run.experiment: run for run in runs(read_list(ROOT / recipe.LIST))}
+    for listed in (found[recipe.RECIPE], found[recipe.UNTUNED]):
+        assert set(recipe.names_in(listed, "run.tuned")) <= set(recipe.names_in(listed, "run.models"))
+        for name in recipe.names_in(listed, "run.models"):
+            assert recipe.names_in(found[name], "run.models") == [name]
 
 
 def test_each_row_of_train_is_held_out_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

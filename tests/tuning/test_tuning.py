@@ -11,10 +11,10 @@ from trainers import PROMPTS, trainer_of
 from twins import Family, gemma3, llama32, save_twin
 
 from yoyak.core.records import Candidate, Prompt
-from yoyak.inference.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.inference.loading import load_for_inference
 from yoyak.modeling import weights
 from yoyak.training.steps import MicroBatching
+from yoyak.tuning.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.tuning.params import TuningConfig
 from yoyak.tuning.policy import Policy
 from yoyak.tuning.rewards import Judged, advantages, judge

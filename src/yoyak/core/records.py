@@ -94,25 +94,6 @@ class Prediction(Record):
     """What is still wrong with `text` after the second search: `empty`, `truncated`, `foreign_script`."""
 
 
-class Likelihood(BaseModel):
-    """How likely a model finds a summary, which may be another's."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
-
-    text: str
-    log_probability: float
-    """Sum of the natural log-probabilities of the text's tokens and of the end token."""
-    tokens: int = Field(ge=1)
-    """How many these are."""
-
-
-class Rescored(Record):
-    """How likely a model finds all candidates of a row, the members' and its own."""
-
-    texts: tuple[Likelihood, ...]
-    """Each different text once; empty ones are left out."""
-
-
 AnyRecord = TypeVar("AnyRecord", bound=Record)
 
 

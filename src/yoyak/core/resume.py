@@ -16,7 +16,7 @@ from yoyak.core.files import sha256
 from yoyak.core.params import Section
 from yoyak.core.repository import cache_folder
 
-Kind = Literal["checkpoints", "predictions", "rescored"]
+Kind = Literal["checkpoints", "predictions"]
 
 
 @contextmanager

@@ -7,7 +7,6 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from yoyak.core.errors import UserError
 from yoyak.core.params import Section
-from yoyak.core.stale_outputs import PREFIX
 
 
 def _no_name_twice(names: list[str]) -> list[str]:
@@ -54,13 +53,10 @@ class RunParams(Section):
     averaged: Names
     """Entries of `models` with members, to score and ensemble, too; their members must run, too, in `run.models` or, as
     `<model>_tuned`, by `run.tuned`."""
-    rescorers: Names
-    """Trained models of the run that say how likely they find each candidate of all: what `ensemble.strategy: learned`
-    chooses by. It takes a pass over the candidates each, and no search."""
     seed: int = Field(ge=0, lt=2**32)
     """Seed of training; sampling has `generation.seed`."""
 
-    @field_validator("models", "tuned", "untuned", "averaged", "rescorers", mode="before")
+    @field_validator("models", "tuned", "untuned", "averaged", mode="before")
     @classmethod
     def _a_list(cls, names: object, field: ValidationInfo) -> object:
         """DVC makes a stage of each name, and says of anything but a list that it is not iterable."""
@@ -78,8 +74,3 @@ class RunParams(Section):
     def scored(self) -> list[str]:
         """Names of all that the ensemble may choose from."""
         return [*self.trained, *self.averaged]
-
-    @property
-    def predicted(self) -> list[str]:
-        """Names of all that have a folder in `predictions/`."""
-        return [*self.scored, *(f"{PREFIX}untuned_{name}" for name in self.untuned)]

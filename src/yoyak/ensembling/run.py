@@ -1,6 +1,6 @@
 """One ensemble, from the models' predictions to its own summaries and their scores."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from yoyak.core.records import Prediction, read_records, write_json, write_records
@@ -31,7 +31,13 @@ def ensemble(
     for split, rows in combined.items():
         write_records(Path(f"ensemble/{split}.jsonl"), rows)
     write_json(PLAN, plan.model_dump())
-    decided = {"members": models, "used": plan.strategy, "weights": plan.weights, **why}
+    decided = {
+        "members": models,
+        "used": plan.strategy,
+        "weights": plan.weights,
+        "oracle": {split: _oracle(predictions[split], split, judging) for split in leaderboard.known_splits()},
+        **why,
+    }
     report = leaderboard.ensemble_report({**combined, **judged}, judging)
     write_json(Path("metrics/ensemble.json"), report | decided)
     # For the submission's checklist: no stage depends on a metrics file. Without the commit, by which the submission
@@ -39,3 +45,9 @@ def ensemble(
     scoring = {key: value for key, value in report["scoring"].items() if key != "commit"}
     write_json(Path("ensemble/dev_score.json"), {"scoring": scoring, "ensemble": report["ensemble"]})
     write_json(Path("metrics/postprocessing.json"), measured)
+
+
+def _oracle(predictions: Mapping[str, Sequence[Prediction]], split: str, judging: ScoringParams) -> float:
+    """Mean score of each row's best candidate, in percent."""
+    references = leaderboard.read_split(split).references
+    return round(float(weighting.oracle(predictions, references, judging.metric).mean()), 2)

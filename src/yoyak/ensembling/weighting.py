@@ -129,6 +129,18 @@ def study(
     return ScoredPools(scores, pools, np.split(values, ends[:-1]))
 
 
+def oracle(
+    predictions: Mapping[str, Sequence[Prediction]], references: Sequence[Sequence[str]], metric: rouge.Metric
+) -> Floats:
+    """Score of each row's best candidate of all members, in percent, shape (rows,): as high as any choice can come; 0
+    where there is none."""
+    rows = zip(*predictions.values(), strict=True)
+    texts = [sorted({each.text for member in row for each in member.candidates}) for row in rows]
+    repeated = [row for of_row, row in zip(texts, references, strict=True) for _ in of_row]
+    values = iter(rouge.score([text for of_row in texts for text in of_row], repeated, metric))
+    return np.array([max((100 * next(values).mean for _ in of_row), default=0.0) for of_row in texts])
+
+
 def out_of_fold(
     predictions: Mapping[str, Sequence[Prediction]], fnames: Sequence[str]
 ) -> dict[str, list[Prediction]] | None:

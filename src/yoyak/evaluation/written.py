@@ -108,6 +108,8 @@ class Ensemble(Written):
     used: str
     learned_on: str
     weights: dict[str, float]
+    oracle: dict[str, Score] = Field(default_factory=dict)
+    """Of each split whose references are known; earlier versions had none."""
     test: Entry | None = None
     cross_validated: Estimate | None = None
 

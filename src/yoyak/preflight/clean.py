@@ -25,7 +25,7 @@ from yoyak.core.repository import cache_folder, git, repository_root, revisions
 from yoyak.core.run import tuned
 from yoyak.modeling.weights import converted_name
 
-SCRATCH = ("checkpoints", "predictions", "rescored")
+SCRATCH = ("checkpoints", "predictions")
 WEIGHTS = "weights"
 COPIES = (".cache/experiments/*", ".cache/final/copies/*", ".dvc/tmp/exps/*")
 """Further workspaces, with parameters of their own: copies of `python -m yoyak.sweeps`, and DVC's temporary ones."""

@@ -70,16 +70,6 @@ def check_run(params: Params) -> None:
             if name not in params.models:
                 raise UserError(f"{PARAMS}: run.{key}: no model {quoted(name)!r}; there are {', '.join(params.models)}")
             _check_kind(params, key, name)
-    for name in params.run.rescorers:
-        _check_rescorer(params, name)
-
-
-def _check_rescorer(params: Params, name: str) -> None:
-    where = f"{PARAMS}: run.rescorers: {quoted(name)}"
-    if name in params.run.averaged:
-        raise UserError(f"{where} has members in place of weights; name those in its place")
-    if name not in params.run.trained:
-        raise UserError(f"{where} must be trained in this run, too; there are {', '.join(params.run.trained)}")
 
 
 def _check_kind(params: Params, key: str, name: str) -> None:

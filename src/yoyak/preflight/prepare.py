@@ -45,7 +45,7 @@ def prepare(params: Params) -> None:
     for name, of_model in resolved.items():
         _write(name, training=of_model.training, generation=of_model.generation)
     for name in params.run.tuned:
-        _write(tuned(name), tuning=resolved[name].tuning, generation=resolved[name].generation)
+        _write(tuned(name), tuning=resolved[name].tuning, generation=resolved[name].tuned_generation)
     for name in params.run.averaged:
         _write(name, generation=resolve_average(params, name, pins))
     for split, of_split in prompts.items():

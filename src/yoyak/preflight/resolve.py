@@ -18,7 +18,7 @@ from yoyak.tuning.params import TuningConfig
 OF_OUR_OWN = ("fold", "members")
 """Further keys of an entry."""
 OUTPUTS = (
-    *("models", "predictions", "rescored", "plots", "ensemble", "scores", "submission", "metrics"),
+    *("models", "predictions", "plots", "ensemble", "scores", "submission", "metrics"),
     *("data/prompts", "data/references", "data/resolved", "data/members"),
 )
 """Folders that stages write."""
@@ -31,6 +31,15 @@ class ResolvedModel(Section):
     tuning: TuningConfig | None
     """None under `method: full`."""
     generation: OneModelConfig
+
+    @property
+    def tuned_generation(self) -> OneModelConfig:
+        """Of the tuned model: it draws as it did when it learned, and so best for an ensemble (docs/tuning.md)."""
+        own = self.generation.generation
+        if self.tuning is None or own.search != "sample":
+            return self.generation
+        drawn = own.model_copy(update={"temperature": self.tuning.tuning.temperature, "top_k": 0, "top_p": 1.0})
+        return self.generation.model_copy(update={"generation": drawn})
 
 
 def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:

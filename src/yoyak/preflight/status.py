@@ -199,8 +199,6 @@ def _by_model(states: Mapping[str, State]) -> Table:
     for column in ("", "prepared", "trained", "inferred", "scored"):
         table.add_column(column, no_wrap=True)
     run = read_section(RunParams, "run")
-    if run.rescorers:
-        table.add_column("rescores", no_wrap=True)
     rows = {name: (f"train@{name}", f"infer@{name}") for name in run.models}
     rows |= {tuned(name): (f"tune@{name}", f"infer_tuned@{name}") for name in run.tuned}
     rows |= {f"untuned_{name}": ("", f"infer_untuned@{name}") for name in run.untuned}
@@ -209,8 +207,6 @@ def _by_model(states: Mapping[str, State]) -> Table:
         words = [states[stage].word if stage in states else "" for stage in (FIRST, *stages, "score")]
         if words[1] in ("stale", "perhaps", "running") and (steps := _steps_kept(name)):
             words[1] += f", {steps} kept"
-        if name in run.rescorers:
-            words.append(states[f"rescore@{name}"].word)
         table.add_row(name, *words)
     for name in ("ensemble", "submit"):
         table.add_row(name, "", "", "", states[name].word)

@@ -141,6 +141,8 @@ def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> st
         figures = f"{delta['rouge_mean']:.2f} {interval(delta['ci95'])}"
         chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
         lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
+    if "dev" in (oracle := ensemble.get("oracle", {})):
+        lines.append(f"the best candidate of each row, which only the references tell: {oracle['dev']:.2f}")
     return "\n".join(lines)
 
 

@@ -19,7 +19,7 @@ from yoyak.evaluation.written import Score
 from yoyak.submission.file import read_sample
 
 HISTORY = Path("submissions.csv")
-CHECKLISTS = (Path("submission/checklist.json"), Path("submission/last_good.json"))
+CHECKLISTS = tuple(Path("submission", f"{name}.json") for name in ("checklist", "last_good", "final"))
 """Checklists of the latest submission and of the last good one; each has the sha256 of its submission."""
 FEWEST = 3
 """Fewest submissions of which a correlation is computed."""

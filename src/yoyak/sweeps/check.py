@@ -1,5 +1,6 @@
 """What is checked of a run before any starts: its parameters, its data, and whether it has been run already."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -35,7 +36,7 @@ def check_run(listed: ExperimentList, run: Run, data: Path, where: str) -> Check
     """Check a run whose data folder is `data`; `where`, the list and the experiment, begins a `UserError`."""
     if not data.is_dir():
         raise UserError(f"{where}: no folder {data}; `python -m yoyak.sweeps folds` makes it")
-    params = _params(listed, run, data, where)
+    params = params_of(listed, run, data, where)
     needs = schedule.work(params, run.data)
     made_of = {
         "needs": sorted(needs),
@@ -48,7 +49,8 @@ def check_run(listed: ExperimentList, run: Run, data: Path, where: str) -> Check
     return CheckedRun(needs, _sources(params, where), json.loads(json.dumps(made_of)))
 
 
-def _params(listed: ExperimentList, run: Run, data: Path, where: str) -> Params:
+def params_of(listed: ExperimentList, run: Run, data: Path, where: str) -> Params:
+    """All of `params.yaml` as a run has it; a `UserError` that `where` begins for what is wrong in it."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         try:
@@ -70,6 +72,11 @@ def _sources(params: Params, where: str) -> dict[str, str]:
         if source.startswith(("./", "../")):
             raise UserError(f"{key}: each experiment runs in a folder of its own; write {Path(source).resolve()}")
     return sources
+
+
+def digest(content: object) -> str:
+    """Of what JSON can say, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def has_run(result: Path, made_of: Mapping[str, Any]) -> bool:

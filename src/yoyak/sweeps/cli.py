@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from yoyak.core.errors import exits_with_one_line
-from yoyak.sweeps import competition, folds, true_size
+from yoyak.sweeps import competition, folds, search, true_size
+from yoyak.sweeps.competition import Asked
 from yoyak.sweeps.run import Options, run_list
 
 app = typer.Typer(help="Many experiments, run side by side through the stages.", no_args_is_help=True)
@@ -59,11 +60,32 @@ def write_submission(
     weights: Annotated[
         Path | None, typer.Option(help="Wheels, and folders as .cache/weights has them, to be used.")
     ] = None,
+    models: Annotated[
+        str | None, typer.Option(help="Entries of params.yaml, with commas; default: as sweeps/final.yaml says.")
+    ] = None,
+    tune: Annotated[
+        str | None, typer.Option(help="Which of them are tuned, with commas, or none; default: those that can be.")
+    ] = None,
+    hours: Annotated[
+        float | None, typer.Option(help="Search for the best settings, and submit within so many hours.")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what it costs, and run nothing.")] = False,
     gpus: Gpus = None,
     per_gpu: PerGpu = 1,
 ) -> None:
-    """Train the final models of sweeps/final.yaml, and write their ensemble's summaries to submission/final.csv."""
-    competition.write_submission(data, predict or data / "test.csv", weights, gpus, per_gpu)
+    """Train and tune models, and write their ensemble's summaries to submission/final.csv.
+
+    Begins with what it costs. Killed and called again, it goes on.
+    """
+    asked = Asked(data, predict, weights, _names(models), _names(tune), gpus, per_gpu)
+    if hours is None:
+        competition.write_submission(asked, plan)
+    else:
+        search.search_and_submit(asked, hours, plan)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 @app.command("true-size")

@@ -3,6 +3,8 @@
 The project is the one in the working folder.
 """
 
+import contextlib
+import math
 import os
 import shutil
 import subprocess
@@ -10,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psutil
 from dvc.utils.collections import merge_dicts
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
@@ -71,29 +74,67 @@ def _link(link: Path, target: Path) -> None:
     link.symlink_to(target.resolve())
 
 
-def repro(folder: Path, log: Path, environment: dict[str, str], last: str = "ensemble") -> bool:
-    """Run `dvc repro` up to the stage `last` in a copy; whether it ended well. What it prints goes to `log`."""
-    own = {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+def repro(
+    folder: Path, log: Path, environment: dict[str, str], last: str = "ensemble", seconds: float = math.inf
+) -> bool:
+    """Run `dvc repro` up to the stage `last` in a copy; whether it ended well, within so many seconds.
+
+    What it prints goes to `log`.
+    """
+    log.write_text("", encoding="utf-8")
+    return python(["-m", "dvc", "repro", last], log, {**of_copy(folder), **environment}, folder, seconds)
+
+
+def of_copy(folder: Path) -> dict[str, str]:
+    """Environment of DVC in a copy."""
+    return {
+        "PATH": _path(Path(sys.executable).parent, os.environ["PATH"]),
         "DVC_NO_ANALYTICS": "1",
         "DVC_SITE_CACHE_DIR": str(folder / ".dvc/site"),
         "HF_HUB_OFFLINE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
-    log.write_text("", encoding="utf-8")
-    return python(["-m", "dvc", "repro", last], log, {**own, **environment}, folder)
 
 
-def python(arguments: list[str], log: Path, environment: dict[str, str], folder: Path | None = None) -> bool:
-    """Run this Python in `folder`; whether it ended well. What it prints is added to `log`."""
+def _path(own: Path, given: str) -> str:
+    """With this Python's folder; where the environment is active, it is there."""
+    return given if str(own) in given.split(os.pathsep) else f"{own}{os.pathsep}{given}"
+
+
+def python(
+    arguments: list[str],
+    log: Path,
+    environment: dict[str, str],
+    folder: Path | None = None,
+    seconds: float = math.inf,
+) -> bool:
+    """Run this Python in `folder`; whether it ended well, and within so many seconds: it is killed after them.
+
+    What it prints is added to `log`.
+    """
     inherited = {key: value for key, value in os.environ.items() if not key.startswith(("GIT_", "DVC_"))}
     with log.open("a", encoding="utf-8") as file:
-        done = subprocess.run(
+        process = subprocess.Popen(
             [sys.executable, *arguments],
             cwd=folder,
             env={**inherited, **environment},
             stdout=file,
             stderr=subprocess.STDOUT,
-            check=False,
+            # A lock that is to be held by what outlives this process is inheritable; no other file is.
+            close_fds=False,
         )
-    return done.returncode == 0
+        try:
+            return process.wait(None if seconds == math.inf else max(0, seconds)) == 0
+        except subprocess.TimeoutExpired:
+            _kill(process.pid)
+            process.wait()
+            file.write("killed: its time was up\n")
+            return False
+
+
+def _kill(pid: int) -> None:
+    """With all that it has started: a stage outlives the `dvc repro` that it is of."""
+    parent = psutil.Process(pid)
+    for process in [parent, *parent.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

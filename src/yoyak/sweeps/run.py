@@ -43,6 +43,8 @@ class Options:
     """Names of the experiments that are run; empty: all."""
     commit: str | None = None
     """Of the project, where it is no git repository."""
+    seconds: float = math.inf
+    """After so many a run that is not done yet is killed; called again, it goes on."""
 
     def result(self, run: Run) -> Path:
         return self.out / f"{run.name}.json"
@@ -62,7 +64,9 @@ def run_list(options: Options) -> set[str]:
     does again. A fault in any run's parameters or data is a `UserError` before the first starts.
     """
     _check(options)
-    slots = _slots(options)
+    devices = slots(options)
+    if not devices[0]:
+        print("no GPU is used: on the CPU", flush=True)
     listed = read_list(options.experiments)
     chosen = _chosen(options, listed)
     checked = {
@@ -77,11 +81,12 @@ def run_list(options: Options) -> set[str]:
         cache, data = options.work / "cache", options.data / run.data
         copies.make(options.copy(run), cache, data, listed.params, list(run.overrides))
     options.out.mkdir(parents=True, exist_ok=True)
+    ends = time.monotonic() + options.seconds
     named = {run.name: run for run in waiting}
     return schedule.run_all(
         {name: checked[name].needs for name in named},
-        slots,
-        lambda name, gpu: _run(options, named[name], checked[name].made_of, gpu, len(slots)),
+        devices,
+        lambda name, gpu: _run(options, named[name], checked[name].made_of, gpu, len(devices), ends),
         options.minutes,
     )
 
@@ -102,7 +107,7 @@ def _chosen(options: Options, listed: ExperimentList) -> list[Run]:
     return [run for run in runs(listed) if not options.only or run.experiment in options.only]
 
 
-def _slots(options: Options) -> list[str]:
+def slots(options: Options) -> list[str]:
     """`CUDA_VISIBLE_DEVICES` of each slot, so that the first runs are spread over all GPUs."""
     # Of those that CUDA_VISIBLE_DEVICES names.
     there = torch.cuda.device_count()
@@ -111,14 +116,13 @@ def _slots(options: Options) -> list[str]:
     if wanted > there:
         limit = f" (CUDA_VISIBLE_DEVICES is {visible!r})" if visible is not None else ""
         raise UserError(f"--gpus {wanted}: PyTorch finds {there}{limit}; give as many as there are, or 0 for the CPU")
-    if not wanted:
-        print("no GPU is used: on the CPU", flush=True)
     gpus = visible.split(",") if visible else [str(gpu) for gpu in range(there)]
     return (gpus[:wanted] or [""]) * options.per_gpu
 
 
-def _run(options: Options, run: Run, made_of: dict[str, Any], gpu: str, at_once: int) -> bool:
-    """Run one of `at_once`; whether it ended well. `gpu` is its `CUDA_VISIBLE_DEVICES`."""
+def _run(options: Options, run: Run, made_of: dict[str, Any], gpu: str, at_once: int, ends: float) -> bool:
+    """Run one of `at_once`; whether it ended well, before `ends` on the monotonic clock. `gpu` is its
+    `CUDA_VISIBLE_DEVICES`."""
     copy, log, result = options.copy(run).resolve(), options.log(run), options.result(run)
     cores = str(max(1, (os.cpu_count() or 1) // at_once))
     environment = {
@@ -128,7 +132,7 @@ def _run(options: Options, run: Run, made_of: dict[str, Any], gpu: str, at_once:
         "TORCHINDUCTOR_COMPILE_THREADS": cores,
     }
     started = time.monotonic()
-    ended_well = copies.repro(copy, log, environment)
+    ended_well = copies.repro(copy, log, environment, seconds=ends - time.monotonic())
     minutes = (time.monotonic() - started) / 60
     about = {
         "experiment": run.experiment,

@@ -25,7 +25,8 @@ class TuningParams(Section):
     candidates: int = Field(ge=2)
     """Summaries drawn of each dialogue."""
     temperature: float = Field(gt=0)
-    """At which they are drawn; top-k and top-p are off."""
+    """At which they are drawn, with top-k and top-p off; and so is what the tuned model writes, where its `search` is
+    `sample`."""
     learning_rate: float = Field(gt=0, lt=1)
     """Highest learning rate; it falls to 0 on a line."""
     max_length_ratio: float = Field(gt=0)

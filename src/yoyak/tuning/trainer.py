@@ -13,12 +13,12 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from yoyak.core.environment import device
 from yoyak.core.records import Prompt
-from yoyak.inference.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.inference.params import OneModelConfig
 from yoyak.training import memory
 from yoyak.training.memory import TokenBudget
 from yoyak.training.params import EVALUATED_ROWS
 from yoyak.training.steps import MicroBatching
+from yoyak.tuning.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.tuning.params import TuningConfig
 from yoyak.tuning.policy import Answers, Encoded, Policy
 from yoyak.tuning.rewards import Judged, advantages, judge
