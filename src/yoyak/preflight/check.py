@@ -51,10 +51,10 @@ def read_params(path: Path) -> Params:
         resolve(params, name, pin=None)
         if entry["weights"] == "scratch":
             _check_scratch(params, name)
-    for name in params.run.averaged:
-        _check_members_run(params, name)
     for name in params.run.tuned:
         _check_tuned(params, name)
+    for name in params.run.averaged:
+        _check_members_run(params, name)
     return params
 
 
