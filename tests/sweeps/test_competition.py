@@ -61,6 +61,14 @@ def test_the_ensemble_alone_has_what_else_its_experiment_says(tmp_path: Path, mo
     assert having == [recipe.ENSEMBLE]
 
 
+def test_what_is_not_tuned_is_no_member() -> None:
+    listed = recipe.choose(None, None, has_gpu=True)
+    assert f"ensemble.members=[{','.join(f'{name}_tuned' for name in listed.tuned)}]" in listed.last
+    assert recipe.choose(None, [*listed.tuned], has_gpu=True) == listed
+    assert recipe.choose(None, ["none"], has_gpu=True).last == ()
+    assert recipe.choose(None, [listed.tuned[0]], has_gpu=True).last == ()
+
+
 def test_the_recipe_tunes_where_there_is_a_gpu() -> None:
     tuned, plain = (recipe.choose(None, None, has_gpu) for has_gpu in (True, False))
     assert tuned.tuned
