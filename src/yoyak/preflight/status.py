@@ -159,7 +159,8 @@ def _of(params: Params, model: str, kind: str) -> Mapping[str, Any]:
         return {}
     if "members" in params.models[entry]:
         return resolve_average(params, entry, {}).model_dump(mode="json") if kind == "generation" else {}
-    section: Section | None = getattr(resolve(params, entry, None), kind)
+    resolved, drawn = resolve(params, entry, None), kind == "generation" and model != entry
+    section: Section | None = resolved.tuned_generation if drawn else getattr(resolved, kind)
     return section.model_dump(mode="json") if section else {}
 
 
