@@ -39,8 +39,8 @@ For an entry that is trained without a part of train: `yoyak folds` writes such 
 ([The ensemble](competition.md#the-ensemble))."""
 AVERAGE_HEAD = """### models: members
 
-For an entry that has members in place of weights. Beside `members` it has `generation` alone
-([Averaged logits](competition.md#averaged-logits))."""
+For an entry that has members in place of weights. Beside these it has `generation` alone
+([Averages](competition.md#averages))."""
 SIGNS = {Ge: "≥", Gt: ">", Le: "≤", Lt: "<"}
 NAMES = {str: "text", int: "integer", float: "number", bool: "true or false", Path: "path", Any: "anything"}
 

@@ -1,4 +1,4 @@
-"""Averaged logits: held to plain loops, and through the pipeline."""
+"""Averaged logits and weights: held to plain loops, and through the pipeline."""
 
 import json
 from pathlib import Path
@@ -6,18 +6,22 @@ from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from project import Project
+from safetensors.torch import load_file
 from trainers import PROMPTS
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from twins import Family, bart, gemma3, llama32, qwen3, save_twin, t5
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction, Prompt, read_json, read_records
 from yoyak.inference import generate, hf_decoding
 from yoyak.inference.averaging import Averaged, assemble, mean_logits
-from yoyak.inference.loading import load_for_inference
+from yoyak.inference.loading import load_for_inference, load_mean
 from yoyak.inference.params import GenerationParams, OneModelConfig
 from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded, vocabulary_of
+from yoyak.modeling.spec import ModelSpec
 
 SEARCHES: dict[str, dict[str, Any]] = {
     "greedy": {"candidates": 1},
@@ -194,6 +198,64 @@ def test_different_tokenizers_are_refused(tmp_path: Path) -> None:
     members = {"one": load(tmp_path / "one", llama32, 0), "other": load(tmp_path / "other", qwen3, 0)}
     with pytest.raises(UserError, match=r"^models.both.members: one and other have different tokens, or end with"):
         assemble("both", members)
+
+
+# The mean of weights
+
+
+def adapter(base: Path, folder: Path, seed: int, **options: Any) -> Path:
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), LoraConfig(task_type="CAUSAL_LM", **options))
+    torch.manual_seed(seed)
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.1)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(base).save_pretrained(folder)
+    return folder
+
+
+def added(folder: Path) -> dict[str, torch.Tensor]:
+    """What an adapter adds to each weight, by the formula."""
+    config, factors = read_json(folder / "adapter_config.json"), load_file(folder / "adapter_model.safetensors")
+    return {
+        key.removeprefix("base_model.model.").replace("lora_A.", ""): factors[key.replace("lora_A", "lora_B")]
+        @ factors[key]
+        * (config["lora_alpha"] / config["r"])
+        for key in factors
+        if "lora_A" in key
+    }
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("of", [llama32, gemma3])
+def test_the_mean_of_weights_is_exact(dtypes_as_asked: None, of: Family, dtype: str, tmp_path: Path) -> None:
+    """Of adapters of other ranks, scales and layers; in 16 bits each weight is rounded once."""
+    base = save_twin(of, tmp_path / "base")
+    folders = [
+        adapter(base, tmp_path / "one", 1, r=4, lora_alpha=8, target_modules="all-linear"),
+        adapter(base, tmp_path / "two", 2, r=6, lora_alpha=3, target_modules=["q_proj", "down_proj"]),
+        adapter(base, tmp_path / "three", 3, r=2, lora_alpha=6, target_modules=["q_proj", "v_proj"]),
+    ]
+    spec = job_of(base, of, params_of("greedy")).model.model_copy(update={"dtype": dtype})
+    plain, means = load_for_inference(spec, None).model.state_dict(), load_mean(spec, folders).model.state_dict()
+    changes = [added(folder) for folder in folders]
+    assert plain.keys() == means.keys()
+    assert len(changes[0]) == 14
+    for key, weight in plain.items():
+        change = torch.stack([each.get(key, torch.zeros(weight.shape)) for each in changes]).mean(0)
+        assert change.any() == (key in changes[0])
+        half_of_the_last_place = {"fp32": 1e-6, "bf16": 2**-8}[dtype] * 1.001
+        torch.testing.assert_close(means[key].float(), weight.float() + change, rtol=half_of_the_last_place, atol=1e-7)
+
+
+def test_the_mean_of_weights_is_of_adapters_on_the_same_base(tmp_path: Path) -> None:
+    base = save_twin(llama32, tmp_path / "base")
+    folders = [adapter(base, tmp_path / name, 1, r=2, target_modules=["q_proj"]) for name in ("one", "two")]
+    config = read_json(folders[1] / "adapter_config.json") | {"revision": "another"}
+    (folders[1] / "adapter_config.json").write_text(json.dumps(config))
+    spec: ModelSpec = job_of(base, llama32, params_of("greedy")).model
+    with pytest.raises(UserError, match="two: these adapters were trained on other base weights"):
+        load_mean(spec, folders)
 
 
 # Through the stages

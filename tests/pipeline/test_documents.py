@@ -193,17 +193,17 @@ def test_make_help_lists_the_targets() -> None:
         assert re.search(rf"^ +make {target} +\S", listed, re.MULTILINE)
 
 
-def test_the_example_of_averaged_logits_can_run(tmp_path: Path) -> None:
+def test_the_example_of_averages_can_run(tmp_path: Path) -> None:
     path, yaml = tmp_path / "params.yaml", YAML()
     shutil.copyfile(ROOT / "params.yaml", path)
-    entries = add_folds.add_entries(path, "kobart", 5)
+    entries = [*add_folds.add_entries(path, "kobart", 5), *add_folds.add_entries(path, "qwen25_3b", 2)]
     content = yaml.load(path.read_text(encoding="utf-8"))
     (example,) = blocks(ROOT / "docs/competition.md", "yaml")
     merge_dicts(content, yaml.load(example))
-    content["run"].update(models=entries, untuned=[])
+    content["run"].update(models=entries, tuned=["qwen25_3b_f0", "qwen25_3b_f1"], untuned=[])
     with path.open("w", encoding="utf-8") as file:
         yaml.dump(content, file)
-    assert read_params(path).run.averaged == ["kobart_avg"]
+    assert read_params(path).run.averaged == ["kobart_avg", "qwen_mean"]
 
 
 # Links, languages, sizes

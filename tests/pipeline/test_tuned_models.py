@@ -8,13 +8,16 @@ import pytest
 from project import Project
 
 TUNED = "llama32_3b_tuned"
+MEAN = "llama_mean"
 
 
 @pytest.fixture(scope="module")
 def project(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Project:
-    """The shrunk project with its adapters tuned."""
+    """The shrunk project with its adapters tuned, and the mean of the weights before and after."""
     copied = reproduced.copy(tmp_path_factory.mktemp("tuned") / "project")
-    copied.edit(lambda params: params["run"].update(tuned=["llama32_3b"]))
+    copied.edit(lambda params: params["run"].update(tuned=["llama32_3b"], averaged=[MEAN]))
+    members = {"members": ["llama32_3b", TUNED], "mean_of": "weights"}
+    copied.edit(lambda params: params["models"].update({MEAN: members}))
     said = copied.run("dvc", "repro").stdout
     assert "Running stage 'train@" not in said
     assert f"{TUNED}: 8 dialogues, 2 summaries of each, 4 dialogues a step" in said
@@ -49,6 +52,18 @@ def test_commands_know_it(project: Project) -> None:
     dialogue = project.root / "dialogue.txt"
     dialogue.write_text("#Person1#: 안녕하세요.\n#Person2#: 네, 안녕하세요.\n")
     project.run("yoyak", "summarize", "--model", TUNED, str(dialogue))
+
+
+def test_the_mean_of_weights_is_a_model_like_any(project: Project) -> None:
+    assert MEAN in read(project, "metrics/scores.json")["models"]
+    assert set(read(project, f"data/members/{MEAN}.json")) == {"llama32_3b", TUNED}
+    assert "train" not in read(project, f"metrics/infer/{MEAN}.json")
+    status = project.run("yoyak", "status").stdout
+    assert any(line.split()[:4] == [MEAN, "up", "to", "date"] for line in status.splitlines())
+    printed = project.run("yoyak", "summarize", "data/sample/test.csv", "--model", MEAN).stdout
+    said = [json.loads(line)["summary"] for line in printed.splitlines() if line.startswith("{")]
+    written = (project.root / f"predictions/{MEAN}/test.jsonl").read_text().splitlines()
+    assert said == [json.loads(line)["text"] for line in written]
 
 
 def test_what_is_tuned_must_be_a_trained_adapter(project: Project, tmp_path: Path) -> None:

@@ -22,11 +22,14 @@ from safetensors.numpy import save
 
 from yoyak.core import stale_outputs
 from yoyak.core.errors import UserError
+from yoyak.core.folds import Fold
 from yoyak.core.limits import LimitsParams
 from yoyak.core.params import read_section, read_yaml, write_yaml
 from yoyak.core.records import Prompt, Reference, read_json, read_records
 from yoyak.modeling import gguf, hub
 from yoyak.preflight.add_folds import add_entries
+from yoyak.preflight.check import read_params
+from yoyak.preflight.resolve import resolve_average
 
 STAGE = ROOT / "stages/prepare_prompts.py"
 DATA = Path("data/own")
@@ -622,6 +625,7 @@ def test_number_in_any_spelling(workplace: Path, written: str) -> None:
 # Averages
 
 OF_KOBART = {"members": ["kobart", "kobart_other"]}
+OF_QWEN = {"models.both": {"members": ["qwen25_3b", "qwen_other"], "mean_of": "weights"}}
 BAD_AVERAGES: dict[str, tuple[dict[str, Any], str]] = {
     "one member": ({"models.both": {"members": ["kobart"]}}, "models.both.members: List should have at least 2 items"),
     "no list": ({"models.both": {"members": "kobart"}}, "models.both.members: Input should be a valid list"),
@@ -633,7 +637,7 @@ BAD_AVERAGES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "weights, too": (
         {"models.both": {**OF_KOBART, "weights": "scratch"}},
-        "models.both.weights: an entry with members has no key but generation beside them; take it out",
+        "models.both.weights: an entry with members has no key but mean_of and generation beside them; take it out",
     ),
     "lora": (
         {"models.both": {**OF_KOBART, "lora": {"r": 8}}},
@@ -666,6 +670,43 @@ BAD_AVERAGES: dict[str, tuple[dict[str, Any], str]] = {
         {"run.models": ["bart_mini", "kobart"], "run.averaged": ["both"]},
         "run.averaged: both is made of models that must run, too; put kobart_other into run.models",
     ),
+    "tuned members that do not run": (
+        {"models.both": {"members": ["qwen25_3b", "gemma3_270m_tuned"]}, "run.averaged": ["both"]},
+        "run.averaged: both is made of models that must run, too; put qwen25_3b into run.models and gemma3_270m into "
+        "run.tuned",
+    ),
+    "tuned twice": (
+        {"models.both": {"members": ["kobart", "kobart_tuned_tuned"]}},
+        "models.both.members: no model 'kobart_tuned_tuned'; there are",
+    ),
+    "a mean of something else": (
+        {"models.both": {**OF_KOBART, "mean_of": "texts"}},
+        "models.both.mean_of: Input should be 'logits' or 'weights'",
+    ),
+    "weights of full fine-tunes": (
+        {"models.both": {**OF_KOBART, "mean_of": "weights"}},
+        "models.both.mean_of: kobart has method: full, and weights are of adapters; write logits",
+    ),
+    "weights on other base weights": (
+        {"models.both": {"members": ["qwen25_3b", "qwen25_7b_tuned"], "mean_of": "weights"}},
+        "models.both.mean_of: qwen25_3b has weights: Qwen/Qwen2.5-3B-Instruct, qwen25_7b_tuned Qwen/Qwen2.5-7B-",
+    ),
+    "weights in other dtypes": (
+        {"models.both": {"members": ["llama32_3b", "llama32_3b_fp16"], "mean_of": "weights"}},
+        "models.both.mean_of: llama32_3b has dtype: bf16, llama32_3b_fp16 fp16; make them alike, or write logits",
+    ),
+    "weights for longer prompts": (
+        {**OF_QWEN, "models.qwen_other.max_prompt_tokens": 512},
+        "models.both.mean_of: qwen25_3b has max_prompt_tokens: 1024, qwen_other 512; make them alike, or write logits",
+    ),
+    "weights in 4 bits": (
+        {**OF_QWEN, "models.qwen_other.generation": {"load_in_4bit": True}},
+        "models.both.mean_of: qwen_other has weights in 4 bits; set models.qwen_other.generation.load_in_4bit: false",
+    ),
+    "weights with biases": (
+        {**OF_QWEN, "models.qwen_other.lora": {"bias": "all"}},
+        "models.both.mean_of: qwen_other has trained biases; set models.qwen_other.lora.bias: none",
+    ),
     "tokenizers learned from other rows": (
         {"models.both": {"members": ["bart_mini_f0", "bart_mini_f1"]}},
         "models.both.members: bart_mini_f0 and bart_mini_f1 have different tokenizers: a model from scratch learns its",
@@ -680,8 +721,8 @@ BAD_AVERAGES: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize(("changes", "says"), BAD_AVERAGES.values(), ids=BAD_AVERAGES)
 def test_bad_average(workplace: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], says: str) -> None:
     add_entries(Path("params.yaml"), "bart_mini", 2)
-    kobart = YAML(typ="safe").load(Path("params.yaml"))["models"]["kobart"]
-    put({"models.kobart_other": kobart, "models.both": OF_KOBART})
+    models = YAML(typ="safe").load(Path("params.yaml"))["models"]
+    put({"models.kobart_other": models["kobart"], "models.qwen_other": models["qwen25_3b"], "models.both": OF_KOBART})
     put(changes)
     assert complaint(capsys).startswith(f"params.yaml: {says}")
 
@@ -701,6 +742,27 @@ def test_an_average_has_its_members_own_models(workplace: Path) -> None:
     assert resolved["both"]["generation"]["temperature"] == 0.5
     assert resolved["both"]["generation"]["search"] == "sample"
     assert not Path("data/resolved/both/training.yaml").exists()
+
+
+@pytest.mark.parametrize("mean_of", ["logits", "weights"])
+def test_an_average_of_one_fold_has_not_seen_it_either(workplace: Path, mean_of: str) -> None:
+    entry = YAML(typ="safe").load(Path("params.yaml"))["models"]["qwen25_3b"]
+    put({f"models.qwen_{part}": {**entry, "fold": {"part": part, "of": 2}} for part in (0, 1)})
+    put({"models.whole": entry, "models.other_0": {**entry, "fold": {"part": 0, "of": 2}}})
+    pinned = ("qwen_0", "qwen_1", "other_0", "whole", "qwen25_3b")
+    of_members = {
+        ("qwen_0", "other_0_tuned"): Fold(part=0, of=2),
+        ("qwen_0", "qwen_1"): None,
+        ("qwen_0", "whole"): None,
+        ("whole", "qwen25_3b_tuned"): None,
+    }
+    for members, fold in of_members.items():
+        put({"models.both": {"members": [*members], "mean_of": mean_of}})
+        average = resolve_average(read_params(Path("params.yaml")), "both", dict.fromkeys(pinned, "a pin"))
+        assert average.fold == fold
+        assert average.mean_of == mean_of
+        assert list(average.members) == [*members]
+        assert {member.model.pin for member in average.members.values()} == {"a pin"}
 
 
 # Weights

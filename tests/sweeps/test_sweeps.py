@@ -267,6 +267,8 @@ def test_an_average_is_made_of_its_members_training(sample: Path, tmp_path: Path
     assert average() == average()
     assert average() != average("models.gemma3_270m.training.epochs=2")
     assert average() == average("training.effective_batch_size=8", "models.bart_mini.training.epochs=2")
+    changes["models"]["joint"]["members"] = ["gemma3_270m_tuned", "qwen25_coder_05b"]
+    assert average("run.tuned=[gemma3_270m]") != average("run.tuned=[gemma3_270m]", "tuning.epochs=3")
 
 
 def test_weights_that_have_moved_are_linked_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

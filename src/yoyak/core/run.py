@@ -51,7 +51,8 @@ class RunParams(Section):
     untuned: Names
     """Models that are scored before training, too, as `baseline/untuned_<model>`: one more inference of dev each."""
     averaged: Names
-    """Entries of `models` with members, to score and ensemble, too; their members must be in `run.models`."""
+    """Entries of `models` with members, to score and ensemble, too; their members must run, too, in `run.models` or, as
+    `<model>_tuned`, by `run.tuned`."""
     seed: int = Field(ge=0, lt=2**32)
     """Seed of training; sampling has `generation.seed`."""
 

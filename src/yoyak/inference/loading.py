@@ -1,5 +1,6 @@
-"""Trained models, ready to write: adapters merged in, or beside weights in 4 bits."""
+"""Trained models, ready to write: adapters merged in, or their mean, or beside weights in 4 bits."""
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -35,22 +36,35 @@ def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: Quan
     Adapters are merged into weights reloaded in that dtype: merging into 4-bit weights would round the adapter away.
     With `quantization` the base weights are in 4 bits, and the adapter stays beside them.
     """
-    if spec.method == "full":
-        folder = trained or weights_of.fetch(spec.weights, spec.pin)
-    else:
-        if trained:
-            check_base(spec, trained)
-        folder = weights_of.fetch(spec.weights, spec.pin)
-    tokenizer = read_tokenizer(trained or folder, folder)
+    if spec.method == "lora" and trained:
+        return _with_adapters(spec, [trained], quantization)
+    folder = trained or weights_of.fetch(spec.weights, spec.pin)
+    what = f"{trained or spec.weights}"
+    return _ready(spec, folder, folder, lambda chosen: _base(chosen, quantization, folder), what)
+
+
+def load_mean(spec: ModelSpec, adapters: Sequence[Path]) -> Loaded:
+    """One model: the mean of the weights of several of the same `spec`, whose folders `adapters` are."""
+    return _with_adapters(spec, adapters, None)
+
+
+def _with_adapters(spec: ModelSpec, adapters: Sequence[Path], quantization: QuantizationParams | None) -> Loaded:
+    for adapter in adapters:
+        check_base(spec, adapter)
+    folder = weights_of.fetch(spec.weights, spec.pin)
 
     def load(chosen: Precision) -> Any:
-        model = quantised(chosen, quantization, folder) if quantization else _dense(chosen, folder)
-        if trained and spec.method == "lora":
-            return _beside(model, trained) if quantization else _merged(model, trained)
-        return model
+        model = _base(chosen, quantization, folder)
+        return _beside(model, adapters[0]) if quantization else _merged(model, adapters)
 
+    return _ready(spec, adapters[0], folder, load, ", ".join(map(str, adapters)))
+
+
+def _ready(spec: ModelSpec, of_tokenizer: Path, folder: Path, load: Callable[[Precision], Any], what: str) -> Loaded:
+    """The model that `load` gives, whose configuration is in `folder`; errors call it `what`."""
+    tokenizer = read_tokenizer(of_tokenizer, folder)
     model, chosen = in_fast_dtype(spec, load, tokenizer)
-    check_finite(model, f"{trained}" if trained else f"{spec.weights}")
+    check_finite(model, what)
     model.get_output_embeddings().register_forward_pre_hook(_with_fresh_strides)
     return assembled(spec, model.to(device()).eval(), chosen, tokenizer)
 
@@ -65,14 +79,35 @@ def check_base(spec: ModelSpec, adapter: Path) -> None:
         )
 
 
-def _dense(chosen: Precision, folder: Path) -> Any:
-    return pretrained(folder, dtype=chosen.torch_dtype)
+def _base(chosen: Precision, quantization: QuantizationParams | None, folder: Path) -> Any:
+    return quantised(chosen, quantization, folder) if quantization else pretrained(folder, dtype=chosen.torch_dtype)
 
 
-def _merged(model: Any, adapter: Path) -> Any:
+def _merged(model: Any, adapters: Sequence[Path]) -> Any:
     from peft import PeftModel
 
-    return PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    first, *others = adapters
+    with_adapters = PeftModel.from_pretrained(model, first)
+    if not others:
+        return with_adapters.merge_and_unload()
+    for number, adapter in enumerate(others):
+        with_adapters.load_adapter(adapter, str(number))
+    return _with_their_mean(with_adapters)
+
+
+def _with_their_mean(with_adapters: Any) -> Any:
+    """To each weight the mean of what the adapters add to it, in fp32, and rounded once.
+
+    PEFT's own `add_weighted_adapter` rounds the factors to the model's dtype first, and its `linear` is no mean.
+    """
+    from peft.tuners.lora import LoraLayer
+
+    names = list(with_adapters.peft_config)
+    for layer in with_adapters.modules():
+        if isinstance(layer, LoraLayer):
+            added = [layer.get_delta_weight(name) for name in names if name in layer.lora_A]
+            layer.get_base_layer().weight.data += sum(added) / len(names)
+    return with_adapters.unload()
 
 
 def _beside(model: Any, adapter: Path) -> Any:

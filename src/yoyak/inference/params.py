@@ -90,20 +90,30 @@ class OneModelConfig(Member):
         """The model itself, by its name."""
         return {name: self}
 
+    def in_memory(self, name: str) -> list[str]:
+        """Names of what is loaded to write the summaries."""
+        return [name]
+
+
+MeanOf = Literal["logits", "weights"]
+
 
 class AverageConfig(Section):
-    """The same of models whose logits are averaged."""
+    """The same of models whose logits, or whose weights, are averaged."""
 
     members: dict[str, Member]
+    mean_of: MeanOf = "logits"
     generation: GenerationParams
-
-    @property
-    def fold(self) -> None:
-        """None, even where the members are folds: together they have seen all of train."""
-        return None
+    fold: Fold | None = None
+    """That of all members. None where they differ: together they have seen all of train."""
 
     def members_of(self, name: str) -> dict[str, Member]:
+        """The trained models that it is made of."""
         return self.members
+
+    def in_memory(self, name: str) -> list[str]:
+        """All members, or the one model that the mean of their weights makes."""
+        return [name] if self.mean_of == "weights" else list(self.members)
 
 
 InferenceConfig = OneModelConfig | AverageConfig

@@ -14,7 +14,7 @@ from yoyak.core.run import entry_of
 from yoyak.core.stale_outputs import PREFIX
 from yoyak.inference.averaging import Averaged, assemble
 from yoyak.inference.generate import Generated, at_once, check_generated, generate
-from yoyak.inference.loading import load_for_inference
+from yoyak.inference.loading import load_for_inference, load_mean
 from yoyak.inference.params import InferenceConfig, Member
 from yoyak.modeling import precision
 from yoyak.modeling.loading import Loaded
@@ -30,7 +30,7 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
     gpu.limit(limits)
     metrics, record = {}, Path(f"metrics/infer/{title}.json")
     with scratch_folder("predictions", title, config, files, record) as scratch:
-        loaded = assemble(name, load_members(title, config.members_of(name), folders))
+        loaded = _load(name, title, config, folders)
         computed_in = precision.describe(member.precision for member in loaded.members)
         batching = _batching(loaded, config)
         facts = [f"dtype: {computed_in['dtype']}, {computed_in['dtype_why']}", *batching.values()]
@@ -64,6 +64,20 @@ def _prompts(config: InferenceConfig, untuned: bool) -> dict[str, Path]:
     """Files of the splits that are summarised: a baseline is measured on dev, and nothing of it is submitted."""
     splits = ("dev",) if untuned else ("dev", "test", "train") if config.fold else ("dev", "test")
     return {split: Path(f"data/prompts/{split}.jsonl") for split in splits}
+
+
+def _load(name: str, title: str, config: InferenceConfig, folders: Mapping[str, Path | None]) -> Loaded | Averaged:
+    """What writes the summaries: one model, or several as one."""
+    members = config.members_of(name)
+    if config.in_memory(name) == list(members):
+        return assemble(name, load_members(title, members, folders))
+    spec = next(iter(members.values())).model
+    fewer = "take models with fewer parameters"
+    with (
+        gpu.oom_in_one_line(title, fewer, fewer),
+        progress.waiting(f"{title}: loading the mean of {', '.join(members)}"),
+    ):
+        return load_mean(spec, [Path(f"models/{member}") for member in members])
 
 
 def load_members(title: str, members: Mapping[str, Member], folders: Mapping[str, Path | None]) -> dict[str, Loaded]:

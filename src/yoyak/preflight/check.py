@@ -15,6 +15,7 @@ from yoyak.core.limits import check_disk
 from yoyak.core.params import check, read_yaml
 from yoyak.core.records import Dialogue
 from yoyak.core.repository import cache_folder
+from yoyak.core.run import entry_of
 from yoyak.data.dialogues import DataParams
 from yoyak.ensembling.weighting import check_members
 from yoyak.modeling import weights
@@ -50,10 +51,10 @@ def read_params(path: Path) -> Params:
         resolve(params, name, pin=None)
         if entry["weights"] == "scratch":
             _check_scratch(params, name)
-    for name in params.run.averaged:
-        _check_members_run(params, name)
     for name in params.run.tuned:
         _check_tuned(params, name)
+    for name in params.run.averaged:
+        _check_members_run(params, name)
     return params
 
 
@@ -69,12 +70,14 @@ def _check_tuned(params: Params, name: str) -> None:
 
 
 def _check_members_run(params: Params, name: str) -> None:
-    members = params.models[name]["members"]
-    if missing := [member for member in members if member not in params.run.models]:
-        raise UserError(
-            f"params.yaml: run.averaged: {name} is made of models that must run, too; put {', '.join(missing)} into "
-            "run.models"
-        )
+    missing = [member for member in params.models[name]["members"] if member not in params.run.trained]
+    of_list = {
+        "run.models": [member for member in missing if member in params.models],
+        "run.tuned": [entry_of(member) for member in missing if member not in params.models],
+    }
+    if missing:
+        what = " and ".join(f"{', '.join(names)} into {key}" for key, names in of_list.items() if names)
+        raise UserError(f"params.yaml: run.averaged: {name} is made of models that must run, too; put {what}")
 
 
 def _check_scratch(params: Params, name: str) -> None:

@@ -13,7 +13,7 @@ from yoyak.data.prompts import PromptParams
 from yoyak.ensembling.postprocessing import PostprocessingParams
 from yoyak.ensembling.weighting import EnsembleParams
 from yoyak.evaluation.leaderboard import ScoringParams
-from yoyak.inference.params import GenerationParams
+from yoyak.inference.params import GenerationParams, MeanOf
 from yoyak.modeling.spec import LoraParams, QuantizationParams
 from yoyak.submission.file import SubmissionParams
 from yoyak.training.params import TrackingParams, TrainingParams
@@ -33,7 +33,10 @@ class Average(Section):
     """An entry of `models` that has no weights of its own."""
 
     members: Names = Field(min_length=2)
-    """Models that share a tokenizer: the mean of their logits decides on each token."""
+    """Models that share a tokenizer, tuned ones (`<model>_tuned`) among them."""
+    mean_of: MeanOf = "logits"
+    """`logits`: their mean decides on each token, and all members are in memory; `weights`: the mean of the members'
+    weights is one model, at the cost of one. That is of adapters on the same base weights alone."""
 
 
 class Params(Section):

@@ -8,6 +8,7 @@ from typing import Any
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.folds import Fold
 from yoyak.core.params import Section, check, refuse_unknown
+from yoyak.core.run import entry_of
 from yoyak.inference.params import AverageConfig, GenerationParams, Member, OneModelConfig
 from yoyak.modeling.spec import ModelSpec, is_folder
 from yoyak.preflight.params import INHERITED, Average, Params, has_members
@@ -76,22 +77,30 @@ def resolve(params: Params, name: str, pin: str | None) -> ResolvedModel:
 def resolve_average(params: Params, name: str, pins: Mapping[str, str | None]) -> AverageConfig:
     """An entry with members, each resolved from its own entry; `pins` are those of their weights, by name."""
     entry, where = dict(params.models[name]), f"params.yaml: models.{name}"
-    members = check(Average, {"members": entry.pop("members")}, where).members
+    average = check(Average, {key: entry.pop(key) for key in Average.model_fields if key in entry}, where)
     overrides = entry.pop("generation", None)
     for key in entry:
-        raise UserError(f"{where}.{key}: an entry with members has no key but generation beside them; take it out")
-    for member in members:
-        if member not in params.models:
+        raise UserError(
+            f"{where}.{key}: an entry with members has no key but mean_of and generation beside them; take it out"
+        )
+    for member in average.members:
+        if entry_of(member) not in params.models:
             raise UserError(f"{where}.members: no model {quoted(member)!r}; there are {', '.join(params.models)}")
-        if has_members(params, member):
+        if has_members(params, entry_of(member)):
             raise UserError(f"{where}.members: {member} has members itself; name those in its place")
     merged = _merged(params, "generation", overrides, where)
     if "load_in_4bit" in (overrides or {}):
         raise UserError(f"{where}.generation.load_in_4bit: members are loaded as their own entries say; set it there")
-    configs = {member: resolve(params, member, pins.get(member)).generation for member in members}
+    resolved = {member: resolve(params, entry_of(member), pins.get(entry_of(member))) for member in average.members}
+    configs = {member: model.generation for member, model in resolved.items()}
     _check_learned_tokenizers(configs, where)
     _check_written_alike(configs, where)
+    if average.mean_of == "weights":
+        _check_weights_have_a_mean(resolved, where)
+    fold, *others = [config.fold for config in configs.values()]
     return AverageConfig(
+        mean_of=average.mean_of,
+        fold=fold if all(other == fold for other in others) else None,
         members={
             member: Member(model=config.model, quantization=config.quantization) for member, config in configs.items()
         },
@@ -117,6 +126,25 @@ def _check_written_alike(configs: Mapping[str, OneModelConfig], where: str) -> N
         one, another = (getattr(configs[name].model, key) for name in (first, other))
         if one != another:
             raise UserError(f"{where}.members: {first} has {key}: {one}, {other} {another}; members write alike")
+
+
+def _check_weights_have_a_mean(resolved: Mapping[str, ResolvedModel], where: str) -> None:
+    """Stop unless all are adapters beside one and the same model in 16 or 32 bits."""
+    first, *others = resolved
+    for name, model in resolved.items():
+        if model.training.lora is None:
+            raise UserError(f"{where}.mean_of: {name} has method: full, and weights are of adapters; write logits")
+        if model.training.lora.bias != "none":
+            raise UserError(f"{where}.mean_of: {name} has trained biases; set models.{entry_of(name)}.lora.bias: none")
+        if model.generation.quantization:
+            in_4_bits = f"models.{entry_of(name)}.generation.load_in_4bit"
+            raise UserError(f"{where}.mean_of: {name} has weights in 4 bits; set {in_4_bits}: false")
+    for other, key in itertools.product(others, ModelSpec.model_fields):
+        one, another = (getattr(resolved[name].generation.model, key) for name in (first, other))
+        if one != another:
+            raise UserError(
+                f"{where}.mean_of: {first} has {key}: {one}, {other} {another}; make them alike, or write logits"
+            )
 
 
 def _check_learned_tokenizers(configs: Mapping[str, OneModelConfig], where: str) -> None:

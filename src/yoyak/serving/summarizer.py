@@ -17,7 +17,7 @@ from yoyak.ensembling import postprocessing, weighting
 from yoyak.ensembling.weighting import ENSEMBLE, PLAN, Plan
 from yoyak.inference.averaging import assemble
 from yoyak.inference.generate import faults_of, generate
-from yoyak.inference.loading import load_for_inference
+from yoyak.inference.loading import load_for_inference, load_mean
 from yoyak.inference.params import InferenceConfig, read_config
 from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded
@@ -131,10 +131,13 @@ def summarize(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue
 
 
 def load(name: str) -> Loaded:
-    """The trained model, which has weights of its own, in memory: on the GPU where there is one."""
-    config = _job(name).members_of(name)[name]
+    """The trained model, or the mean of the weights of several, in memory: on the GPU where there is one."""
+    members = _job(name).members_of(name)
+    folders, first = [Path(f"models/{member}") for member in members], next(iter(members.values()))
     with gpu.oom_in_one_line(name, "ask for fewer models", "ask for fewer models"):
-        return load_for_inference(config.model, Path(f"models/{name}"), config.quantization)
+        if name in members:
+            return load_for_inference(first.model, folders[0], first.quantization)
+        return load_mean(first.model, folders)
 
 
 def _summarize(name: str, prompts: list[Prompt], load: Load) -> Summaries:
@@ -142,7 +145,7 @@ def _summarize(name: str, prompts: list[Prompt], load: Load) -> Summaries:
     gc.collect()
     config = _job(name)
     with tempfile.TemporaryDirectory() as kept:
-        loaded = assemble(name, {member: load(member) for member in config.members_of(name)})
+        loaded = assemble(name, {each: load(each) for each in config.in_memory(name)})
         generated = generate(loaded, prompts, config, name, Path(kept))
     return Summaries(name, generated.predictions, generated.shortened_prompts)
 

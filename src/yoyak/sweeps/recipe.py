@@ -28,7 +28,7 @@ DATA = "dev"
 NONE = "none"
 """In place of names: tune nothing."""
 ALONE = ("run.untuned=[]", "run.averaged=[]")
-"""A model by itself has neither a baseline nor an average, nor is anything chosen by what it finds likely."""
+"""A model by itself has neither a baseline nor an average."""
 TUNED_FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 LARGEST_TUNED = 5e9
 """Parameters; larger models, whose weights in 16 bits take half of a 24 GB card, are tuned where they are named."""
@@ -80,7 +80,9 @@ def choose(models: list[str] | None, tune: list[str] | None, has_gpu: bool) -> R
             raise UserError(f"TUNE: {quoted(name)} is not among the models, {', '.join(recipe.models)}")
     if names and not has_gpu:
         raise UserError("TUNE: tuning needs a GPU, and none is used; TUNE=none trains without it")
-    return replace(recipe, tuned=tuple(names), told="")
+    # How the list ensembles is of those models that it tunes itself.
+    last = recipe.last if tuple(names) == recipe.tuned else ()
+    return replace(recipe, tuned=tuple(names), last=last, told="")
 
 
 def _of_list(has_gpu: bool) -> Recipe:

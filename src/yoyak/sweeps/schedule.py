@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 
+from yoyak.core.run import tuned
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve, resolve_average
 
@@ -25,7 +26,7 @@ def work(params: Params, data: str) -> frozenset[str]:
     for name in params.run.tuned:
         config = configs[name]
         assert config.tuning is not None, "the preflight refuses others"
-        learned = f"{trained[name]} {config.tuning.model_dump_json()}"
+        learned = trained[tuned(name)] = f"{trained[name]} {config.tuning.model_dump_json()}"
         found.add(_hash(f"{given} {learned}"))
         found.add(_hash(f"{given} {learned} {config.generation.model_dump_json()}"))
     for name in params.run.averaged:
