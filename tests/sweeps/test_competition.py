@@ -88,13 +88,14 @@ def test_adapters_of_families_that_tuning_knows_are_tuned_by_default() -> None:
     assert recipe.choose(eight, None, has_gpu=True).tuned == ("llama32_3b", "qwen3_4b", "qwen25_3b")
     assert recipe.choose(eight, ["qwen25_7b"], has_gpu=True).tuned == ("qwen25_7b",)
     assert recipe.choose(eight, ["none"], has_gpu=True).tuned == ()
-    assert "not tuned are llama32_3b, qwen3_4b, qwen25_3b" in recipe.choose(eight, None, has_gpu=False).told
+    assert ": llama32_3b, qwen3_4b, qwen25_3b not tuned" in recipe.choose(eight, None, has_gpu=False).told
 
 
 @pytest.mark.parametrize(
     ("models", "tune", "says"),
     [
         (["qwen3_4b", "kobrt"], None, r"^MODELS: no model 'kobrt'; there are gemma3_270m, .*llama3_8b$"),
+        ([], None, r"^MODELS: names no model; there are gemma3_270m, .*llama3_8b$"),
         (["kobart", "kobart"], None, "^MODELS: a model is named twice"),
         (["kobart"], ["qwen3_4b"], r"^TUNE: qwen3_4b is not among the models, kobart$"),
         (["qwen3_4b"], ["qwen3_4b"], "^TUNE: tuning needs a GPU, and none is used; TUNE=none trains without it$"),
@@ -103,6 +104,29 @@ def test_adapters_of_families_that_tuning_knows_are_tuned_by_default() -> None:
 def test_names_that_cannot_be_chosen(models: list[str], tune: list[str] | None, says: str) -> None:
     with pytest.raises(UserError, match=says):
         recipe.choose(models, tune, has_gpu=False)
+
+
+@pytest.mark.parametrize("hours", [-1, 0, float("nan"), float("inf")])
+def test_a_deadline_is_a_number_above_0(hours: float, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"^HOURS=\S+: a number above 0 is expected$"):
+        search.search_and_submit(competition.Asked(tmp_path), hours)
+
+
+@pytest.mark.parametrize(
+    ("option", "says"), [({"per_gpu": 0}, "^--per-gpu 0: at least 1$"), ({"gpus": -1}, "^--gpus -1: at least 0$")]
+)
+@pytest.mark.parametrize("hours", [None, 1.0])
+def test_more_slots_than_none(option: dict[str, int], says: str, hours: float | None, tmp_path: Path) -> None:
+    asked = competition.Asked(tmp_path, **option)
+    with pytest.raises(UserError, match=says):
+        competition.prepare(asked) if hours is None else search.search_and_submit(asked, hours)
+
+
+@pytest.mark.parametrize("name", ["nowhere", "train.csv"])
+def test_data_that_is_no_folder(name: str, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").touch()
+    with pytest.raises(UserError, match=rf"/{name}: no such folder; name the one that train\.csv and dev\.csv are in$"):
+        competition.write_data(tmp_path / name, None, tmp_path / "out")
 
 
 # What it costs

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from yoyak.core.errors import UserError
 from yoyak.data.dialogues import REFERENCE_COLUMN
 from yoyak.data.tables import read_table
 
@@ -14,7 +15,9 @@ REFERENCES = "test_references.csv"
 
 
 def read_train_and_dev(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Both tables; a `UserError` names the file and the row of a fault."""
+    """Both tables; a `UserError` names the folder that is not there, or the file and the row of a fault."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; name the one that train.csv and dev.csv are in")
     train, dev = (read_table(folder / f"{split}.csv", COLUMNS) for split in ("train", "dev"))
     return train, dev
 

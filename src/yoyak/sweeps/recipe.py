@@ -108,13 +108,15 @@ def names_in(run: Run, key: str) -> list[str]:
 def _of_params(models: list[str], has_gpu: bool) -> Recipe:
     params = read_params(PARAMS)
     there = [name for name in params.models if not has_members(params, name)]
+    if not models:
+        raise UserError(f"MODELS: names no model; there are {', '.join(there)}")
     for name in models:
         if name not in there:
             raise UserError(f"MODELS: no model {quoted(name)!r}; there are {', '.join(there)}")
     if len(set(models)) < len(models):
         raise UserError("MODELS: a model is named twice")
     can_be = tuple(name for name in models if is_tuned_by_default(params, name))
-    told = f"no GPU is used, and tuning needs one: not tuned are {', '.join(can_be)}" if can_be and not has_gpu else ""
+    told = f"no GPU is used, and tuning needs one: {', '.join(can_be)} not tuned" if can_be and not has_gpu else ""
     return Recipe({"ensemble": {"members": None}}, (), tuple(models), can_be if has_gpu else (), told=told)
 
 

@@ -92,9 +92,6 @@ def run_list(options: Options) -> set[str]:
 
 
 def _check(options: Options) -> None:
-    for option, number, least in (("--gpus", options.gpus or 0, 0), ("--per-gpu", options.per_gpu, 1)):
-        if number < least:
-            raise UserError(f"{option} {number}: at least {least}")
     for option, folder in (("--out", options.out), ("--work", options.work)):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{option} {folder}: a file; name a folder")
@@ -108,7 +105,13 @@ def _chosen(options: Options, listed: ExperimentList) -> list[Run]:
 
 
 def slots(options: Options) -> list[str]:
-    """`CUDA_VISIBLE_DEVICES` of each slot, so that the first runs are spread over all GPUs."""
+    """`CUDA_VISIBLE_DEVICES` of each slot, so that the first runs are spread over all GPUs.
+
+    Raises a `UserError` where so many are not there.
+    """
+    for option, number, least in (("--gpus", options.gpus or 0, 0), ("--per-gpu", options.per_gpu, 1)):
+        if number < least:
+            raise UserError(f"{option} {number}: at least {least}")
     # Of those that CUDA_VISIBLE_DEVICES names.
     there = torch.cuda.device_count()
     wanted = min(1, there) if options.gpus is None else options.gpus

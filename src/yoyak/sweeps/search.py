@@ -4,6 +4,7 @@ The deadline decides on everything else: how much each round's trials see, how m
 there is time to tune them. What trials took corrects what they were expected to take.
 """
 
+import math
 import shutil
 import time
 from collections.abc import Mapping
@@ -148,8 +149,8 @@ def search_and_submit(asked: Asked, hours: float, plan_alone: bool = False) -> N
     Called again after a kill it goes on with what was decided, and has as many hours again. Raises a `UserError` where
     nothing at all could be trained.
     """
-    if hours <= 0:
-        raise UserError(f"HOURS={hours:g}: more than 0 is expected")
+    if not 0 < hours < math.inf:
+        raise UserError(f"HOURS={hours:g}: a number above 0 is expected")
     clock = Clock(hours)
     trials.require_git()
     with competition.only_one(WORK):
@@ -231,14 +232,17 @@ def _print_plan(search: Search) -> None:
         first, final = pace.trial(name, LEVELS[0]), pace.final(name)
         tuned = pace.final(name, tuned=True) if _can_be_tuned(search, name) else None
         table.add_row(name, *(costs.told(value) for value in (first, final)), costs.told(tuned) if tuned else "")
-    print(f"{count} candidates, {halving.rounds(count)} rounds, {min(halving.FINALISTS, count)} finalists")
+    print(f"candidates: {count}; rounds: {halving.rounds(count)}; finalists: {min(halving.FINALISTS, count)}")
     console = Console(highlight=False, markup=False)
     console.print(table)
     reserve = _reserve(search)
     steps = costs.plan(pace.params, pace.rows, pace.known, set())
     disk_gb = costs.disk_gb(steps, search.at_once)
-    for_search = costs.told(max(0.0, clock.left - reserve)) or "no time"
-    print(f"{clock.hours:g} h: {for_search} for the search, {costs.told(reserve)} kept for the finalists", flush=True)
+    if reserve < clock.left:
+        shared = f"{costs.told(clock.left - reserve)} for the search, {costs.told(reserve)} kept for the finalists"
+    else:
+        shared = f"no time for the search; {costs.told(reserve)} are expected for all finalists, so not all may be done"
+    print(f"{clock.hours:g} h: {shared}", flush=True)
     print(f"{sum(step.download_gb for step in steps):.1f} GB to download, {disk_gb:.1f} GB of disk", flush=True)
     check_disk(pace.params.limits, disk_gb, "the search")
 
