@@ -8,6 +8,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from yoyak.core import run as core_run
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.params import PARAMS
 from yoyak.preflight.check import read_params
@@ -81,8 +82,16 @@ def choose(models: list[str] | None, tune: list[str] | None, has_gpu: bool) -> R
     if names and not has_gpu:
         raise UserError("TUNE: tuning needs a GPU, and none is used; TUNE=none trains without it")
     # How the list ensembles is of those models that it tunes itself.
-    last = recipe.last if tuple(names) == recipe.tuned else ()
-    return replace(recipe, tuned=tuple(names), last=last, told="")
+    last = recipe.last if set(names) == set(recipe.tuned) else (members(recipe.models, names),)
+    return replace(recipe, tuned=tuple(name for name in recipe.models if name in names), last=last, told="")
+
+
+def members(models: Sequence[str], tuned: Sequence[str]) -> str:
+    """Override of the ensemble's members: where all models are tuned the tuned ones alone, which scored better than
+    with those that they were made of (docs/tuning.md), else all."""
+    if set(tuned) < set(models):
+        return "ensemble.members=null"
+    return f"ensemble.members=[{','.join(map(core_run.tuned, models))}]"
 
 
 def _of_list(has_gpu: bool) -> Recipe:
@@ -108,6 +117,8 @@ def names_in(run: Run, key: str) -> list[str]:
 def _of_params(models: list[str], has_gpu: bool) -> Recipe:
     params = read_params(PARAMS)
     there = [name for name in params.models if not has_members(params, name)]
+    if not models:
+        raise UserError(f"MODELS: no model is named; there are {', '.join(there)}")
     for name in models:
         if name not in there:
             raise UserError(f"MODELS: no model {quoted(name)!r}; there are {', '.join(there)}")
@@ -115,7 +126,8 @@ def _of_params(models: list[str], has_gpu: bool) -> Recipe:
         raise UserError("MODELS: a model is named twice")
     can_be = tuple(name for name in models if is_tuned_by_default(params, name))
     told = f"no GPU is used, and tuning needs one: not tuned are {', '.join(can_be)}" if can_be and not has_gpu else ""
-    return Recipe({"ensemble": {"members": None}}, (), tuple(models), can_be if has_gpu else (), told=told)
+    tuned = can_be if has_gpu else ()
+    return Recipe({"ensemble": {"members": None}}, (), tuple(models), tuned, (members(models, tuned),), told)
 
 
 def params_with(recipe: Recipe, models: list[str]) -> Params:
