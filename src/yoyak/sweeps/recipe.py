@@ -16,6 +16,7 @@ from yoyak.preflight.params import Params, has_members
 from yoyak.preflight.resolve import resolve
 from yoyak.sweeps import copies, sizes
 from yoyak.sweeps.experiments import Run, read_list, runs
+from yoyak.tuning.params import FAMILIES
 
 LIST = Path("sweeps/final.yaml")
 RECIPE = "competition"
@@ -30,7 +31,6 @@ NONE = "none"
 """In place of names: tune nothing."""
 ALONE = ("run.untuned=[]", "run.averaged=[]")
 """A model by itself has neither a baseline nor an average."""
-TUNED_FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 LARGEST_TUNED = 5e9
 """Parameters; larger models, whose weights in 16 bits take half of a 24 GB card, are tuned where they are named."""
 
@@ -146,7 +146,7 @@ def is_tuned_by_default(params: Params, name: str) -> bool:
         config.tuning is not None
         and config.generation.quantization is None
         and config.training.model.dtype != "fp16"
-        and sizes.family_of(config.training.model.weights) in TUNED_FAMILIES
+        and sizes.family_of(config.training.model.weights) in FAMILIES
         and size is not None
         and size.parameters <= LARGEST_TUNED
     )
