@@ -314,6 +314,12 @@ def test_settings_that_cannot_be(models: list[str], settings: dict[str, Any], sa
         candidates.entries(read_params(PARAMS), models, settings)
 
 
+def test_a_fault_of_the_list_is_told_in_a_search_too() -> None:
+    wrong = replace(recipe.choose(None, None, has_gpu=True), set=("limits.gpu_gb=23",))
+    with pytest.raises(UserError, match=r"^sweeps/final.yaml: Could not override 'limits.gpu_gb'"):
+        recipe.params_with(wrong, ["q15_a"])
+
+
 def test_without_a_search_the_recipe_is_trained() -> None:
     chosen, listed = recipe.choose(None, None, has_gpu=True), candidates.read_search()
     params = recipe.params_with(chosen, listed.models)
