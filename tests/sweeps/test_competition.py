@@ -31,10 +31,11 @@ from yoyak.modeling.spec import DType, ModelSpec
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve
-from yoyak.sweeps import candidates, competition, copies, costs, halving, rates, recipe, search, sizes
+from yoyak.sweeps import candidates, competition, copies, costs, halving, rates, recipe, run, search, sizes
 from yoyak.sweeps.cli import main
 from yoyak.sweeps.halving import LEVELS, Level
 from yoyak.sweeps.rates import Rates, Span
+from yoyak.sweeps.run import Options
 from yoyak.sweeps.sizes import KNOWN
 from yoyak.sweeps.true_size import SHAPES
 
@@ -313,6 +314,12 @@ def test_settings_that_cannot_be(models: list[str], settings: dict[str, Any], sa
         candidates.entries(read_params(PARAMS), models, settings)
 
 
+def test_a_fault_of_the_list_is_told_in_a_search_too() -> None:
+    wrong = replace(recipe.choose(None, None, has_gpu=True), set=("limits.gpu_gb=23",))
+    with pytest.raises(UserError, match=r"^sweeps/final.yaml: Could not override 'limits.gpu_gb'"):
+        recipe.params_with(wrong, ["q15_a"])
+
+
 def test_without_a_search_the_recipe_is_trained() -> None:
     chosen, listed = recipe.choose(None, None, has_gpu=True), candidates.read_search()
     params = recipe.params_with(chosen, listed.models)
@@ -395,16 +402,7 @@ def test_a_search_that_is_killed_goes_on_to_a_submission(
     head = project.run("git", "rev-parse", "HEAD").stdout.strip()
     for_another = f"refs/exps/{head[:2]}/{head[2:]}/llama32_3b_as_it_is-f0_50-s42"
     project.run("git", "update-ref", for_another, "HEAD")
-    monkeypatch.chdir(project.root)
-    for key, value in project.environment().items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setattr(halving, "FINALISTS", 1)
-    for module in (halving, search):
-        monkeypatch.setattr(module, "LEVELS", LEVELS[2:3])
-    monkeypatch.setattr("sys.argv", ["yoyak.sweeps", *CALL, *AT_ONCE])
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main()
-    said = capsys.readouterr().out
+    said = _called(project, monkeypatch, capsys)
     # A submission with its checks.
     assert "submission/final.csv: written; used: " in said
     written = pd.read_csv(project.root / "submission/final.csv")
@@ -434,6 +432,39 @@ def test_a_search_that_is_killed_goes_on_to_a_submission(
         assert "metrics/scores.json" in files
         assert for_another != found or project.run("git", "rev-parse", found).stdout.strip() != head
         assert not [file for file in files if file.startswith("data/raw/") and file.endswith(".csv")]
+
+
+def test_where_no_finalist_is_done_in_time_a_trial_is_submitted(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_time(options: Options) -> set[str]:
+        return run.run_list(replace(options, seconds=0) if options.out.name == "final" else options)
+
+    monkeypatch.setattr(search, "run_list", without_time)
+    said = _called(project, monkeypatch, capsys)
+    (kept,) = json.loads((project.root / search.STATE).read_text())["rounds"][0]["kept"]
+    assert f"no finalist was done in time: {kept} of round 1 is submitted\n" in said
+    (copy,) = project.root.glob(f"{search.WORK}/copies/ensemble.*")
+    trained = json.loads((copy / f"metrics/train/{kept}.json").read_text())
+    assert (
+        trained == json.loads((project.root / search.WORK / f"search/{kept}.f0_50.s42.json").read_text())["train"][kept]
+    )
+    written = pd.read_csv(project.root / competition.SUBMISSION)
+    assert list(written["fname"]) == list(pd.read_csv(project.root / "data/sample/test.csv")["fname"])
+
+
+def _called(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the shrunk search says, in this process."""
+    monkeypatch.chdir(project.root)
+    for key, value in project.environment().items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(halving, "FINALISTS", 1)
+    for module in (halving, search):
+        monkeypatch.setattr(module, "LEVELS", LEVELS[2:3])
+    monkeypatch.setattr("sys.argv", ["yoyak.sweeps", *CALL, *AT_ONCE])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    return capsys.readouterr().out
 
 
 def _kill_at_a_checkpoint(project: Project, log: Path, work: Path) -> None:

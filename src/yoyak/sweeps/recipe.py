@@ -1,6 +1,5 @@
 """Which models make a submission, and which of them are tuned."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from yoyak.core.params import PARAMS
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params, has_members
 from yoyak.preflight.resolve import resolve
-from yoyak.sweeps import copies, sizes
+from yoyak.sweeps import check, sizes
 from yoyak.sweeps.experiments import Run, read_list, runs
 from yoyak.tuning.params import FAMILIES
 
@@ -131,11 +130,10 @@ def _of_params(models: list[str], has_gpu: bool) -> Recipe:
 
 
 def params_with(recipe: Recipe, models: list[str]) -> Params:
-    """`params.yaml` as the recipe changes it, with these models in its run."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "params.yaml"
-        copies.write_params(path, Path(folder), recipe.params, [*recipe.set, *_overrides(models, []), *ALONE])
-        return read_params(path)
+    """`params.yaml` as the recipe changes it, with these models in its run; a `UserError` for what is wrong in it."""
+    overrides = [*recipe.set, *_overrides(models, []), *ALONE]
+    # No folder of data is looked into.
+    return check.params_of(recipe.params, overrides, Path(), f"{LIST}")
 
 
 def is_tuned_by_default(params: Params, name: str) -> bool:
