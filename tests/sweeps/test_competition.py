@@ -402,6 +402,10 @@ def test_a_search_that_is_killed_goes_on_to_a_submission(
     head = project.run("git", "rev-parse", "HEAD").stdout.strip()
     for_another = f"refs/exps/{head[:2]}/{head[2:]}/llama32_3b_as_it_is-f0_50-s42"
     project.run("git", "update-ref", for_another, "HEAD")
+    # As a kill while a trial is kept may leave it.
+    for copy in work.glob("copies/llama*"):
+        (copy / ".git").mkdir()
+        (copy / ".git/index.lock").touch()
     said = _called(project, monkeypatch, capsys)
     # A submission with its checks.
     assert "submission/final.csv: written; used: " in said
