@@ -1,26 +1,21 @@
-"""Averages of weights, to be measured: of the last steps of one training, and of several trained adapters.
+"""Averages of the weights of a training's last steps, to be measured.
 
     python benchmarks/weight_averages.py train MODEL [--last 0.33]
     python benchmarks/weight_averages.py tune MODEL [--last 0.33]
-    python benchmarks/weight_averages.py mix NAME FOLDER FOLDER...
 
 In a project whose prompts and parameters are there. `train` and `tune` do what the stages do, and save beside it
 `models/MODEL_average` and `models/MODEL_tuned_average`: the mean of each weight of the adapters after each step of the
-last part. A run that goes on after a kill averages what is left. `mix` writes `models/NAME`, whose adapters add to the
-base weights exactly the mean of what those in the folders add.
+last part. A run that goes on after a kill averages what is left.
 """
 
 import argparse
-import json
 import math
-import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from yoyak.core.limits import LimitsParams
@@ -33,8 +28,6 @@ from yoyak.training.params import TrackingParams
 from yoyak.training.saving import save_model
 from yoyak.tuning import params as tuning_params
 from yoyak.tuning import run as tuning_run
-
-WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 
 
 class AverageOfSteps(TrainerCallback):
@@ -82,49 +75,6 @@ def _set(weights: list[torch.Tensor], values: list[torch.Tensor]) -> None:
         weight.copy_(value)
 
 
-def average_adapters(folders: list[Path], out: Path) -> None:
-    """Write adapters that add to the weights the mean of what those in `folders` add: their ranks one beside the other.
-
-    The mean of A and of B, which PEFT's `linear` takes, is another thing.
-    """
-    configs = [json.loads((folder / CONFIG).read_text()) for folder in folders]
-    _check_like_each_other(folders, configs)
-    factors = [load_file(folder / WEIGHTS) for folder in folders]
-    if any(each.keys() != factors[0].keys() for each in factors):
-        raise SystemExit("error: these adapters are not on the same layers")
-    scales = [_scale(config) / len(folders) for config in configs]
-    joined = {}
-    for key in factors[0]:
-        parts = [each[key].float() for each in factors]
-        if ".lora_A." in key:
-            joined[key] = torch.cat(parts, 0)
-        elif ".lora_B." in key:
-            joined[key] = torch.cat([part * scale for part, scale in zip(parts, scales, strict=True)], 1)
-        else:
-            raise SystemExit(f"error: {key} is no factor of an adapter")
-    rank = sum(config["r"] for config in configs)
-    shutil.copytree(folders[0], out, dirs_exist_ok=True)
-    save_file(joined, out / WEIGHTS, metadata={"format": "pt"})
-    config = configs[0] | {"r": rank, "lora_alpha": float(rank), "use_rslora": False}
-    (out / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
-
-
-def _check_like_each_other(folders: list[Path], configs: list[dict[str, Any]]) -> None:
-    for folder, config in zip(folders, configs, strict=True):
-        for key in ("base_model_name_or_path", "revision"):
-            if config[key] != configs[0][key]:
-                raise SystemExit(f"error: {folder}: other base weights ({key}) than those of {folders[0]}")
-        odd = [key for key in ("rank_pattern", "alpha_pattern", "use_dora", "modules_to_save") if config[key]]
-        if odd or config["bias"] != "none":
-            raise SystemExit(f"error: {folder}: adapters with {odd or 'biases'} are not averaged here")
-
-
-def _scale(config: dict[str, Any]) -> float:
-    """Of B times A."""
-    rank = math.sqrt(config["r"]) if config["use_rslora"] else config["r"]
-    return float(config["lora_alpha"] / rank)
-
-
 def with_average(make: Callable[..., Any], last: float, folder: Path) -> Callable[..., Any]:
     """`qlora.trainer` or the tuning's, whose trainer saves the average, too."""
 
@@ -150,21 +100,16 @@ def tune(name: str, last: float) -> None:
     tuning_run.tune(tuning_run.Tuning(name, config, read_section(LimitsParams, "limits")))
 
 
+STAGES = {"train": train, "tune": tune}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
-    commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("train", "tune"):
-        one = commands.add_parser(command)
-        one.add_argument("model")
-        one.add_argument("--last", type=float, default=1 / 3)
-    mix = commands.add_parser("mix")
-    mix.add_argument("name")
-    mix.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("stage", choices=STAGES)
+    parser.add_argument("model")
+    parser.add_argument("--last", type=float, default=1 / 3)
     asked = parser.parse_args()
-    if asked.command == "mix":
-        average_adapters(asked.folders, Path("models", asked.name))
-    else:
-        {"train": train, "tune": tune}[asked.command](asked.model, asked.last)
+    STAGES[asked.stage](asked.model, asked.last)
 
 
 if __name__ == "__main__":

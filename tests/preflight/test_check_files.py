@@ -53,12 +53,12 @@ def twin(saved: dict[str, Path], tmp_path: Path) -> Callable[[Family], Path]:
     return copied
 
 
-def looked_at(folder: Path | str, *prompts: Prompt, **entry: Any) -> None:
+def looked_at(folder: Path | str, *prompts: Prompt, tuned: bool = False, **entry: Any) -> None:
     """As the first stage looks at an entry with these weights."""
     whole = {"weights": str(folder), "method": "lora", "dtype": "bf16", "prompt": "structured", **entry}
     params = PARAMS.model_copy(update={"models": {"mine": whole}})
     pin = weights.pin(str(folder), "models.mine.weights")
-    check_files({"mine": resolve(params, "mine", pin)}, prompts or [PROMPT])
+    check_files({"mine": resolve(params, "mine", pin)}, prompts or [PROMPT], ["mine"] if tuned else [])
 
 
 def put(path: Path, **changes: Any) -> None:
@@ -178,6 +178,17 @@ REFUSED: dict[str, tuple[Family, Callable[[Path], Any], dict[str, Any], str]] = 
     ),
     "another model's tokenizer": (twins.llama32, config(vocab_size=500), {}, "tokens, .* but the model 500 embeddings"),
 }
+
+
+@pytest.mark.parametrize("family", ["granite", "cohere", "mistral"])
+def test_what_tuning_would_compute_otherwise_is_not_tuned(twin: Callable[[Family], Path], family: str) -> None:
+    """Their logits are scaled, or their layers have a window that no `layer_types` tells of."""
+    folder = twin(twins.llama32)
+    looked_at(folder, tuned=True)
+    put(folder / "config.json", model_type=family, architectures=None, rope_scaling=None, rope_parameters=None)
+    looked_at(folder)
+    with pytest.raises(UserError, match=f"^params.yaml: run.tuned: mine has model_type {family} "):
+        looked_at(folder, tuned=True)
 
 
 @pytest.mark.parametrize(("family", "spoil", "entry", "says"), REFUSED.values(), ids=REFUSED)

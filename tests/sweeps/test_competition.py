@@ -31,10 +31,11 @@ from yoyak.modeling.spec import DType, ModelSpec
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve
-from yoyak.sweeps import candidates, competition, copies, costs, halving, rates, recipe, search, sizes
+from yoyak.sweeps import candidates, competition, copies, costs, halving, rates, recipe, run, search, sizes
 from yoyak.sweeps.cli import main
 from yoyak.sweeps.halving import LEVELS, Level
 from yoyak.sweeps.rates import Rates, Span
+from yoyak.sweeps.run import Options
 from yoyak.sweeps.sizes import KNOWN
 from yoyak.sweeps.true_size import SHAPES
 
@@ -61,12 +62,18 @@ def test_the_ensemble_alone_has_what_else_its_experiment_says(tmp_path: Path, mo
     assert having == [recipe.ENSEMBLE]
 
 
-def test_what_is_not_tuned_is_no_member() -> None:
+def test_where_all_are_tuned_what_is_not_is_no_member() -> None:
     listed = recipe.choose(None, None, has_gpu=True)
     assert f"ensemble.members=[{','.join(f'{name}_tuned' for name in listed.tuned)}]" in listed.last
     assert recipe.choose(None, [*listed.tuned], has_gpu=True) == listed
-    assert recipe.choose(None, ["none"], has_gpu=True).last == ()
-    assert recipe.choose(None, [listed.tuned[0]], has_gpu=True).last == ()
+    assert recipe.choose(None, [*reversed(listed.tuned)], has_gpu=True) == listed
+    for tune in ("none", listed.tuned[0]):
+        assert recipe.choose(None, [tune], has_gpu=True).last == ("ensemble.members=null",)
+    named = {names: recipe.choose([*names], None, has_gpu=True).last for names in (("qwen3_4b",), ("qwen3_4b", "kot5"))}
+    assert named == {
+        ("qwen3_4b",): ("ensemble.members=[qwen3_4b_tuned]",),
+        ("qwen3_4b", "kot5"): ("ensemble.members=null",),
+    }
 
 
 def test_the_recipe_tunes_where_there_is_a_gpu() -> None:
@@ -95,8 +102,8 @@ def test_adapters_of_families_that_tuning_knows_are_tuned_by_default() -> None:
     ("models", "tune", "says"),
     [
         (["qwen3_4b", "kobrt"], None, r"^MODELS: no model 'kobrt'; there are gemma3_270m, .*llama3_8b$"),
-        ([], None, r"^MODELS: names no model; there are gemma3_270m, .*llama3_8b$"),
         (["kobart", "kobart"], None, "^MODELS: a model is named twice"),
+        ([], None, "^MODELS: no model is named; there are gemma3_270m, "),
         (["kobart"], ["qwen3_4b"], r"^TUNE: qwen3_4b is not among the models, kobart$"),
         (["qwen3_4b"], ["qwen3_4b"], "^TUNE: tuning needs a GPU, and none is used; TUNE=none trains without it$"),
     ],
@@ -112,21 +119,23 @@ def test_a_deadline_is_a_number_above_0(hours: float, tmp_path: Path) -> None:
         search.search_and_submit(competition.Asked(tmp_path), hours)
 
 
-@pytest.mark.parametrize(
-    ("option", "says"), [({"per_gpu": 0}, "^--per-gpu 0: at least 1$"), ({"gpus": -1}, "^--gpus -1: at least 0$")]
-)
-@pytest.mark.parametrize("hours", [None, 1.0])
-def test_more_slots_than_none(option: dict[str, int], says: str, hours: float | None, tmp_path: Path) -> None:
-    asked = competition.Asked(tmp_path, **option)
-    with pytest.raises(UserError, match=says):
-        competition.prepare(asked) if hours is None else search.search_and_submit(asked, hours)
-
-
 @pytest.mark.parametrize("name", ["nowhere", "train.csv"])
 def test_data_that_is_no_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "train.csv").touch()
     with pytest.raises(UserError, match=rf"/{name}: no such folder; name the one that train\.csv and dev\.csv are in$"):
         competition.write_data(tmp_path / name, None, tmp_path / "out")
+
+
+@pytest.mark.parametrize("how", [(), ("--hours", "1")])
+def test_a_number_of_gpus_that_cannot_be_is_told(
+    how: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(competition, "WORK", tmp_path)
+    monkeypatch.setattr(search, "WORK", tmp_path)
+    monkeypatch.setattr("sys.argv", ["yoyak.sweeps", "competition", "data/sample", "--plan", "--per-gpu", "0", *how])
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main()
+    assert capsys.readouterr().err == "error: --per-gpu 0: at least 1\n"
 
 
 # What it costs
@@ -156,6 +165,13 @@ def test_a_size_on_disk_is_counted_and_its_family_read(tmp_path: Path) -> None:
     learned = sum(weight.numel() for weight in adapted.parameters() if weight.requires_grad)
     assert 3 * size.per_rank == learned
     assert sizes.family_of(str(twin)) == "qwen2"
+
+
+def test_a_size_is_known_once_the_weights_are_here(tmp_path: Path) -> None:
+    spec = ModelSpec(weights=str(tmp_path / "twin"), method="lora", dtype="bf16", prompt="structured")
+    assert sizes.size_of(spec) is None
+    save_twin(qwen25, tmp_path / "twin")
+    assert sizes.size_of(spec)
 
 
 def test_a_trained_token_takes_four_operations_a_parameter_or_six() -> None:
@@ -298,6 +314,25 @@ def test_a_candidate_differs_from_its_entry_by_its_setting() -> None:
     assert params == before
 
 
+@pytest.mark.parametrize(
+    ("models", "settings", "says"),
+    [
+        (["qwen3_4b"], {"twice": {"learning_rate_times": "2"}}, "learning_rate_times: '2': a number above 0"),
+        (["qwen3_4b"], {"none": {"learning_rate_times": 0}}, "learning_rate_times: 0: a number above 0"),
+        (["kobart", "kot5"], {"rank8": {"lora": {"r": 8}}}, "settings: none is for kobart, kot5; `as_it_is: {}` is"),
+    ],
+)
+def test_settings_that_cannot_be(models: list[str], settings: dict[str, Any], says: str) -> None:
+    with pytest.raises(UserError, match=f"^sweeps/search.yaml: {re.escape(says)}"):
+        candidates.entries(read_params(PARAMS), models, settings)
+
+
+def test_a_fault_of_the_list_is_told_in_a_search_too() -> None:
+    wrong = replace(recipe.choose(None, None, has_gpu=True), set=("limits.gpu_gb=23",))
+    with pytest.raises(UserError, match=r"^sweeps/final.yaml: Could not override 'limits.gpu_gb'"):
+        recipe.params_with(wrong, ["q15_a"])
+
+
 def test_without_a_search_the_recipe_is_trained() -> None:
     chosen, listed = recipe.choose(None, None, has_gpu=True), candidates.read_search()
     params = recipe.params_with(chosen, listed.models)
@@ -309,6 +344,19 @@ def test_without_a_search_the_recipe_is_trained() -> None:
 
 
 # Time, and what is left of a killed run
+
+
+def test_a_trial_takes_what_its_stages_took() -> None:
+    """Also where DVC's cache had them; what went on after a kill tells nothing."""
+
+    def result(minutes: float, resumed_at_step: int) -> dict[str, Any]:
+        infer = {"dev": {"seconds": 20}, "test": {"seconds": 2}}
+        train = {"resumed_at_step": resumed_at_step, "seconds": 100}
+        return {"minutes": minutes, "train": {"a": train}, "infer": {"a": infer}}
+
+    assert search._seconds(result(3, 0), "a") == 180
+    assert search._seconds(result(0.5, 0), "a") == 122
+    assert search._seconds(result(3, 12), "a") is None
 
 
 def test_what_is_out_of_time_is_killed_with_all_it_started(tmp_path: Path) -> None:
@@ -364,16 +412,14 @@ def test_a_search_that_is_killed_goes_on_to_a_submission(
 ) -> None:
     work = project.root / search.WORK
     _kill_at_a_checkpoint(project, tmp_path / "log", work)
-    monkeypatch.chdir(project.root)
-    for key, value in project.environment().items():
-        monkeypatch.setenv(key, value)
-    monkeypatch.setattr(halving, "FINALISTS", 1)
-    for module in (halving, search):
-        monkeypatch.setattr(module, "LEVELS", LEVELS[2:3])
-    monkeypatch.setattr("sys.argv", ["yoyak.sweeps", *CALL, *AT_ONCE])
-    with pytest.raises(SystemExit, match=r"^0$"):
-        main()
-    said = capsys.readouterr().out
+    head = project.run("git", "rev-parse", "HEAD").stdout.strip()
+    for_another = f"refs/exps/{head[:2]}/{head[2:]}/llama32_3b_as_it_is-f0_50-s42"
+    project.run("git", "update-ref", for_another, "HEAD")
+    # As a kill while a trial is kept may leave it.
+    for copy in work.glob("copies/llama*"):
+        (copy / ".git").mkdir()
+        (copy / ".git/index.lock").touch()
+    said = _called(project, monkeypatch, capsys)
     # A submission with its checks.
     assert "submission/final.csv: written; used: " in said
     written = pd.read_csv(project.root / "submission/final.csv")
@@ -401,7 +447,41 @@ def test_a_search_that_is_killed_goes_on_to_a_submission(
         (found,) = project.run("git", "for-each-ref", "--format=%(refname)", reference).stdout.split()
         files = project.run("git", "ls-tree", "-r", "--name-only", found).stdout.splitlines()
         assert "metrics/scores.json" in files
+        assert for_another != found or project.run("git", "rev-parse", found).stdout.strip() != head
         assert not [file for file in files if file.startswith("data/raw/") and file.endswith(".csv")]
+
+
+def test_where_no_finalist_is_done_in_time_a_trial_is_submitted(
+    project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def without_time(options: Options) -> set[str]:
+        return run.run_list(replace(options, seconds=0) if options.out.name == "final" else options)
+
+    monkeypatch.setattr(search, "run_list", without_time)
+    said = _called(project, monkeypatch, capsys)
+    (kept,) = json.loads((project.root / search.STATE).read_text())["rounds"][0]["kept"]
+    assert f"no finalist was done in time: {kept} of round 1 is submitted\n" in said
+    (copy,) = project.root.glob(f"{search.WORK}/copies/ensemble.*")
+    trained = json.loads((copy / f"metrics/train/{kept}.json").read_text())
+    assert (
+        trained == json.loads((project.root / search.WORK / f"search/{kept}.f0_50.s42.json").read_text())["train"][kept]
+    )
+    written = pd.read_csv(project.root / competition.SUBMISSION)
+    assert list(written["fname"]) == list(pd.read_csv(project.root / "data/sample/test.csv")["fname"])
+
+
+def _called(project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """What the shrunk search says, in this process."""
+    monkeypatch.chdir(project.root)
+    for key, value in project.environment().items():
+        monkeypatch.setenv(key, value)
+    monkeypatch.setattr(halving, "FINALISTS", 1)
+    for module in (halving, search):
+        monkeypatch.setattr(module, "LEVELS", LEVELS[2:3])
+    monkeypatch.setattr("sys.argv", ["yoyak.sweeps", *CALL, *AT_ONCE])
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main()
+    return capsys.readouterr().out
 
 
 def _kill_at_a_checkpoint(project: Project, log: Path, work: Path) -> None:

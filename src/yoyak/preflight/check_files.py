@@ -1,7 +1,7 @@
 """What a model's configuration, tokenizer and chat template tell, looked at before its weights are downloaded."""
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from yoyak.modeling.control_tokens import DATA_TAG
 from yoyak.modeling.spec import ModelSpec
 from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.preflight.resolve import ResolvedModel
+from yoyak.tuning.params import FAMILIES
 
 POSITIONS = "max_position_embeddings"
 MOST_LETTERS = 200
@@ -21,8 +22,11 @@ RAISED = (ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeEr
 """What transformers raises of a configuration or a tokenizer, depending on what is wrong with it."""
 
 
-def check_files(models: Mapping[str, ResolvedModel], prompts: Sequence[Prompt]) -> None:
-    """Stop at the first of `models` that training or inference would stop at; `prompts` are all that they will see."""
+def check_files(models: Mapping[str, ResolvedModel], prompts: Sequence[Prompt], tuned: Collection[str] = ()) -> None:
+    """Stop at the first of `models` that training, tuning or inference would stop at.
+
+    `prompts` are all that they will see; `tuned` has the names of those that are tuned.
+    """
     known: dict[tuple[str, str | None], tuple[Any, Any]] = {}
     built: set[tuple[str, str | None]] = set()
     for name, configs in models.items():
@@ -37,6 +41,8 @@ def check_files(models: Mapping[str, ResolvedModel], prompts: Sequence[Prompt]) 
             known[spec.weights, spec.pin] = config, _told(_tokenizer, folder, where)
         config, tokenizer = known[spec.weights, spec.pin]
         _check_method(config, spec, where)
+        if name in tuned:
+            _check_family(config, name)
         if (spec.weights, spec.pin) not in built:
             _build(config, where)
             built.add((spec.weights, spec.pin))
@@ -134,6 +140,16 @@ def _check_method(config: Any, spec: ModelSpec, where: str) -> None:
 def _check_entry(spec: ModelSpec, method: str, what: str) -> None:
     if spec.method != method:
         raise UserError(f"{what}: its entry of models needs method: {method}")
+
+
+def _check_family(config: Any, name: str) -> None:
+    """Whether tuning computes what such a model does."""
+    kind = config.get_text_config().model_type
+    if kind not in FAMILIES:
+        raise UserError(
+            f"params.yaml: run.tuned: {name} has model_type {kind} (config.json), and tuning knows "
+            f"{', '.join(FAMILIES)}; take it out"
+        )
 
 
 def _check_positions(config: Any, configs: ResolvedModel, name: str) -> None:

@@ -39,7 +39,7 @@ def prepare(params: Params) -> None:
         split: [build(row, params.prompts, for_training=split == "train") for row in rows]
         for split, rows in splits.items()
     }
-    check_files(resolved, [*chain.from_iterable(prompts.values())])
+    check_files(resolved, [*chain.from_iterable(prompts.values())], params.run.tuned)
     check_room(params, pins)
     remember_architectures(params)
     for name, of_model in resolved.items():

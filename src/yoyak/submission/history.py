@@ -20,7 +20,8 @@ from yoyak.submission.file import read_sample
 
 HISTORY = Path("submissions.csv")
 CHECKLISTS = tuple(Path("submission", f"{name}.json") for name in ("checklist", "last_good", "final"))
-"""Checklists of the latest submission and of the last good one; each has the sha256 of its submission."""
+"""Checklists of the latest submission, of the last good one and of `make competition`; each has its submission's
+sha256."""
 FEWEST = 3
 """Fewest submissions of which a correlation is computed."""
 EARLIEST, LATEST = datetime(2000, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC)

@@ -35,8 +35,8 @@ def read_search() -> SearchList:
 def entries(params: Params, models: list[str], settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Entries `<model>_<setting>` of each model of `params` with each setting that changes its training.
 
-    All models with the first setting come first. Raises a `UserError` for a model that is no entry, and for a setting
-    that no entry can have.
+    All models with the first setting come first. Raises a `UserError` for a model that is no entry, for a setting that
+    no entry can have, and where nothing is left.
     """
     found: dict[str, dict[str, Any]] = {}
     trained: list[tuple[str, TrainingConfig]] = []
@@ -51,6 +51,8 @@ def entries(params: Params, models: list[str], settings: dict[str, dict[str, Any
         if (model, config) not in trained:
             trained.append((model, config))
             found[name] = entry
+    if not found:
+        raise UserError(f"{SEARCH}: settings: none is for {', '.join(models)}; `as_it_is: {{}}` is for all")
     return found
 
 
@@ -60,7 +62,10 @@ def _changed(params: Params, model: str, changes: dict[str, Any]) -> dict[str, A
     if entry["method"] == "full" and any(key in changes for key in OF_ADAPTERS):
         return None
     more = copy.deepcopy(changes)
-    if factor := more.pop(TIMES, None):
+    factor = more.pop(TIMES, 1)
+    if not isinstance(factor, int | float) or factor <= 0:
+        raise UserError(f"{SEARCH}: {TIMES}: {factor!r}: a number above 0 is expected")
+    if factor != 1:
         rate = resolve(params, model, pin=None).training.training.learning_rate
         merge_dicts(more, {"training": {"learning_rate": rate * factor}})
     merge_dicts(entry, more)

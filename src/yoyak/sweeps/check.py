@@ -3,7 +3,7 @@
 import hashlib
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ def check_run(listed: ExperimentList, run: Run, data: Path, where: str) -> Check
     """Check a run whose data folder is `data`; `where`, the list and the experiment, begins a `UserError`."""
     if not data.is_dir():
         raise UserError(f"{where}: no folder {data}; `python -m yoyak.sweeps folds` makes it")
-    params = params_of(listed, run, data, where)
+    params = params_of(listed.params, run.overrides, data, where)
     needs = schedule.work(params, run.data)
     made_of = {
         "needs": sorted(needs),
@@ -49,12 +49,12 @@ def check_run(listed: ExperimentList, run: Run, data: Path, where: str) -> Check
     return CheckedRun(needs, _sources(params, where), json.loads(json.dumps(made_of)))
 
 
-def params_of(listed: ExperimentList, run: Run, data: Path, where: str) -> Params:
-    """All of `params.yaml` as a run has it; a `UserError` that `where` begins for what is wrong in it."""
+def params_of(changes: dict[str, Any], overrides: Sequence[str], data: Path, where: str) -> Params:
+    """All of `params.yaml` as `copies.write_params` writes it; a `UserError` that `where` begins for what is wrong."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "params.yaml"
         try:
-            copies.write_params(path, data, listed.params, list(run.overrides))
+            copies.write_params(path, data, changes, list(overrides))
         except (InvalidArgumentError, ValueError) as error:
             raise UserError(f"{where}: {error.__cause__ or error}") from None
         try:

@@ -90,7 +90,7 @@ def print_plan(options: Options) -> Params:
     listed = read_list(options.experiments)
     all_runs = runs(listed)
     last = all_runs[-1]
-    params = check.params_of(listed, last, options.data / last.data, last.experiment)
+    params = check.params_of(listed.params, last.overrides, options.data / last.data, last.experiment)
     done: set[str] = set()
     for run in all_runs:
         copy = options.copy(run)

@@ -1,6 +1,5 @@
 """Which models make a submission, and which of them are tuned."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -8,13 +7,15 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from yoyak.core import run as core_run
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.params import PARAMS
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params, has_members
 from yoyak.preflight.resolve import resolve
-from yoyak.sweeps import copies, sizes
+from yoyak.sweeps import check, sizes
 from yoyak.sweeps.experiments import Run, read_list, runs
+from yoyak.tuning.params import FAMILIES
 
 LIST = Path("sweeps/final.yaml")
 RECIPE = "competition"
@@ -29,7 +30,6 @@ NONE = "none"
 """In place of names: tune nothing."""
 ALONE = ("run.untuned=[]", "run.averaged=[]")
 """A model by itself has neither a baseline nor an average."""
-TUNED_FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
 LARGEST_TUNED = 5e9
 """Parameters; larger models, whose weights in 16 bits take half of a 24 GB card, are tuned where they are named."""
 
@@ -81,8 +81,16 @@ def choose(models: list[str] | None, tune: list[str] | None, has_gpu: bool) -> R
     if names and not has_gpu:
         raise UserError("TUNE: tuning needs a GPU, and none is used; TUNE=none trains without it")
     # How the list ensembles is of those models that it tunes itself.
-    last = recipe.last if tuple(names) == recipe.tuned else ()
-    return replace(recipe, tuned=tuple(names), last=last, told="")
+    last = recipe.last if set(names) == set(recipe.tuned) else (members(recipe.models, names),)
+    return replace(recipe, tuned=tuple(name for name in recipe.models if name in names), last=last, told="")
+
+
+def members(models: Sequence[str], tuned: Sequence[str]) -> str:
+    """Override of the ensemble's members: where all models are tuned the tuned ones alone, which scored better than
+    with those that they were made of (docs/tuning.md), else all."""
+    if set(tuned) < set(models):
+        return "ensemble.members=null"
+    return f"ensemble.members=[{','.join(map(core_run.tuned, models))}]"
 
 
 def _of_list(has_gpu: bool) -> Recipe:
@@ -109,7 +117,7 @@ def _of_params(models: list[str], has_gpu: bool) -> Recipe:
     params = read_params(PARAMS)
     there = [name for name in params.models if not has_members(params, name)]
     if not models:
-        raise UserError(f"MODELS: names no model; there are {', '.join(there)}")
+        raise UserError(f"MODELS: no model is named; there are {', '.join(there)}")
     for name in models:
         if name not in there:
             raise UserError(f"MODELS: no model {quoted(name)!r}; there are {', '.join(there)}")
@@ -117,15 +125,15 @@ def _of_params(models: list[str], has_gpu: bool) -> Recipe:
         raise UserError("MODELS: a model is named twice")
     can_be = tuple(name for name in models if is_tuned_by_default(params, name))
     told = f"no GPU is used, and tuning needs one: {', '.join(can_be)} not tuned" if can_be and not has_gpu else ""
-    return Recipe({"ensemble": {"members": None}}, (), tuple(models), can_be if has_gpu else (), told=told)
+    tuned = can_be if has_gpu else ()
+    return Recipe({"ensemble": {"members": None}}, (), tuple(models), tuned, (members(models, tuned),), told)
 
 
 def params_with(recipe: Recipe, models: list[str]) -> Params:
-    """`params.yaml` as the recipe changes it, with these models in its run."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "params.yaml"
-        copies.write_params(path, Path(folder), recipe.params, [*recipe.set, *_overrides(models, []), *ALONE])
-        return read_params(path)
+    """`params.yaml` as the recipe changes it, with these models in its run; a `UserError` for what is wrong in it."""
+    overrides = [*recipe.set, *_overrides(models, []), *ALONE]
+    # No folder of data is looked into.
+    return check.params_of(recipe.params, overrides, Path(), f"{LIST}")
 
 
 def is_tuned_by_default(params: Params, name: str) -> bool:
@@ -136,7 +144,7 @@ def is_tuned_by_default(params: Params, name: str) -> bool:
         config.tuning is not None
         and config.generation.quantization is None
         and config.training.model.dtype != "fp16"
-        and sizes.family_of(config.training.model.weights) in TUNED_FAMILIES
+        and sizes.family_of(config.training.model.weights) in FAMILIES
         and size is not None
         and size.parameters <= LARGEST_TUNED
     )

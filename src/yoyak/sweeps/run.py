@@ -63,8 +63,10 @@ def run_list(options: Options) -> set[str]:
     Each is `dvc repro` in a copy of the project. Copies share DVC's cache: what one has trained or written no other
     does again. A fault in any run's parameters or data is a `UserError` before the first starts.
     """
-    _check(options)
     devices = slots(options)
+    for option, folder in (("--out", options.out), ("--work", options.work)):
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{option} {folder}: a file; name a folder")
     if not devices[0]:
         print("no GPU is used: on the CPU", flush=True)
     listed = read_list(options.experiments)
@@ -91,12 +93,6 @@ def run_list(options: Options) -> set[str]:
     )
 
 
-def _check(options: Options) -> None:
-    for option, folder in (("--out", options.out), ("--work", options.work)):
-        if folder.exists() and not folder.is_dir():
-            raise UserError(f"{option} {folder}: a file; name a folder")
-
-
 def _chosen(options: Options, listed: ExperimentList) -> list[Run]:
     for name in options.only:
         if name not in listed.experiments:
@@ -105,9 +101,9 @@ def _chosen(options: Options, listed: ExperimentList) -> list[Run]:
 
 
 def slots(options: Options) -> list[str]:
-    """`CUDA_VISIBLE_DEVICES` of each slot, so that the first runs are spread over all GPUs.
+    """`CUDA_VISIBLE_DEVICES` of each slot, one at least, so that the first runs are spread over all GPUs.
 
-    Raises a `UserError` where so many are not there.
+    Raises a `UserError` for numbers that cannot be.
     """
     for option, number, least in (("--gpus", options.gpus or 0, 0), ("--per-gpu", options.per_gpu, 1)):
         if number < least:

@@ -291,7 +291,8 @@ def _halve(search: Search) -> list[str]:
             # An even share of the time; where that is too little for any round, all of it.
             level = _level(search, names, budget / left, above) or _level(search, names, budget, above)
         if level is None:
-            print(f"round {number + 1}: no time for more; the order so far stays", flush=True)
+            why = "all of train has been seen" if above == LEVELS[-1] else "no time for more"
+            print(f"round {number + 1}: {why}; the order so far stays", flush=True)
             break
         if not found:
             found = {"level": LEVELS.index(level), "kept": None}
@@ -332,17 +333,28 @@ def _round(search: Search, names: list[str], level: Level, rounds_left: int) -> 
 
 
 def _keep(options: Options, run: Run) -> None:
-    """As an experiment, unless it is one already, or did not end."""
-    name = run.name.replace(".", "-")
-    if options.result(run).exists() and trials.reference(name) is None:
-        trials.record(options.copy(run).resolve(), name, options.log(run).resolve())
+    """As an experiment, unless it did not end. One of that name, which another search may have left, is replaced."""
+    if options.result(run).exists():
+        trials.record(options.copy(run).resolve(), run.name.replace(".", "-"), options.log(run).resolve())
 
 
 def _learn_pace(search: Search, options: Options, listed: list[Run], level: Level) -> None:
     search.pace.ratios.clear()
     for run in listed:
-        if options.result(run).exists():
-            search.pace.saw(run.experiment, level, 60 * read_json(options.result(run))["minutes"])
+        if options.result(run).exists() and (seconds := _seconds(read_json(options.result(run)), run.experiment)):
+            search.pace.saw(run.experiment, level, seconds)
+
+
+def _seconds(result: Mapping[str, Any], name: str) -> float | None:
+    """That a trial takes; None where a part of it was done before a kill.
+
+    What came from DVC's cache took seconds, and its stages tell what they took when they ran.
+    """
+    train, infer = result["train"][name], result["infer"][name]
+    if train["resumed_at_step"]:
+        return None
+    of_stages = [train["seconds"], *(infer[split]["seconds"] for split in ("dev", "test"))]
+    return max(60 * float(result["minutes"]), float(sum(of_stages)))
 
 
 def _scores(options: Options, listed: list[Run], names: list[str]) -> dict[str, Floats]:
@@ -409,8 +421,8 @@ def _tune(search: Search, names: list[str]) -> list[str]:
 
 
 def _submit(search: Search, models: list[str], tuned: list[str]) -> None:
-    together = [f"run.models=[{','.join(models)}]", f"run.tuned=[{','.join(tuned)}]"]
-    options = search.write_list("together", [recipe.DATA], {recipe.ENSEMBLE: [*together, "ensemble.members=null"]})
+    together = [f"run.models=[{','.join(models)}]", f"run.tuned=[{','.join(tuned)}]", recipe.members(models, tuned)]
+    options = search.write_list("together", [recipe.DATA], {recipe.ENSEMBLE: together})
     competition.train_and_submit(options)
 
 

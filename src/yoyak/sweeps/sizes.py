@@ -62,8 +62,8 @@ def size_of(model: ModelSpec) -> Size | None:
     return _of_architecture(model.architecture) if model.architecture is not None else _size_of(model.weights)
 
 
-@cache
 def _size_of(source: str) -> Size | None:
+    # Looked for each time: a download may have ended meanwhile.
     folder = folder_of(source)
     if folder and (shapes := _shapes(folder)):
         return of_shapes(shapes)
@@ -139,6 +139,7 @@ def has_package(source: str) -> bool:
     return True
 
 
+@cache
 def _shapes(folder: Path) -> dict[str, list[int]]:
     """Of all tensors, from the headers of safetensors files."""
     shapes: dict[str, list[int]] = {}

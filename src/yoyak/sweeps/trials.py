@@ -1,6 +1,7 @@
 """Trials of a search as experiments of DVC: `dvc exp show` lists them, with their parameters and metrics."""
 
 import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -20,20 +21,16 @@ def require_git() -> None:
         )
 
 
-def reference(name: str) -> str | None:
-    """The git reference of the experiment `name` of the commit that is checked out; None where there is none."""
-    return _reference(Path(), name)
-
-
 def record(copy: Path, name: str, log: Path) -> None:
     """Keep what a copy of the project computed as an experiment of this project's commit.
 
     Parameters, metrics, `dvc.lock` and changed code go into git's `refs/exps`; data, models and summaries stay in the
-    copies' cache of DVC. Raises a `UserError` where DVC or git does not do so.
+    copies' cache of DVC. One of that name is replaced. Raises a `UserError` where DVC or git does not do so.
     """
     project = Path.cwd()
-    if not (copy / ".git").exists():
-        _git(copy, "init", "--quiet")
+    # Anew: where this was killed, locks of git are left.
+    shutil.rmtree(copy / ".git", ignore_errors=True)
+    _git(copy, "init", "--quiet")
     _git(copy, "fetch", "--quiet", str(project), "HEAD")
     _git(copy, "reset", "--quiet", "--mixed", "FETCH_HEAD")
     # What the project has beside a copy's parts; what the copy has stays.

@@ -9,6 +9,9 @@ from yoyak.core.params import Section, check, read_yaml
 from yoyak.inference.params import GenerationParams, OneModelConfig
 from yoyak.modeling.spec import ModelSpec
 
+FAMILIES = ("llama", "qwen2", "qwen3", "gemma3_text")
+"""`model_type` of what can be tuned: models whose logits are the output head's, softly capped perhaps, and whose layers
+attend as `groups` does. Others scale logits (Granite, Cohere), or have windows that their layers do not tell of."""
 SEQUENCES_AT_ONCE = 512
 """Summaries that are written together, as inference does not: what is drawn is used but once, and a step or a look at
 dev waits for its longest."""
