@@ -142,7 +142,7 @@ def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> st
         chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
         lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
     if "dev" in (oracle := ensemble.get("oracle", {})):
-        lines.append(f"the best candidate of each row, which only the references tell: {oracle['dev']:.2f}")
+        lines.append(f"the oracle, the best candidate of each row, which only the references tell: {oracle['dev']:.2f}")
     return "\n".join(lines)
 
 
