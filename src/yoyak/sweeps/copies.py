@@ -25,6 +25,8 @@ DATA = Path("data/raw")
 WITHOUT_GIT = "[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
 SHARED = ("packages", "weights")
 """Of `.cache`: what is downloaded and converted once for all."""
+KILLED_SECONDS = 10
+"""Most that is waited for what was killed."""
 
 
 def make(folder: Path, cache: Path, data: Path, changes: dict[str, Any], overrides: list[str]) -> None:
@@ -135,6 +137,9 @@ def python(
 def _kill(pid: int) -> None:
     """With all that it has started: a stage outlives the `dvc repro` that it is of."""
     parent = psutil.Process(pid)
-    for process in [parent, *parent.children(recursive=True)]:
+    started = parent.children(recursive=True)
+    for process in [parent, *started]:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+    # They have memory until they have ended, which the next trial needs.
+    psutil.wait_procs(started, timeout=KILLED_SECONDS)
