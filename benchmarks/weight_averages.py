@@ -51,6 +51,10 @@ class AverageOfSteps(TrainerCallback):
             mean += (weight.float() - mean) / self.count
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        if not self.means:
+            raise SystemExit(
+                "error: no step was left to average: the run went on from its end; delete .cache/checkpoints"
+            )
         with self.put_into(model):
             self.save(model)
 

@@ -85,6 +85,11 @@ def choose(models: list[str] | None, tune: list[str] | None, has_gpu: bool) -> R
     return replace(recipe, tuned=tuple(name for name in recipe.models if name in names), last=last, told="")
 
 
+def together(models: Sequence[str], tuned: Sequence[str]) -> list[str]:
+    """Overrides of a run of all these models that chooses among them."""
+    return [*_overrides(models, tuned), members(models, tuned)]
+
+
 def members(models: Sequence[str], tuned: Sequence[str]) -> str:
     """Override of the ensemble's members: where all models are tuned the tuned ones alone, which scored better than
     with those that they were made of (docs/tuning.md), else all."""
@@ -99,11 +104,11 @@ def _of_list(has_gpu: bool) -> Recipe:
     found = [run for run in runs(listed) if run.experiment == name]
     if not found:
         raise UserError(f"{LIST}: experiments.{name} is missing, whose run.models make the submission")
-    members, tuned = (names_in(found[0], key) for key in ("run.models", "run.tuned"))
+    models, tuned = (names_in(found[0], key) for key in ("run.models", "run.tuned"))
     told = f"no GPU is used, and tuning needs one: the untuned models of {LIST} are trained" if not has_gpu else ""
     chosen = ("run.models=", "run.tuned=")
     last = tuple(each for each in listed.experiments[name].set if not each.startswith(chosen))
-    return Recipe(listed.params, tuple(listed.set), tuple(members), tuple(tuned), last, told)
+    return Recipe(listed.params, tuple(listed.set), tuple(models), tuple(tuned), last, told)
 
 
 def names_in(run: Run, key: str) -> list[str]:

@@ -421,7 +421,7 @@ def _tune(search: Search, names: list[str]) -> list[str]:
 
 
 def _submit(search: Search, models: list[str], tuned: list[str]) -> None:
-    together = [f"run.models=[{','.join(models)}]", f"run.tuned=[{','.join(tuned)}]", recipe.members(models, tuned)]
+    together = recipe.together(models, tuned)
     options = search.write_list("together", [recipe.DATA], {recipe.ENSEMBLE: together})
     competition.train_and_submit(options)
 
