@@ -29,7 +29,7 @@ from yoyak.inference.script_guard import ScriptGuard
 END = 128009
 OLD_ROWS, OLD_BATCH, OLD_BEAMS = 24, 4, 4
 SHAPE = "llama_3b"
-DEFAULT = {"search": "sample", "candidates": 8, "batch_size": 32}
+DEFAULT = {"search": "sample", "candidates": 8, "batch_size": 128}
 
 
 def main() -> None:
@@ -113,11 +113,17 @@ def old_recipe(base: Path, lengths: list[tuple[int, int]], options: dict[str, An
 
 
 def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
-    model = merged(base)
-    guard = guard_of(base.parent / "tokenizer", model)
-    # A few before, so that nothing is loaded while the clock runs.
-    decode_all(model, guard, lengths[:8], options)
-    return len(lengths) / decode_all(model, guard, lengths, options)
+    """The best of three passes, as the peers are measured: the first compiles kernels."""
+    model, profiled = merged(base), options.pop("profile", False)
+    tokenizer = base.parent / "tokenizer"
+    guard = guard_of(tokenizer, model) if tokenizer.exists() else None
+    seconds = [decode_all(model, guard, lengths, options) for _ in range(3)]
+    print("seconds of three passes:", *(f"{each:.2f}" for each in seconds), flush=True)
+    if profiled:
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
+            decode_all(model, guard, lengths, options)
+        print(profile.key_averages().table(sort_by="cuda_time_total", row_limit=30, max_name_column_width=70))
+    return len(lengths) / min(seconds)
 
 
 def merged(base: Path) -> Any:

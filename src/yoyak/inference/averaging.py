@@ -14,15 +14,17 @@ from yoyak.modeling.tokenization import PromptTokenizer
 
 
 def mean_logits(logits: Sequence[torch.Tensor]) -> torch.Tensor:
-    """In fp32, of tensors of like shape but for the last dimension, the vocabulary.
+    """In fp32, of tensors of like shape but for the last dimension, the vocabulary; a single one stays as it is.
 
     Some models have more embeddings than their tokenizer has tokens, and not all as many more: those are left out.
     """
+    if len(logits) == 1:
+        return logits[0]
     vocabulary = min(each.shape[-1] for each in logits)
     first, *others = (each[..., :vocabulary].float() for each in logits)
     for other in others:
         first = first + other
-    return first / len(logits) if others else first
+    return first / len(logits)
 
 
 class AveragedModel(PreTrainedModel, GenerationMixin):

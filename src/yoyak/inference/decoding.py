@@ -9,24 +9,25 @@ which exchange one candidate's past for another's, are not for here.
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from yoyak.inference.averaging import mean_logits
-from yoyak.inference.sampling import Facts, GeneratedTokens
-from yoyak.inference.shared_prefix import NAME, KVCache, Prefill, shared_prefix
-from yoyak.modeling.attention import supports_flash
+from yoyak.inference.forward import MAX_PREFILL_TOKENS, forwards_of
+from yoyak.inference.sampling import Facts, GeneratedTokens, log_sum_exp
+from yoyak.inference.shared_prefix import NAME, shared_prefix
 
-MAX_PREFILL_TOKENS = 16_384
-"""Most prompt tokens that go through the model at once: a constant, so that texts do not depend on the machine."""
+MAX_CANDIDATES = 1_024
+"""Most candidates that are in work together, whatever `max_batch_size`: more do not make a step faster."""
 PREFILL_SHARE = 4
 """A quarter of the slots is prefilled at once: fewer would be slow, and more would wait empty for each other."""
 
 
 Choose = Callable[[torch.Tensor, GeneratedTokens], torch.Tensor]
-"""From logits (rows, candidates, vocabulary) in fp32 to the next tokens (rows, candidates)."""
+"""From logits (rows, candidates, vocabulary) to the next tokens (rows, candidates)."""
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,15 @@ def _decode(
     models: Sequence[Any], prompts: list[Forms], max_batch_size: int, request: Request
 ) -> Iterator[tuple[int, Candidates]]:
     waiting = deque(range(len(prompts)))
-    slots = Slots(models, min(max_batch_size, len(prompts)), request)
+    count = min(max_batch_size, len(prompts), max(1, MAX_CANDIDATES // request.candidates))
+    slots = Slots(models, count, request, prompts)
     while waiting or slots.active:
         while batch := _next_to_prefill(waiting, slots, prompts):
             yield from slots.prefill(batch, [prompts[number] for number in batch])
         if not waiting:
             slots.drop_free_slots()
+        while not slots.fits():
+            waiting.appendleft(slots.give_up_newest())
         if slots.active:
             yield from slots.step()
 
@@ -98,15 +102,16 @@ def _next_to_prefill(waiting: deque[int], slots: "Slots", prompts: list[Forms]) 
     """Numbers of prompts for which there is a slot; none where it is better to wait for more."""
     if not waiting:
         return []
+    room = slots.room([prompts[number] for number in islice(waiting, slots.free)])
     fitting = MAX_PREFILL_TOKENS // max(map(len, prompts[waiting[0]]))
-    size = min(len(waiting), max(1, min(slots.count // PREFILL_SHARE, fitting)))
-    return [waiting.popleft() for _ in range(size)] if slots.free >= size else []
+    size = min(len(waiting), max(1, min((slots.active + room) // PREFILL_SHARE, fitting)))
+    return [waiting.popleft() for _ in range(size)] if room >= size else []
 
 
 class Slots:
     """The prompts in work, each in its slot, and their candidates."""
 
-    def __init__(self, models: Sequence[Any], count: int, request: Request) -> None:
+    def __init__(self, models: Sequence[Any], count: int, request: Request, prompts: Sequence[Forms]) -> None:
         self.request, self.device = request, models[0].device
         self.numbers: list[int | None] = [None] * count
         """Which prompt is in each slot."""
@@ -121,10 +126,9 @@ class Slots:
         self.totals = torch.zeros(of_candidates, device=self.device)
         """Of log-probabilities."""
         self.facts: Facts = {}
-        self.models = [
-            (model, KVCache(count, request.candidates, self.device, supports_flash(model))) for model in models
-        ]
-        """Each with the keys and values that it keeps."""
+        forms = list(zip(*prompts, strict=True))
+        self.forwards = forwards_of(models, count, request.candidates, request.max_new_tokens, forms)
+        """Of each model."""
         self.next_tokens = GraphedStep(self._next_tokens, self.device)
 
     @property
@@ -139,31 +143,47 @@ class Slots:
     def free(self) -> int:
         return self.numbers.count(None)
 
+    def room(self, prompts: Sequence[Forms]) -> int:
+        """How many of the next prompts there are slots and memory for."""
+        forms = zip(*prompts, strict=True) if prompts else [[]] * len(self.forwards)
+        return min(forward.room(form) for forward, form in zip(self.forwards, forms, strict=True))
+
+    def fits(self) -> bool:
+        """Whether there is memory for one more token of each candidate."""
+        return all(forward.fits(self.steps) for forward in self.forwards)
+
+    def give_up_newest(self) -> int:
+        """The prompt that loses least by it; its number. It will begin anew, with the draws that it had."""
+        slot = min((slot for slot in range(self.count) if self.steps[slot]), key=self.steps.__getitem__)
+        number, self.numbers[slot] = self.numbers[slot], None
+        assert number is not None
+        self._release([slot])
+        return number
+
     def prefill(self, numbers: list[int], prompts: list[Forms]) -> Iterator[tuple[int, Candidates]]:
         """Run prompts through the model, give each a slot, and choose the first tokens of its candidates."""
-        forms = list(zip(*prompts, strict=True))
-        prefilled = [prefill(model, form, cache.flash) for (model, cache), form in zip(self.models, forms, strict=True)]
+        slots = [slot for slot, number in enumerate(self.numbers) if number is None][: len(numbers)]
+        forms = zip(*prompts, strict=True)
+        prefilled = [forward.prefill(slots, form) for forward, form in zip(self.forwards, forms, strict=True)]
+        self.next_tokens.changed |= any(moved for _, moved in prefilled)
         # While the GPU computes the prompts.
         facts = self.request.facts(numbers)
-        slots = [slot for slot, number in enumerate(self.numbers) if number is None][: len(numbers)]
         for slot, number in zip(slots, numbers, strict=True):
             self.numbers[slot], self.steps[slot] = number, 0
         at = torch.tensor(slots, device=self.device)
-        for (_, cache), (prompt_cache, _) in zip(self.models, prefilled, strict=True):
-            self.next_tokens.changed |= cache.write_prompts(at, prompt_cache)
         self.counts[at], self.totals[at], self.lengths[at] = 0, 0.0, self.request.max_new_tokens
         for name, fact in facts.items():
             if name not in self.facts:
                 self.facts[name] = fact.new_zeros((self.count, *fact.shape[1:]))
             self.facts[name][at] = fact
-        logits = mean_logits([logits for _, logits in prefilled])
+        logits = mean_logits([logits for logits, _ in prefilled])
         done = self._add_to(at, logits[:, None].repeat(1, self.request.candidates, 1))
         yield from self._finished(slots, done.tolist())
 
     def step(self) -> Iterator[tuple[int, Candidates]]:
         """One more token of each candidate."""
-        for _, cache in self.models:
-            self.next_tokens.changed |= cache.reserve(max(self.steps))
+        for forward in self.forwards:
+            self.next_tokens.changed |= forward.reserve(self.steps)
         yield from self._finished(list(range(self.count)), self.next_tokens().tolist())
 
     def _next_tokens(self) -> torch.Tensor:
@@ -171,7 +191,7 @@ class Slots:
         at = torch.arange(self.count, device=self.device)
         last = (self.counts - 1).clamp(min=0)
         tokens = self.tokens[at, :, last]
-        return self._add_to(at, mean_logits([decode_step(model, cache, tokens, last) for model, cache in self.models]))
+        return self._add_to(at, mean_logits([forward.step(tokens, last) for forward in self.forwards]))
 
     def _add_to(self, at: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Add a token to the candidates at slots `at`; at which of them all are done."""
@@ -182,7 +202,7 @@ class Slots:
         chosen = self.request.choose(logits, generated)
         unended = self.lengths[at] == max_new_tokens
         self.tokens[at, :, generated.counts] = chosen
-        likely = logits.gather(-1, chosen[..., None])[..., 0] - logits.logsumexp(-1)
+        likely = logits.gather(-1, chosen[..., None])[..., 0].float() - log_sum_exp(logits)
         self.totals[at] += likely.where(unended, 0.0)
         # A free slot does not advance.
         self.counts[at] += unended.any(1)
@@ -200,14 +220,20 @@ class Slots:
         at = torch.tensor(finished, device=self.device)
         tokens, lengths = self.tokens[at].tolist(), self.lengths[at].tolist()
         values = (self.totals[at] / self.lengths[at]).tolist()
-        self.counts[at], self.lengths[at] = 0, 0
-        for _, cache in self.models:
-            cache.lengths[at] = 0
+        self._release(finished)
         for slot, candidates, ends, log_probabilities in zip(finished, tokens, lengths, values, strict=True):
-            number, self.numbers[slot], self.steps[slot] = self.numbers[slot], None, 0
+            number, self.numbers[slot] = self.numbers[slot], None
             assert number is not None
             ids = [candidate[:end] for candidate, end in zip(candidates, ends, strict=True)]
             yield number, Candidates(ids, log_probabilities)
+
+    def _release(self, slots: list[int]) -> None:
+        at = torch.tensor(slots, device=self.device)
+        self.counts[at], self.lengths[at] = 0, 0
+        for slot in slots:
+            self.steps[slot] = 0
+        for forward in self.forwards:
+            forward.release(slots)
 
     def drop_free_slots(self) -> None:
         """Where they are half of all, for each step takes the time of all slots."""
@@ -220,32 +246,8 @@ class Slots:
         self.lengths, self.totals = self.lengths[at], self.totals[at]
         self.facts = {name: fact[at] for name, fact in self.facts.items()}
         self.next_tokens.forget()
-        for _, cache in self.models:
-            cache.select(at)
-
-
-def prefill(model: Any, prompts: Sequence[list[int]], flash: bool) -> tuple[Prefill, torch.Tensor]:
-    """With the logits after each prompt, shape (prompts, vocabulary)."""
-    prompt_cache = Prefill([len(prompt) for prompt in prompts], model.device, flash)
-    output = model(
-        input_ids=torch.tensor([[token for prompt in prompts for token in prompt]], device=model.device),
-        position_ids=prompt_cache.positions[None],
-        use_cache=False,
-        logits_to_keep=prompt_cache.borders[1:] - 1,
-        kv_cache=prompt_cache,
-    )
-    return prompt_cache, output.logits[0]
-
-
-def decode_step(model: Any, cache: KVCache, tokens: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-    """Logits (slots, candidates, vocabulary) after `tokens` (slots, candidates), each candidate's token number `steps`
-    (slots,)."""
-    cache.steps.copy_(steps)
-    output = model(
-        input_ids=tokens.reshape(-1, 1), position_ids=cache.next_positions(), use_cache=False, kv_cache=cache
-    )
-    logits: torch.Tensor = output.logits
-    return logits.view(*tokens.shape, -1)
+        for forward in self.forwards:
+            forward.select(stay)
 
 
 class GraphedStep:

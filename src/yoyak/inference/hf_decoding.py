@@ -237,7 +237,7 @@ def _log_probabilities(
         [_logits_of(model, of_model, candidates) for model, of_model in zip(models, prompts, strict=True)]
     )
     tokens = torch.tensor([token for candidate in candidates for token in candidate], device=device())
-    values: Any = logits.log_softmax(-1).gather(-1, tokens[:, None])[:, 0]
+    values: Any = logits.log_softmax(-1, dtype=torch.float32).gather(-1, tokens[:, None])[:, 0]
     return [float(part.mean()) for part in values.split([len(candidate) for candidate in candidates])]
 
 
