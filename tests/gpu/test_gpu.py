@@ -12,8 +12,9 @@ from transformers import AutoModelForCausalLM
 from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
 
 from yoyak.core import gpu
-from yoyak.inference import decoding
+from yoyak.inference import decoding, forward
 from yoyak.inference.decoding import Candidates, Choose, Request
+from yoyak.inference.fused import supports_fused
 from yoyak.inference.hf_decoding import log_probabilities
 from yoyak.inference.loading import load_for_inference
 from yoyak.inference.params import GenerationParams
@@ -182,9 +183,10 @@ def test_each_token_is_next_to_best_for_the_plain_model(twin: Path, dtype: torch
     assert len(lengths) > 1
 
 
-@pytest.mark.parametrize("answers", [1, 3])
-def test_the_kernel_computes_what_plain_products_do(twin: Path, answers: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Over prompts and answers of different lengths, at places that are given on."""
+@pytest.mark.parametrize("answers", [1, 3, 12])
+def test_kernels_compute_what_plain_products_do(twin: Path, answers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over prompts and answers of different lengths, at places that are given on: the fused kernels, transformers'
+    modules with FlashAttention, and with products."""
     model = AutoModelForCausalLM.from_pretrained(twin, dtype=torch.bfloat16).to("cuda").eval()
     prompts = [list(range(5, 5 + length)) for length in (90, 75, 50, 30, 30, 20, 7)]
 
@@ -198,11 +200,38 @@ def test_the_kernel_computes_what_plain_products_do(twin: Path, answers: int, mo
         rows = decoding.decode([model], [prompts], 3, Request(answers, 80, [1999], walk))
         return torch.tensor([row.log_probabilities for _, row in sorted(rows, key=lambda pair: pair[0])])
 
+    assert supports_fused(model)
     assert supports_flash(model)
-    by_kernel = log_probabilities()
-    monkeypatch.setattr(decoding, "supports_flash", lambda model: False)
-    assert by_kernel.std() > 0.001
-    assert torch.allclose(by_kernel, log_probabilities(), atol=0.01)
+    fused = log_probabilities()
+    assert fused.std() > 0.001
+    monkeypatch.setattr(forward, "supports_fused", lambda model: False)
+    by_flash = log_probabilities()
+    monkeypatch.setattr(forward, "supports_flash", lambda model: False)
+    by_products = log_probabilities()
+    assert not torch.equal(by_flash, by_products)
+    assert torch.allclose(by_flash, by_products, atol=0.01)
+    assert torch.allclose(fused, by_products, atol=0.01)
+
+
+def test_a_prompt_that_gives_up_its_pages_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With no more pages than the longest dialogue needs, the same answers, in fp32."""
+    model = AutoModelForCausalLM.from_pretrained(save_twin(llama32, tmp_path / "twin"), dtype=torch.float32)
+    model = model.to("cuda").eval()
+    prompts = [list(range(5, 5 + length)) for length in (90, 75, 50, 30, 30, 20, 7)]
+    given_up: list[int] = []
+    give_up = decoding.Slots.give_up_newest
+    monkeypatch.setattr(decoding.Slots, "give_up_newest", lambda slots: given_up.append(give_up(slots)) or given_up[-1])
+
+    def greedy(logits: torch.Tensor, _: GeneratedTokens) -> torch.Tensor:
+        return logits.argmax(-1)
+
+    roomy = sorted(decode(model, prompts, greedy, [1999]), key=lambda pair: pair[0])
+    assert not given_up
+    monkeypatch.setattr(gpu, "free_memory", lambda: 0)
+    assert [row.ids for _, row in sorted(decode(model, prompts, greedy, [1999]), key=lambda pair: pair[0])] == [
+        row.ids for _, row in roomy
+    ]
+    assert given_up
 
 
 @pytest.mark.parametrize("search", ["greedy", "sample"])

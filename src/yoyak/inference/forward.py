@@ -138,12 +138,12 @@ def forwards_of(
     own = candidates * pages_for(min(EXPECTED_TOKENS, max_new_tokens))
     wanted = [1 + sum(map(pages_for, longest)) + slots * own for longest in lengths]
     least = [1 + pages_for(longest[0]) + candidates * pages_for(max_new_tokens) for longest in lengths]
-    free = gpu.free_memory() - sum(decoder.activation_bytes(MAX_PREFILL_TOKENS, slots * candidates) for decoder in decoders)
+    free = gpu.free_memory() - sum(
+        decoder.activation_bytes(MAX_PREFILL_TOKENS, slots * candidates) for decoder in decoders
+    )
     share = min(1.0, free / sum(count * decoder.page_bytes for count, decoder in zip(wanted, decoders, strict=True)))
     pages = [max(enough, int(share * count)) for enough, count in zip(least, wanted, strict=True)]
     return [
-        FusedForward(
-            decoder, PagedCache(decoder.pool(count), slots, candidates, longest[0], max_new_tokens)
-        )
+        FusedForward(decoder, PagedCache(decoder.pool(count), slots, candidates, longest[0], max_new_tokens))
         for decoder, count, longest in zip(decoders, pages, lengths, strict=True)
     ]

@@ -58,7 +58,7 @@ class FusedDecoder:
 
     @property
     def page_bytes(self) -> int:
-        return math.prod(self._pool_shape(1)) * self.model.dtype.itemsize
+        return math.prod(self._pool_shape(1)) * int(self.model.dtype.itemsize)
 
     def pool(self, pages: int) -> torch.Tensor:
         return torch.empty(self._pool_shape(pages), dtype=self.model.dtype, device=self.model.device)
@@ -72,10 +72,10 @@ class FusedDecoder:
         heads = self.config.num_attention_heads + 2 * self.config.num_key_value_heads
         attention = self.base.layers[0].self_attn
         values = 4 * self.config.hidden_size + 2 * heads * attention.head_dim + 3 * self.config.intermediate_size
-        return tokens * values * self.model.dtype.itemsize + lanes * self.config.vocab_size * LOGIT_BYTES
+        return int(tokens * values * self.model.dtype.itemsize + lanes * self.config.vocab_size * LOGIT_BYTES)
 
     def prefill(self, prompts: Sequence[list[int]], places: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
-        """Logits after each prompt, shape (prompts, vocabulary). Keys and values of their tokens are put at `places`."""
+        """Logits after each prompt, shape (prompts, vocabulary). Keys and values of their tokens go to `places`."""
         device, lengths = self.model.device, [len(prompt) for prompt in prompts]
         tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
         positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
@@ -87,9 +87,12 @@ class FusedDecoder:
             query, key, value = (each.transpose(0, 1)[None] for each in heads)
             if not self.flash:
                 return each_row_alone(query, key, value, lengths, attention.scaling, window)[0]
-            spans = {"cu_seq_lens_q": borders, "max_length_q": max(lengths)}
             output, _ = packed_rows(
-                attention, query, key, value, None, **spans, scaling=attention.scaling, sliding_window=window
+                *(attention, query, key, value, None),
+                cu_seq_lens_q=borders,
+                max_length_q=max(lengths),
+                scaling=attention.scaling,
+                sliding_window=window,
             )
             return output[0]
 
@@ -175,7 +178,7 @@ class _Layer:
         from yoyak.inference.kernels import rotate_and_store
 
         size = self.attention.head_dim
-        query, key, value = (each.unflatten(-1, (-1, size)) for each in self.projected(normed))
+        query, key, value = (each.view(len(each), -1, size) for each in self.projected(normed))
         rotate_and_store(query, key, value, self.head_norms, angles[self.kind], pages, places)
         return attend(number, query, key, value).flatten(1)
 
@@ -189,7 +192,8 @@ class _Layer:
         if self.gemma:
             _, change = rms_norm(self.after, change)
         hidden, normed = rms_norm(self.before_mlp, change, hidden)
-        change = self.mlp.down_proj(gated(*self.gate_and_up(normed), self.activation))
+        gate, up = self.gate_and_up(normed)
+        change = self.mlp.down_proj(gated(gate, up, self.activation))
         if self.gemma:
             _, change = rms_norm(self.after_mlp, change)
         return rms_norm(following, change, hidden)
@@ -204,7 +208,7 @@ def side_by_side(layers: Sequence[Any]) -> Callable[[torch.Tensor], Sequence[tor
     sizes = [layer.out_features for layer in plain]
     weight = _joined([layer.weight for layer in plain])
     bias = _joined([layer.bias for layer in plain]) if plain[0].bias is not None else None
-    return lambda hidden: linear(hidden, weight, bias).split(sizes, -1)
+    return lambda hidden: torch.split(linear(hidden, weight, bias), sizes, -1)
 
 
 def _plain(layer: Any) -> Any:
@@ -221,6 +225,6 @@ def _joined(parts: Sequence[nn.Parameter]) -> torch.Tensor:
     if stands and first.untyped_storage().data_ptr() == parts[-1].untyped_storage().data_ptr():
         return first.data.as_strided((lines, *first.shape[1:]), first.stride())
     joined = torch.cat([part.data for part in parts])
-    for part, view in zip(parts, joined.split([len(part) for part in parts]), strict=True):
+    for part, view in zip(parts, torch.split(joined, [len(part) for part in parts]), strict=True):
         part.data = view
     return joined

@@ -17,8 +17,10 @@ MAX_BLOCK_TOKENS, BLOCK_BYTES = 64, 2**14
 MAX_BLOCK_QUERIES = 64
 
 
-def rms_norm(norm: Any, hidden: torch.Tensor, residual: torch.Tensor | None = None) -> tuple[torch.Tensor, torch.Tensor]:
-    """`hidden` (tokens, size) plus `residual`, and that normalised by transformers' module `norm`: (sum, normalised)."""
+def rms_norm(
+    norm: Any, hidden: torch.Tensor, residual: torch.Tensor | None = None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`hidden` (tokens, size) plus `residual`; and that normalised by transformers' module `norm`."""
     tokens, size = hidden.shape
     normed = torch.empty_like(hidden)
     total = hidden if residual is None else torch.empty_like(hidden)
@@ -30,9 +32,9 @@ def rms_norm(norm: Any, hidden: torch.Tensor, residual: torch.Tensor | None = No
         normed,
         size,
         epsilon_of(norm),
-        ADD=residual is not None,
-        ONE_MORE=adds_one(norm),
-        BLOCK=triton.next_power_of_2(size),
+        add=residual is not None,
+        one_more=adds_one(norm),
+        block=triton.next_power_of_2(size),
         num_warps=8 if size > 2048 else 4,
     )
     return total, normed
@@ -40,26 +42,35 @@ def rms_norm(norm: Any, hidden: torch.Tensor, residual: torch.Tensor | None = No
 
 @triton.jit
 def _rms_norm(
-    hidden, residual, weight, total, normed, size, epsilon, ADD: tl.constexpr, ONE_MORE: tl.constexpr, BLOCK: tl.constexpr
+    hidden,
+    residual,
+    weight,
+    total,
+    normed,
+    size,
+    epsilon,
+    add: tl.constexpr,
+    one_more: tl.constexpr,
+    block: tl.constexpr,
 ):
-    column = tl.arange(0, BLOCK)
+    column = tl.arange(0, block)
     inside = column < size
     at = tl.program_id(0).to(tl.int64) * size + column
     value = tl.load(hidden + at, mask=inside, other=0.0).to(tl.float32)
     dtype = normed.dtype.element_ty
-    if ADD:
+    if add:
         value = (value + tl.load(residual + at, mask=inside, other=0.0).to(tl.float32)).to(dtype)
         tl.store(total + at, value, mask=inside)
         value = value.to(tl.float32)
     scaled = value * tl.rsqrt(tl.sum(value * value) / size + epsilon)
     factor = tl.load(weight + column, mask=inside, other=0.0)
-    tl.store(normed + at, _weighed(scaled, factor, dtype, ONE_MORE), mask=inside)
+    tl.store(normed + at, _weighed(scaled, factor, dtype, one_more), mask=inside)
 
 
 @triton.jit
-def _weighed(scaled, factor, dtype: tl.constexpr, ONE_MORE: tl.constexpr):
+def _weighed(scaled, factor, dtype: tl.constexpr, one_more: tl.constexpr):
     """Gemma multiplies by one more than its weights, in fp32; the others round before."""
-    if ONE_MORE:
+    if one_more:
         return (scaled * (1.0 + factor.to(tl.float32))).to(dtype)
     return (factor.to(tl.float32) * scaled.to(dtype).to(tl.float32)).to(dtype)
 
@@ -79,17 +90,17 @@ def gated(gate: torch.Tensor, up: torch.Tensor, activation: str) -> torch.Tensor
     output = gate.new_empty(tokens, size)
     block = 1024
     grid = tokens, triton.cdiv(size, block)
-    _gated[grid](gate, up, output, size, gate.stride(0), up.stride(0), SILU=activation == "silu", BLOCK=block)
+    _gated[grid](gate, up, output, size, gate.stride(0), up.stride(0), silu=activation == "silu", block=block)
     return output
 
 
 @triton.jit
-def _gated(gate, up, output, size, gate_stride, up_stride, SILU: tl.constexpr, BLOCK: tl.constexpr):
+def _gated(gate, up, output, size, gate_stride, up_stride, silu: tl.constexpr, block: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
+    column = tl.program_id(1) * block + tl.arange(0, block)
     inside = column < size
     value = tl.load(gate + row * gate_stride + column, mask=inside, other=0.0).to(tl.float32)
-    if SILU:
+    if silu:
         active = value / (1.0 + tl.exp(-value))
     else:
         # tanh(x) = 2 * sigmoid(2 * x) - 1
@@ -129,12 +140,12 @@ def rotate_and_store(
         key.stride(0),
         value.stride(0),
         epsilon_of(query_norm) if query_norm else 0.0,
-        NORM=norms is not None,
-        ONE_MORE=query_norm is not None and adds_one(query_norm),
-        HEADS=heads,
-        GROUP=query.shape[1] // heads,
-        SIZE=size,
-        PAGE_SIZE=PAGE,
+        norm=norms is not None,
+        one_more=query_norm is not None and adds_one(query_norm),
+        heads=heads,
+        group=query.shape[1] // heads,
+        size=size,
+        page_size=PAGE,
         num_warps=1,
     )
 
@@ -155,48 +166,46 @@ def _rotate_and_store(
     key_stride,
     value_stride,
     epsilon,
-    NORM: tl.constexpr,
-    ONE_MORE: tl.constexpr,
-    HEADS: tl.constexpr,
-    GROUP: tl.constexpr,
-    SIZE: tl.constexpr,
-    PAGE_SIZE: tl.constexpr,
+    norm: tl.constexpr,
+    one_more: tl.constexpr,
+    heads: tl.constexpr,
+    group: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
 ):
     token = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
-    HALF: tl.constexpr = SIZE // 2
-    half = tl.arange(0, HALF)
-    cosine = tl.load(cosines + token * SIZE + half).to(tl.float32)
-    sine = tl.load(sines + token * SIZE + half).to(tl.float32)
-    for member in tl.static_range(GROUP):
-        at = query + token * query_stride + (head * GROUP + member) * SIZE
-        left, right = _rotated(at, query_weight, cosine, sine, half, epsilon, NORM, ONE_MORE, SIZE)
+    middle: tl.constexpr = size // 2
+    half = tl.arange(0, middle)
+    cosine = tl.load(cosines + token * size + half).to(tl.float32)
+    sine = tl.load(sines + token * size + half).to(tl.float32)
+    for member in tl.static_range(group):
+        at = query + token * query_stride + (head * group + member) * size
+        left, right = _rotated(at, query_weight, cosine, sine, half, epsilon, norm, one_more, size)
         tl.store(at + half, left)
-        tl.store(at + HALF + half, right)
-    at = key + token * key_stride + head * SIZE
-    left, right = _rotated(at, key_weight, cosine, sine, half, epsilon, NORM, ONE_MORE, SIZE)
+        tl.store(at + middle + half, right)
+    at = key + token * key_stride + head * size
+    left, right = _rotated(at, key_weight, cosine, sine, half, epsilon, norm, one_more, size)
     tl.store(at + half, left)
-    tl.store(at + HALF + half, right)
+    tl.store(at + middle + half, right)
     place = tl.load(places + token).to(tl.int64)
-    stored = ((place // PAGE_SIZE * HEADS + head) * PAGE_SIZE + place % PAGE_SIZE) * SIZE
+    stored = ((place // page_size * heads + head) * page_size + place % page_size) * size
     tl.store(key_pages + stored + half, left)
-    tl.store(key_pages + stored + HALF + half, right)
-    whole = tl.arange(0, SIZE)
-    tl.store(value_pages + stored + whole, tl.load(value + token * value_stride + head * SIZE + whole))
+    tl.store(key_pages + stored + middle + half, right)
+    whole = tl.arange(0, size)
+    tl.store(value_pages + stored + whole, tl.load(value + token * value_stride + head * size + whole))
 
 
 @triton.jit
-def _rotated(
-    at, weight, cosine, sine, half, epsilon, NORM: tl.constexpr, ONE_MORE: tl.constexpr, SIZE: tl.constexpr
-):
-    HALF: tl.constexpr = SIZE // 2
+def _rotated(at, weight, cosine, sine, half, epsilon, norm: tl.constexpr, one_more: tl.constexpr, size: tl.constexpr):
+    middle: tl.constexpr = size // 2
     dtype: tl.constexpr = at.dtype.element_ty
     left = tl.load(at + half).to(tl.float32)
-    right = tl.load(at + HALF + half).to(tl.float32)
-    if NORM:
-        scale = tl.rsqrt((tl.sum(left * left) + tl.sum(right * right)) / SIZE + epsilon)
-        left = _weighed(left * scale, tl.load(weight + half), dtype, ONE_MORE).to(tl.float32)
-        right = _weighed(right * scale, tl.load(weight + HALF + half), dtype, ONE_MORE).to(tl.float32)
+    right = tl.load(at + middle + half).to(tl.float32)
+    if norm:
+        scale = tl.rsqrt((tl.sum(left * left) + tl.sum(right * right)) / size + epsilon)
+        left = _weighed(left * scale, tl.load(weight + half), dtype, one_more).to(tl.float32)
+        right = _weighed(right * scale, tl.load(weight + middle + half), dtype, one_more).to(tl.float32)
     turned_left = _product(left, cosine, dtype) - _product(right, sine, dtype)
     turned_right = _product(right, cosine, dtype) + _product(left, sine, dtype)
     return turned_left.to(dtype), turned_right.to(dtype)
@@ -218,8 +227,8 @@ def attend(
     """Attention of the newest token of each candidate over its prompt and over what it has generated.
 
     Query: (slots x candidates, heads, head size), whose candidates may lie apart; the output is of the same shape.
-    `pages` as in `rotate_and_store`. `prompts`: tables of pages, (slots, most pages), and lengths, (slots,); `own`: tables,
-    (slots x candidates, most pages), and the number of the newest token, (slots,): all in int32.
+    `pages` as in `rotate_and_store`. `prompts`: tables of pages, (slots, most pages), and lengths, (slots,); `own`:
+    tables, (slots x candidates, most pages), and the number of the newest token, (slots,): all in int32.
 
     A prompt's keys are read once for all of its candidates. The two parts are joined by the sums of their exponentials
     (Milakov and Gimelshein 2018, arXiv:1805.02867).
@@ -231,13 +240,13 @@ def attend(
     log_sums = query.new_empty((lanes, query_heads), dtype=torch.float32)
     output = query.new_empty((lanes, query_heads, size))
     shape = {
-        "CANDIDATES": candidates,
-        "HEADS": heads,
-        "GROUP": group,
-        "SIZE": size,
-        "PAGE_SIZE": PAGE,
-        "WINDOW": sliding_window or 0,
-        "BLOCK_TOKENS": min(MAX_BLOCK_TOKENS, BLOCK_BYTES // (size * query.itemsize)),
+        "candidates": candidates,
+        "heads": heads,
+        "group": group,
+        "size": size,
+        "page_size": PAGE,
+        "window": sliding_window or 0,
+        "block_tokens": min(MAX_BLOCK_TOKENS, BLOCK_BYTES // (size * query.itemsize)),
     }
     queries = triton.next_power_of_2(max(16, min(MAX_BLOCK_QUERIES, candidates * group)))
     grid = slots, heads, triton.cdiv(candidates * group, queries)
@@ -245,14 +254,14 @@ def attend(
         *(query, *pages, *prompts, own[1], over_prompts, log_sums),
         *(scaling, query.stride(0), prompts[0].stride(0)),
         **shape,
-        BLOCK_QUERIES=queries,
+        block_queries=queries,
         num_warps=4,
     )
     _over_own[lanes, heads](
         *(query, *pages, *own, over_prompts, log_sums, output),
         *(scaling, query.stride(0), own[0].stride(0)),
         **shape,
-        BLOCK_QUERIES=triton.next_power_of_2(max(16, group)),
+        block_queries=triton.next_power_of_2(max(16, group)),
         num_warps=2,
     )
     return output
@@ -271,46 +280,60 @@ def _over_prompts(
     scaling,
     query_stride,
     table_stride,
-    CANDIDATES: tl.constexpr,
-    HEADS: tl.constexpr,
-    GROUP: tl.constexpr,
-    SIZE: tl.constexpr,
-    PAGE_SIZE: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK_TOKENS: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr,
+    candidates: tl.constexpr,
+    heads: tl.constexpr,
+    group: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
+    window: tl.constexpr,
+    block_tokens: tl.constexpr,
+    block_queries: tl.constexpr,
 ):
     slot = tl.program_id(0)
     head = tl.program_id(1)
-    line = tl.program_id(2) * BLOCK_QUERIES + tl.arange(0, BLOCK_QUERIES)
-    inside = line < CANDIDATES * GROUP
-    lane = (slot * CANDIDATES + line // GROUP).to(tl.int64)
-    query_head = head * GROUP + line % GROUP
-    along = tl.arange(0, SIZE)
-    at = lane[:, None] * query_stride + query_head[:, None] * SIZE + along[None, :]
+    line = tl.program_id(2) * block_queries + tl.arange(0, block_queries)
+    inside = line < candidates * group
+    lane = (slot * candidates + line // group).to(tl.int64)
+    query_head = head * group + line % group
+    along = tl.arange(0, size)
+    at = lane[:, None] * query_stride + query_head[:, None] * size + along[None, :]
     queries = tl.load(query + at, mask=inside[:, None], other=0.0)
     length = tl.load(lengths + slot)
     # No further ahead than what lies before the window of the newest token.
-    first = length + tl.load(newest + slot) - WINDOW + 1
+    first = length + tl.load(newest + slot) - window + 1
     begin = 0
-    if WINDOW > 0:
-        begin = tl.maximum(first, 0) // BLOCK_TOKENS * BLOCK_TOKENS
+    if window > 0:
+        begin = tl.maximum(first, 0) // block_tokens * block_tokens
     else:
         first = 0
-    top = tl.full([BLOCK_QUERIES], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK_QUERIES], tl.float32)
-    sums = tl.zeros([BLOCK_QUERIES, SIZE], tl.float32)
+    top = tl.full([block_queries], float("-inf"), tl.float32)
+    total = tl.zeros([block_queries], tl.float32)
+    sums = tl.zeros([block_queries, size], tl.float32)
     table = tables + slot.to(tl.int64) * table_stride
-    for start in range(begin, length, BLOCK_TOKENS):
-        token = start + tl.arange(0, BLOCK_TOKENS)
+    for start in range(begin, length, block_tokens):
+        token = start + tl.arange(0, block_tokens)
         seen = (token < length) & (token >= first)
         top, total, sums = _and_tokens(
-            queries, key_pages, value_pages, table, token, seen, head, along, scaling, top, total, sums, HEADS, SIZE, PAGE_SIZE
+            queries,
+            key_pages,
+            value_pages,
+            table,
+            token,
+            seen,
+            head,
+            along,
+            scaling,
+            top,
+            total,
+            sums,
+            heads,
+            size,
+            page_size,
         )
     known = total > 0
     result = sums / tl.where(known, total, 1.0)[:, None]
-    row = lane * (HEADS * GROUP) + query_head
-    tl.store(output + row[:, None] * SIZE + along[None, :], result, mask=inside[:, None])
+    row = lane * (heads * group) + query_head
+    tl.store(output + row[:, None] * size + along[None, :], result, mask=inside[:, None])
     tl.store(log_sums + row, tl.where(known, top + tl.log(tl.where(known, total, 1.0)), float("-inf")), mask=inside)
 
 
@@ -327,41 +350,55 @@ def _over_own(
     scaling,
     query_stride,
     table_stride,
-    CANDIDATES: tl.constexpr,
-    HEADS: tl.constexpr,
-    GROUP: tl.constexpr,
-    SIZE: tl.constexpr,
-    PAGE_SIZE: tl.constexpr,
-    WINDOW: tl.constexpr,
-    BLOCK_TOKENS: tl.constexpr,
-    BLOCK_QUERIES: tl.constexpr,
+    candidates: tl.constexpr,
+    heads: tl.constexpr,
+    group: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
+    window: tl.constexpr,
+    block_tokens: tl.constexpr,
+    block_queries: tl.constexpr,
 ):
     lane = tl.program_id(0).to(tl.int64)
     head = tl.program_id(1)
-    line = tl.arange(0, BLOCK_QUERIES)
-    inside = line < GROUP
-    query_head = head * GROUP + line
-    along = tl.arange(0, SIZE)
-    at = lane * query_stride + query_head[:, None] * SIZE + along[None, :]
+    line = tl.arange(0, block_queries)
+    inside = line < group
+    query_head = head * group + line
+    along = tl.arange(0, size)
+    at = lane * query_stride + query_head[:, None] * size + along[None, :]
     queries = tl.load(query + at, mask=inside[:, None], other=0.0)
-    count = tl.load(newest + lane // CANDIDATES) + 1
+    count = tl.load(newest + lane // candidates) + 1
     first = 0
-    if WINDOW > 0:
-        first = tl.maximum(count - WINDOW, 0)
-    row = lane * (HEADS * GROUP) + query_head
+    if window > 0:
+        first = tl.maximum(count - window, 0)
+    row = lane * (heads * group) + query_head
     # The prompt's part is where this one goes on from.
     top = tl.load(log_sums + row, mask=inside, other=float("-inf"))
     total = tl.where(top > float("-inf"), 1.0, 0.0)
-    sums = tl.load(over_prompts + row[:, None] * SIZE + along[None, :], mask=inside[:, None], other=0.0)
+    sums = tl.load(over_prompts + row[:, None] * size + along[None, :], mask=inside[:, None], other=0.0)
     table = tables + lane * table_stride
-    for start in range(first // BLOCK_TOKENS * BLOCK_TOKENS, count, BLOCK_TOKENS):
-        token = start + tl.arange(0, BLOCK_TOKENS)
+    for start in range(first // block_tokens * block_tokens, count, block_tokens):
+        token = start + tl.arange(0, block_tokens)
         seen = (token < count) & (token >= first)
         top, total, sums = _and_tokens(
-            queries, key_pages, value_pages, table, token, seen, head, along, scaling, top, total, sums, HEADS, SIZE, PAGE_SIZE
+            queries,
+            key_pages,
+            value_pages,
+            table,
+            token,
+            seen,
+            head,
+            along,
+            scaling,
+            top,
+            total,
+            sums,
+            heads,
+            size,
+            page_size,
         )
     result = (sums / total[:, None]).to(output.dtype.element_ty)
-    tl.store(output + row[:, None] * SIZE + along[None, :], result, mask=inside[:, None])
+    tl.store(output + row[:, None] * size + along[None, :], result, mask=inside[:, None])
 
 
 @triton.jit
@@ -378,13 +415,13 @@ def _and_tokens(
     top,
     total,
     sums,
-    HEADS: tl.constexpr,
-    SIZE: tl.constexpr,
-    PAGE_SIZE: tl.constexpr,
+    heads: tl.constexpr,
+    size: tl.constexpr,
+    page_size: tl.constexpr,
 ):
     """Maxima, sums of exponentials, and sums of values by these, with some more tokens looked at."""
-    page = tl.load(table + token // PAGE_SIZE, mask=seen, other=0).to(tl.int64)
-    at = ((page * HEADS + head) * PAGE_SIZE + token % PAGE_SIZE) * SIZE
+    page = tl.load(table + token // page_size, mask=seen, other=0).to(tl.int64)
+    at = ((page * heads + head) * page_size + token % page_size) * size
     keys = tl.load(key_pages + at[None, :] + along[:, None], mask=seen[None, :], other=0.0)
     scores = tl.dot(queries, keys, input_precision="ieee") * scaling
     scores = tl.where(seen[None, :], scores, float("-inf"))
@@ -402,17 +439,17 @@ def log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
     """In fp32, over the last dimension of `logits` (lines, vocabulary), which is read once."""
     lines, vocabulary = logits.shape
     output = logits.new_empty(lines, dtype=torch.float32)
-    _log_sum_exp[lines,](logits, output, vocabulary, logits.stride(0), BLOCK=4096, num_warps=8)
+    _log_sum_exp[lines,](logits, output, vocabulary, logits.stride(0), block=4096, num_warps=8)
     return output
 
 
 @triton.jit
-def _log_sum_exp(logits, output, vocabulary, stride, BLOCK: tl.constexpr):
+def _log_sum_exp(logits, output, vocabulary, stride, block: tl.constexpr):
     line = tl.program_id(0).to(tl.int64)
-    column = tl.arange(0, BLOCK)
-    top = tl.full([BLOCK], float("-inf"), tl.float32)
-    total = tl.zeros([BLOCK], tl.float32)
-    for start in range(0, vocabulary, BLOCK):
+    column = tl.arange(0, block)
+    top = tl.full([block], float("-inf"), tl.float32)
+    total = tl.zeros([block], tl.float32)
+    for start in range(0, vocabulary, block):
         value = tl.load(logits + line * stride + start + column, mask=start + column < vocabulary, other=float("-inf"))
         value = value.to(tl.float32)
         higher = tl.maximum(top, value)

@@ -85,7 +85,7 @@ class PagedCache:
         return len(_growing(tokens)) * self.candidates <= len(self.free)
 
     def reserve(self, tokens: Sequence[int]) -> None:
-        """Pages for so many tokens of each candidate, at each slot, of which there is one more than at the last call."""
+        """Pages for so many tokens of each candidate, at each slot: one more than at the last call."""
         growing = _growing(tokens)
         for slot in growing:
             pages = self._take(slot, self.candidates)

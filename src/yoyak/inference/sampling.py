@@ -103,8 +103,8 @@ def _drawn_from_all(scores: torch.Tensor, draws: torch.Tensor, temperature: floa
 
 
 def _drawn_place(shares: torch.Tensor, draws: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where `shares` (lines, n) add up to the draw, which is of their whole; and how far into that place it fell, of it.
-    Both (lines,)."""
+    """Where `shares` (lines, n) add up to the draw, which is of their whole; and how far into that place it fell, as a
+    part of it. Both (lines,)."""
     cumulated = shares.cumsum(-1)
     wanted = draws * cumulated[:, -1]
     # A draw next to 1 may be rounded to the whole, and a share of 0 is never drawn.
@@ -134,7 +134,8 @@ BLOCK = 32
 def _in_blocks(scores: torch.Tensor, filler: float) -> torch.Tensor:
     """(lines, vocabulary) as (lines, blocks, `BLOCK`)."""
     missing = -scores.shape[-1] % BLOCK
-    return (pad(scores, (0, missing), value=filler) if missing else scores).unflatten(-1, (-1, BLOCK))
+    padded = pad(scores, (0, missing), value=filler) if missing else scores
+    return padded.reshape(len(scores), -1, BLOCK)
 
 
 def _highest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -157,7 +158,8 @@ def log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
         return logits.float().logsumexp(-1)
     from yoyak.inference import kernels
 
-    return kernels.log_sum_exp(logits.flatten(0, -2)).view(logits.shape[:-1])
+    sums: torch.Tensor = kernels.log_sum_exp(logits.flatten(0, -2))
+    return sums.view(logits.shape[:-1])
 
 
 def penalised(
