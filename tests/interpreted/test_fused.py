@@ -94,7 +94,9 @@ def test_an_activation_and_a_norm_round_as_the_modules_do(dtype: torch.dtype) ->
         ("silu", torch.nn.functional.silu),
         ("gelu_pytorch_tanh", torch.nn.GELU(approximate="tanh")),
     ):
-        assert torch.allclose(kernels.gated(gate, up, name), activation(gate) * up, atol=1e-3 if dtype.itemsize == 2 else 1e-6)
+        assert torch.allclose(
+            kernels.gated(gate, up, name), activation(gate) * up, atol=1e-3 if dtype.itemsize == 2 else 1e-6
+        )
     sums = kernels.log_sum_exp(both.masked_fill(both > 1, -torch.inf))
     assert torch.allclose(sums, both.masked_fill(both > 1, -torch.inf).float().logsumexp(-1), atol=1e-6)
 

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import scaled_dot_product_attention
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from yoyak.modeling import likelihood
+from yoyak.tuning import likelihood
 
 NAME = "shared_prompts"
 PADDING = -1

@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 from twins import Family, gemma3, llama3, llama32, qwen3, qwen25
 
-from yoyak.modeling import likelihood
+from yoyak.tuning import likelihood
 
 TOKENS = 50
 
