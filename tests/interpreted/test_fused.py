@@ -3,6 +3,9 @@
 `make test` runs this folder by itself, with TRITON_INTERPRET=1, which must be there before Triton is imported.
 """
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
+
+if os.environ.get("TRITON_INTERPRET") != "1":
+    pytest.skip("needs Triton and its interpreter", allow_module_level=True)
 
 from yoyak.core import gpu
 from yoyak.inference import decoding, forward, kernels
@@ -114,3 +120,14 @@ def test_weights_of_one_input_are_joined_once() -> None:
     with torch.no_grad():
         layers[1].weight.add_(1)
     assert torch.allclose(side_by_side(layers)(hidden)[1], layers[1](hidden), atol=1e-6)
+
+
+def test_kernels_fit_onto_cards_of_24_gb() -> None:
+    """They are compiled for compute capability 8.6, whose blocks have the least memory, in a process without the
+    interpreter."""
+    environment = {key: value for key, value in os.environ.items() if key != "TRITON_INTERPRET"}
+    script = Path(__file__).parents[1] / "support/compiled_kernels.py"
+    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, check=True)
+    sizes = [int(line.split()[-1]) for line in done.stdout.splitlines()]
+    assert len(sizes) > 10
+    assert max(sizes) <= 99 * 1024

@@ -15,6 +15,7 @@ from yoyak.inference.paged_cache import PAGE
 MAX_BLOCK_TOKENS, BLOCK_BYTES = 64, 2**14
 """Keys that are looked at together: so many, and of one head no more bytes, which is what smaller cards bear."""
 MAX_BLOCK_QUERIES = 64
+"""Queries of one prompt that look at them together; half as many of long heads in fp32."""
 
 
 def rms_norm(
@@ -246,9 +247,9 @@ def attend(
         "size": size,
         "page_size": PAGE,
         "window": sliding_window or 0,
-        "block_tokens": min(MAX_BLOCK_TOKENS, BLOCK_BYTES // (size * query.itemsize)),
+        "block_tokens": block_tokens(size, query.itemsize),
     }
-    queries = triton.next_power_of_2(max(16, min(MAX_BLOCK_QUERIES, candidates * group)))
+    queries = min(block_queries(size, query.itemsize), triton.next_power_of_2(max(16, candidates * group)))
     grid = slots, heads, triton.cdiv(candidates * group, queries)
     _over_prompts[grid](
         *(query, *pages, *prompts, own[1], over_prompts, log_sums),
@@ -265,6 +266,14 @@ def attend(
         num_warps=2,
     )
     return output
+
+
+def block_tokens(size: int, bytes_a_value: int) -> int:
+    return min(MAX_BLOCK_TOKENS, BLOCK_BYTES // (size * bytes_a_value))
+
+
+def block_queries(size: int, bytes_a_value: int) -> int:
+    return min(MAX_BLOCK_QUERIES, 2 * BLOCK_BYTES // (size * bytes_a_value))
 
 
 @triton.jit
