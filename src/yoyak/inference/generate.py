@@ -18,7 +18,7 @@ from yoyak.core.progress import Reporter
 from yoyak.core.records import Candidate, Prediction, Prompt
 from yoyak.core.run import entry_of
 from yoyak.core.text import foreign_words
-from yoyak.inference import decoding, hf_decoding
+from yoyak.inference import beams, decoding, hf_decoding
 from yoyak.inference.averaging import Averaged
 from yoyak.inference.decoding import Candidates, Request
 from yoyak.inference.params import GenerationParams, InferenceConfig
@@ -218,13 +218,19 @@ def _decoded(
     loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, max_batch_size: int
 ) -> Iterator[Group]:
     """Candidates as they are done."""
-    yield from (_by_us if _is_ours(loaded, config) else _by_transformers)(loaded, asked, config, max_batch_size)
+    if not _is_ours(loaded, config):
+        decode = _by_transformers
+    else:
+        decode = _by_beams if config.generation.search == "beam" else _by_us
+    yield from decode(loaded, asked, config, max_batch_size)
 
 
 def _is_ours(loaded: Loaded | Averaged, config: InferenceConfig) -> bool:
-    """Whether `decoding` does this search of these models, which begins with one prompt as it ends with another."""
-    known = all(has_plain_attention(member.model) for member in loaded.members)
-    return known and config.generation.search in ("greedy", "sample")
+    """Whether `decoding` or `beams` does this search of these models, which begins with one prompt as it ends with
+    another."""
+    known = {"greedy": has_plain_attention, "sample": has_plain_attention, "beam": beams.is_known}
+    is_known = known.get(config.generation.search)
+    return is_known is not None and all(is_known(member.model) for member in loaded.members)
 
 
 def at_once(loaded: Loaded | Averaged, config: InferenceConfig) -> int:
@@ -248,6 +254,15 @@ def _by_us(
     request = Request(params.candidates, params.max_new_tokens, loaded.end_ids, chooser.choose, chooser.facts)
     models = [member.model for member in loaded.members]
     for number, candidates in decoding.decode(models, _of_members(asked), max_batch_size, request):
+        yield [(asked[number], candidates)]
+
+
+def _by_beams(
+    loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, max_batch_size: int
+) -> Iterator[Group]:
+    request = beams.Request(config.generation, loaded.end_ids, _forbidden(loaded, asked, config.generation))
+    models = [member.model for member in loaded.members]
+    for number, candidates in beams.decode(models, _of_members(asked), max_batch_size, request):
         yield [(asked[number], candidates)]
 
 
