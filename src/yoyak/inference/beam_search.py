@@ -155,8 +155,18 @@ class BeamSearch:
 
     def results(self, at: torch.Tensor) -> list[tuple[list[list[int]], list[float]]]:
         """Of each slot the candidates' tokens and their mean log-probabilities, best first."""
-        kept = [tensor[:, : self.params.candidates].tolist() for tensor in _at(self.kept, at)]
-        return [_result(*slot, end=int(self.ends[0])) for slot in zip(*kept[1:], strict=True)]
+        wanted, empty = slice(self.params.candidates), [int(self.ends[0])]
+        _, *kept = (tensor[:, wanted].tolist() for tensor in _at(self.kept, at))
+        results = []
+        for totals, texts, lengths, ended in zip(*kept, strict=True):
+            # Where too few tokens are allowed for so many beams, the last ones are empty.
+            ids = [text[:length] if there else empty for text, length, there in zip(texts, lengths, ended, strict=True)]
+            values = [
+                total / length if there else UNLIKELY
+                for total, length, there in zip(totals, lengths, ended, strict=True)
+            ]
+            results.append((ids, values))
+        return results
 
     def select(self, at: torch.Tensor) -> None:
         """Forget all slots but these."""
@@ -165,17 +175,6 @@ class BeamSearch:
         self.improvable = self.improvable[at]
         if self.forbidden is not None:
             self.forbidden = self.forbidden[at]
-
-
-def _result(
-    totals: list[float], texts: list[list[int]], lengths: list[int], ended: list[bool], end: int
-) -> tuple[list[list[int]], list[float]]:
-    """Where too few tokens are allowed for so many beams, the last ones are empty."""
-    ids = [text[:length] if there else [end] for text, length, there in zip(texts, lengths, ended, strict=True)]
-    values = [
-        total / length if there else UNLIKELY for total, length, there in zip(totals, lengths, ended, strict=True)
-    ]
-    return ids, values
 
 
 def _at(tensors: tuple[torch.Tensor, ...], at: torch.Tensor) -> list[torch.Tensor]:

@@ -106,9 +106,7 @@ class Slots:
         """How many tokens each beam has there: known without a look at the GPU."""
         self.search = BeamSearch(count, request.params, request.end_ids, self.device)
         self.readers = [
-            (EncoderDecoder if model.config.is_encoder_decoder else DecoderOnly)(
-                model, count, request.params.num_beams
-            )
+            (EncoderDecoder if model.config.is_encoder_decoder else DecoderOnly)(model, count, request.params.num_beams)
             for model in models
         ]
         self.next_tokens = GraphedStep(self._next_tokens, self.device)

@@ -112,7 +112,9 @@ class Encoded:
 
     def seen(self) -> torch.Tensor:
         """Shape (slots, 1, 1, width). An empty slot sees what is there: a softmax over nothing is no number."""
-        return (torch.arange(self.width, device=self.lengths.device) < self.lengths.clamp(min=1)[:, None])[:, None, None]
+        return (torch.arange(self.width, device=self.lengths.device) < self.lengths.clamp(min=1)[:, None])[
+            :, None, None
+        ]
 
     def select(self, at: torch.Tensor) -> None:
         """Forget all slots but these."""
