@@ -1,71 +1,25 @@
 """Our beam search finds what transformers' `generate` finds, in its order, whatever company a dialogue has."""
 
-from collections.abc import Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from beam_searches import FAMILIES, SEARCHES, assert_same, config_for, encoded, load, ours, params_of, some_ends, theirs
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inferences import config_of
+from inferences import WithoutTheHost
 from trainers import PROMPTS
 from transformers import GenerationConfig, GenerationMixin, PreTrainedConfig, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
-from twins import Family, bart, gemma3, llama32, qwen3, qwen25, save_twin, t5
+from twins import Family
 
 from yoyak.core.records import Prediction
-from yoyak.inference import beams, generate, hf_decoding
+from yoyak.inference import beams, decoding, generate, hf_decoding
 from yoyak.inference.averaging import Averaged
 from yoyak.inference.beam_search import BeamSearch
-from yoyak.inference.decoding import Candidates
-from yoyak.inference.loading import load_for_inference
-from yoyak.inference.params import GenerationParams, OneModelConfig
+from yoyak.inference.params import GenerationParams
 from yoyak.modeling.loading import Loaded
-
-ENCODER_DECODERS = (bart, t5)
-FAMILIES = [bart, t5, llama32, qwen25, qwen3, gemma3]
-SEARCHES: dict[str, dict[str, Any]] = {
-    "two": {"num_beams": 2, "candidates": 1, "max_new_tokens": 20},
-    "three, all told, longer ones first": {"num_beams": 3, "candidates": 3, "length_penalty": 2.0},
-    # More tokens than there is room for at first, and than Gemma's window has.
-    "four, shorter ones first": {"num_beams": 4, "candidates": 4, "length_penalty": -1.0, "max_new_tokens": 70},
-    "six, by their sums": {"num_beams": 6, "candidates": 4, "length_penalty": 0.0, "max_new_tokens": 12},
-    "penalties": {
-        "num_beams": 4,
-        "candidates": 2,
-        "repetition_penalty": 1.3,
-        "no_repeat_ngram_size": 2,
-        "min_new_tokens": 6,
-    },
-    "one token": {"num_beams": 3, "candidates": 2, "max_new_tokens": 1},
-}
-
-
-def params_of(**changes: Any) -> GenerationParams:
-    values = {"search": "beam", "num_beams": 3, "max_new_tokens": 30, "batch_size": 5, "script_guard": False}
-    return GenerationParams.model_validate(values | changes)
-
-
-def config_for(family: Family, folder: Path, **changes: Any) -> OneModelConfig:
-    method = "full" if family in ENCODER_DECODERS else "lora"
-    return config_of(folder, method, **params_of(**changes).model_dump())
-
-
-def load(family: Family, folder: Path, seed: int) -> Loaded:
-    """A twin with weights of its own, so large that the whole prompt matters, and not the last token alone; and so sure
-    of what it says that roundings decide nothing."""
-    if not (folder / "config.json").exists():
-        save_twin(family, folder)
-    loaded = load_for_inference(config_for(family, folder).model, None)
-    torch.manual_seed(seed)
-    with torch.no_grad():
-        for name, weight in loaded.model.named_parameters():
-            if weight.ndim == 2 and not any(part in name for part in ("embed", "shared", "lm_head")):
-                weight.add_(torch.randn_like(weight) * 0.2)
-    loaded.model.get_output_embeddings().register_forward_hook(lambda _, __, logits: logits * 8)
-    return loaded
 
 
 @pytest.fixture(params=FAMILIES, scope="module")
@@ -84,47 +38,9 @@ def loaded(family: Family, folder: Path) -> Loaded:
     return load(family, folder, 0)
 
 
-def encoded(loaded: Loaded) -> list[list[int]]:
-    """Of different lengths, as they come."""
-    prompts = [loaded.prompt_tokenizer.encode_prompt(prompt).ids for prompt in PROMPTS]
-    assert len(set(map(len, prompts))) > 3
-    return prompts
-
-
-def theirs(
-    members: Sequence[Loaded], prompts: list[list[list[int]]], params: GenerationParams, ends: list[int]
-) -> list[Candidates]:
-    with_ends: list[Any] = [
-        SimpleNamespace(model=member.model, tokenizer=member.tokenizer, end_ids=ends) for member in members
-    ]
-    return hf_decoding.decode(with_ends, prompts, params)
-
-
-def ours(
-    members: Sequence[Loaded],
-    prompts: list[list[list[int]]],
-    params: GenerationParams,
-    ends: list[int],
-    max_batch_size: int = 5,
-) -> list[Candidates]:
-    """In the order of the prompts, each of which must come once."""
-    models = [member.model for member in members]
-    found = list(beams.decode(models, prompts, max_batch_size, beams.Request(params, ends)))
-    assert sorted(number for number, _ in found) == list(range(len(prompts[0])))
-    return [candidates for _, candidates in sorted(found, key=lambda pair: pair[0])]
-
-
-def assert_same(found: list[Candidates], expected: list[Candidates]) -> None:
-    assert [row.ids for row in found] == [row.ids for row in expected]
-    for row, other in zip(found, expected, strict=True):
-        assert row.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
-
-
 @pytest.fixture(scope="module")
 def ends(loaded: Loaded) -> list[int]:
-    """Its own, and tokens that end some beams early and others not at all."""
-    rows = ours([loaded], [encoded(loaded)], params_of(candidates=3), loaded.end_ids)
-    return [*loaded.end_ids, rows[0].ids[0][3], rows[4].ids[1][12], rows[8].ids[2][6]]
+    return some_ends(loaded)
 
 
 def assert_same_predictions(ones: list[Prediction], others: list[Prediction]) -> None:
@@ -184,6 +100,22 @@ def test_an_average_with_itself_is_that_model(family: Family, folder: Path, load
     alone = generate.generate(loaded, PROMPTS, config, "twin", tmp_path / "alone").predictions
     twice = generate.generate(Averaged((loaded, loaded)), PROMPTS, config, "twin", tmp_path / "twice").predictions
     assert_same_predictions(twice, alone)
+
+
+def test_a_step_can_be_recorded(loaded: Loaded, ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+    step, steps = decoding.GraphedStep.__call__, []
+
+    def checked(recorded: decoding.GraphedStep) -> torch.Tensor:
+        steps.append(None)
+        with WithoutTheHost():
+            return step(recorded)
+
+    monkeypatch.setattr(decoding.GraphedStep, "__call__", checked)
+    models, prompts = [loaded.model, loaded.model], [encoded(loaded)[:3]] * 2
+    forbidden = torch.zeros((3, loaded.model.config.vocab_size), dtype=torch.bool)
+    request = beams.Request(params_of(**SEARCHES["penalties"]), ends, lambda numbers: forbidden[numbers])
+    assert len(list(beams.decode(models, prompts, 2, request))) == 3
+    assert len(steps) > 4
 
 
 # The search alone, of a model that is a table
