@@ -7,7 +7,6 @@ them, and a mask leaves each its own: a key is read once for all beams, as a pro
 from typing import NamedTuple
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 from yoyak.inference.shared_prefix import CAPACITY_STEP, SPARE_CAPACITY, Layers
 
@@ -140,19 +139,3 @@ class BeamCache:
         prompt = (self.lengths + self._number)[:, None] - torch.arange(self.width, device=self.lengths.device)
         own = self._number[:, None] - torch.arange(self.capacity, device=self.lengths.device)
         return torch.cat([prompt, own.repeat_interleave(self.beams, 1)], -1)
-
-
-def attention(
-    query: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, bias: torch.Tensor, scaling: float
-) -> torch.Tensor:
-    """Of queries (slots, heads, beams, size) over keys (slots, fewer heads, keys, size), shape (slots, beams, heads,
-    size); `bias` (slots, 1, beams, keys) is added to scores.
-
-    Heads that share a key are, like the beams, more queries over it.
-    """
-    slots, heads, beams, size = query.shape
-    group = heads // keys.shape[1]
-    queries = query.reshape(slots, keys.shape[1], group * beams, size).to(keys.dtype)
-    bias = bias[:, :, None].expand(-1, -1, group, -1, -1).flatten(2, 3)
-    output = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scaling)
-    return output.view(slots, heads, beams, size).transpose(1, 2).to(query.dtype)

@@ -3,8 +3,9 @@
 from typing import Any
 
 import torch
+from torch.nn.functional import scaled_dot_product_attention
 
-from yoyak.inference.beam_cache import BeamCache, Step, as_bias, attention
+from yoyak.inference.beam_cache import BeamCache, Step, as_bias
 from yoyak.inference.decoding import prefill
 from yoyak.inference.shared_prefix import Prefill, shared_prefix
 from yoyak.modeling.attention import supports_flash
@@ -46,16 +47,18 @@ class DecoderOnly:
 
 
 class Seen:
-    """A cache in a step, in which all layers of one window see the same."""
+    """A cache in a step, in which all layers of one window see the same: what they add to scores is made once."""
 
     def __init__(self, cache: BeamCache, ancestors: torch.Tensor) -> None:
         self.cache, self.ancestors = cache, ancestors
-        self._biases: dict[int | None, torch.Tensor] = {}
+        self._biases: dict[tuple[int | None, int], torch.Tensor] = {}
 
-    def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        if window not in self._biases:
-            self._biases[window] = as_bias(self.cache.seen(self.ancestors, window), dtype)
-        return self._biases[window]
+    def bias(self, window: int | None, group: int, dtype: torch.dtype) -> torch.Tensor:
+        """Shape (slots, 1, group x beams, keys)."""
+        if (window, group) not in self._biases:
+            seen = self.cache.seen(self.ancestors, window)
+            self._biases[window, group] = as_bias(seen.repeat(1, 1, group, 1), dtype)
+        return self._biases[window, group]
 
 
 def over_beams(
@@ -76,4 +79,10 @@ def over_beams(
             module, query, key, value, None, kv_cache=kv_cache, scaling=scaling, sliding_window=sliding_window
         )
     keys, values = kv_cache.cache.update(key, value, module.layer_idx)
-    return attention(query, keys, values, kv_cache.bias(sliding_window, keys.dtype), scaling), None
+    slots, heads, beams, size = query.shape
+    # Heads that share a key are, like the beams, more queries over it.
+    group = heads // keys.shape[1]
+    queries = query.reshape(slots, keys.shape[1], group * beams, size).to(keys.dtype)
+    bias = kv_cache.bias(sliding_window, group, keys.dtype)
+    output = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scaling)
+    return output.view(slots, heads, beams, size).transpose(1, 2).to(query.dtype), None
