@@ -102,20 +102,39 @@ def test_an_average_with_itself_is_that_model(family: Family, folder: Path, load
     assert_same_predictions(twice, alone)
 
 
+def addresses(found: Any) -> list[int]:
+    """Of the tensors that an object has, and what it is made of."""
+    if isinstance(found, torch.Tensor):
+        return [found.data_ptr()]
+    if isinstance(found, dict):
+        return [address for part in found.values() for address in addresses(part)]
+    if isinstance(found, list | tuple):
+        return [address for part in found for address in addresses(part)]
+    if not type(found).__module__.startswith("yoyak.inference"):
+        return []
+    return addresses({name: part for name, part in vars(found).items() if not name.startswith("_")})
+
+
 def test_a_step_can_be_recorded(loaded: Loaded, ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
-    step, steps = decoding.GraphedStep.__call__, []
+    """It needs nothing from the host, and what it looks at stays where it is, or it is known to have changed."""
+    step, seen = decoding.GraphedStep.__call__, []
 
     def checked(recorded: decoding.GraphedStep) -> torch.Tensor:
-        steps.append(None)
+        slots: Any = recorded.step
+        now = addresses([slots.__self__.search, slots.__self__.readers])
+        assert len(now) > 20
+        assert recorded.changed or now == seen[-1]
+        seen.append(now)
         with WithoutTheHost():
             return step(recorded)
 
     monkeypatch.setattr(decoding.GraphedStep, "__call__", checked)
-    models, prompts = [loaded.model, loaded.model], [encoded(loaded)[:3]] * 2
-    forbidden = torch.zeros((3, loaded.model.config.vocab_size), dtype=torch.bool)
-    request = beams.Request(params_of(**SEARCHES["penalties"]), ends, lambda numbers: forbidden[numbers])
-    assert len(list(beams.decode(models, prompts, 2, request))) == 3
-    assert len(steps) > 4
+    models, prompts = [loaded.model, loaded.model], [encoded(loaded)] * 2
+    forbidden = torch.zeros((len(prompts[0]), loaded.model.config.vocab_size), dtype=torch.bool)
+    params = params_of(**SEARCHES["penalties"] | {"max_new_tokens": 70, "length_penalty": -1.0})
+    request = beams.Request(params, ends, lambda numbers: forbidden[numbers])
+    assert len(list(beams.decode(models, prompts, 4, request))) == len(PROMPTS)
+    assert len(set(map(tuple, seen))) > 1
 
 
 # The search alone, of a model that is a table
