@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import embedding, pad
@@ -37,11 +37,10 @@ class EncoderDecoder:
         hidden = self.model.get_encoder()(input_ids=ids, attention_mask=seen.long()).last_hidden_state
         layers = {number: _projected(module, hidden) for number, module in enumerate(self.family.cross_attentions)}
         start = torch.full((len(prompts), 1), self.model.config.decoder_start_token_id, device=device)
-        first = FirstToken()
-        no_bias = hidden.new_zeros((1, 1, 1, 1))
-        past = Past(first, layers)
+        first, no_bias = FirstToken(), hidden.new_zeros((1, 1, 1, 1))
+        bias_of_encoded = as_bias(seen, hidden.dtype)[:, None, None]
         logits = self.family.logits(
-            start, torch.zeros_like(start), no_bias, no_bias, as_bias(seen, hidden.dtype)[:, None, None], past
+            Asked(start, torch.zeros_like(start), no_bias, no_bias, bias_of_encoded, Past(first, layers))
         )
         moved = self.own.write_prompts(at, [1] * len(prompts), first.layers)
         return logits[:, 0], self.encoded.write(at, lengths, layers) | moved
@@ -51,12 +50,14 @@ class EncoderDecoder:
         positions = self.own.begin(step.number).expand_as(step.tokens)
         dtype = self.model.dtype
         return self.family.logits(
-            step.tokens,
-            positions,
-            as_bias(self.own.seen(step.ancestors), dtype),
-            self.family.bias_by_distance(self.own.ago()),
-            as_bias(self.encoded.seen(), dtype),
-            Past(self.own, self.encoded.layers),
+            Asked(
+                step.tokens,
+                positions,
+                as_bias(self.own.seen(step.ancestors), dtype),
+                self.family.bias_by_distance(self.own.ago()),
+                as_bias(self.encoded.seen(), dtype),
+                Past(self.own, self.encoded.layers),
+            )
         )
 
     def reserve(self, tokens: int) -> bool:
@@ -150,6 +151,22 @@ class Past(EncoderDecoderCache):  # type: ignore[misc]
         return 0
 
 
+class Asked(NamedTuple):
+    """What follows a token of each beam; biases are added to scores of attention."""
+
+    tokens: torch.Tensor
+    """Shape (slots, beams)."""
+    positions: torch.Tensor
+    """Shape (slots, beams)."""
+    bias: torch.Tensor
+    """Shape (slots, 1, beams, keys)."""
+    bias_by_distance: torch.Tensor
+    """Shape (slots, heads, 1, keys), or all of 1."""
+    bias_of_encoded: torch.Tensor
+    """Of attention to the dialogues, shape (slots, 1, 1, width)."""
+    past: Past
+
+
 class Bart:
     """Its decoder, one token of each beam at a time."""
 
@@ -164,27 +181,19 @@ class Bart:
         """It has learned positions instead."""
         return ago.new_zeros((1, 1, 1, 1))
 
-    def logits(
-        self,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        seen: torch.Tensor,
-        by_distance: torch.Tensor,
-        seen_of_encoded: torch.Tensor,
-        past: Past,
-    ) -> torch.Tensor:
-        """After `tokens` (slots, beams), shape (slots, beams, vocabulary)."""
+    def logits(self, asked: Asked) -> torch.Tensor:
+        """Shape (slots, beams, vocabulary)."""
         learned = self.decoder.embed_positions
-        hidden = self.decoder.embed_tokens(tokens) + embedding(positions + learned.offset, learned.weight)
+        hidden = self.decoder.embed_tokens(asked.tokens) + embedding(asked.positions + learned.offset, learned.weight)
         hidden = self.decoder.layernorm_embedding(hidden)
         for layer in self.decoder.layers:
             hidden = layer(
                 hidden,
-                seen,
+                asked.bias,
                 # Only asked whether it is there.
                 encoder_hidden_states=hidden,
-                encoder_attention_mask=seen_of_encoded,
-                past_key_values=past,
+                encoder_attention_mask=asked.bias_of_encoded,
+                past_key_values=asked.past,
             )
         logits: torch.Tensor = self.model.lm_head(hidden) + self.model.final_logits_bias
         return logits
@@ -215,28 +224,20 @@ class T5:
         biases: torch.Tensor = self.biases[ago.clamp(0, len(self.biases) - 1)].permute(0, 2, 1)[:, :, None]
         return biases
 
-    def logits(
-        self,
-        tokens: torch.Tensor,
-        positions: torch.Tensor,
-        seen: torch.Tensor,
-        by_distance: torch.Tensor,
-        seen_of_encoded: torch.Tensor,
-        past: Past,
-    ) -> torch.Tensor:
-        """After `tokens` (slots, beams), shape (slots, beams, vocabulary)."""
-        hidden = self.decoder.embed_tokens(tokens)
+    def logits(self, asked: Asked) -> torch.Tensor:
+        """Shape (slots, beams, vocabulary)."""
+        hidden = self.decoder.embed_tokens(asked.tokens)
         no_bias = hidden.new_zeros((1, 1, 1, 1))
         for block in self.decoder.block:
             hidden, *_ = block(
                 hidden,
-                seen,
-                by_distance,
+                asked.bias,
+                asked.bias_by_distance,
                 # Only asked whether it is there.
                 encoder_hidden_states=hidden,
-                encoder_attention_mask=seen_of_encoded,
+                encoder_attention_mask=asked.bias_of_encoded,
                 encoder_decoder_position_bias=no_bias,
-                past_key_values=past,
+                past_key_values=asked.past,
             )
         hidden = self.decoder.final_layer_norm(hidden)
         if self.model.config.scale_decoder_outputs:
