@@ -4,12 +4,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import beam_searches
 import pytest
 import torch
 import trainers
 from trainers import losses, our_gradients, plain_gradients, trainer_of, warmed_up
 from transformers import AutoModelForCausalLM
-from twins import Family, gemma3, llama32, qwen3, qwen25, save_twin
+from twins import Family, bart, gemma3, llama32, qwen3, qwen25, save_twin
 
 from yoyak.core import gpu
 from yoyak.inference import decoding, forward
@@ -278,3 +279,29 @@ def test_4_bit_weights_are_decoded_through_graphs_too(tmp_path: Path) -> None:
     for number, row in runs[0]:
         second_pass = log_probabilities([loaded.model], [[prompts[number]]], row.ids[:1])
         assert row.log_probabilities[:1] == pytest.approx(second_pass, abs=0.05)
+
+
+@pytest.mark.parametrize("search", beam_searches.SEARCHES)
+@pytest.mark.parametrize("family", beam_searches.FAMILIES)
+def test_beams_are_those_of_generate(family: Family, search: str, tmp_path: Path) -> None:
+    """In fp32, through recorded graphs, recorded anew as slots are given on, narrowed and closed, and beams grow."""
+    torch.set_float32_matmul_precision("highest")  # Training may have left it lower.
+    loaded = beam_searches.load(family, tmp_path / "twin", 0)
+    prompts, params = [beam_searches.encoded(loaded)], beam_searches.params_of(**beam_searches.SEARCHES[search])
+    ends = beam_searches.some_ends(loaded)
+    expected = beam_searches.theirs([loaded], prompts, params, ends)
+    beam_searches.assert_same(beam_searches.ours([loaded], prompts, params, ends), expected)
+
+
+@pytest.mark.parametrize("family", [bart, llama32, qwen25, qwen3, gemma3, gemma3_with_its_long_heads])
+def test_beams_in_16_bits_know_how_likely_they_are(family: Family, tmp_path: Path) -> None:
+    """As a second pass over the finished texts tells: so no beam takes another's past for its own. T5's twin has such
+    large logits that 16 bits do not hold them."""
+    loaded = beam_searches.load(family, tmp_path / "twin", 0)
+    loaded.model.to(torch.bfloat16)
+    prompts, params = beam_searches.encoded(loaded), beam_searches.params_of(num_beams=4, candidates=4)
+    rows = beam_searches.ours([loaded], [prompts], params, beam_searches.some_ends(loaded))
+    assert len({len(answer) for row in rows for answer in row.ids}) > 1
+    for prompt, row in zip(prompts, rows, strict=True):
+        again = log_probabilities([loaded.model], [[prompt] * len(row.ids)], row.ids)
+        assert row.log_probabilities == pytest.approx(again, abs=0.1)

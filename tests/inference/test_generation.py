@@ -12,9 +12,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from inferences import config_of, load
+from inferences import WithoutTheHost, config_of, load
 from project import Project
-from torch.utils._python_dispatch import TorchDispatchMode
 from trainers import PROMPTS
 from transformers import (
     LogitsProcessorList,
@@ -135,15 +134,6 @@ def test_penalties_are_those_of_transformers(
         theirs.append(MinNewTokensLengthLogitsProcessor(0, min_new_tokens, torch.tensor([4, 6])))
         ids = torch.tensor([line], dtype=torch.long)
         assert torch.equal(found, theirs(ids, scores[:1])[0])
-
-
-class WithoutTheHost(TorchDispatchMode):
-    """Fails where numbers come from Python or go there: a CUDA graph can record neither."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        aten = torch.ops.aten
-        assert func not in (aten.lift_fresh.default, aten._local_scalar_dense.default, aten.nonzero.default)
-        return func(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(("search", "candidates"), [("greedy", 1), ("sample", 3)])

@@ -16,15 +16,9 @@ import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from yoyak.inference.averaging import mean_logits
-from yoyak.inference.forward import MAX_PREFILL_TOKENS, forwards_of
+from yoyak.inference.forward import MAX_PREFILL_TOKENS, PREFILL_SHARE, forwards_of
 from yoyak.inference.sampling import Facts, GeneratedTokens, log_sum_exp
 from yoyak.inference.shared_prefix import NAME, shared_prefix
-
-MAX_CANDIDATES = 1_024
-"""Most candidates that are in work together, whatever `max_batch_size`: more do not make a step faster."""
-PREFILL_SHARE = 4
-"""A quarter of the slots is prefilled at once: fewer would be slow, and more would wait empty for each other."""
-
 
 Choose = Callable[[torch.Tensor, GeneratedTokens], torch.Tensor]
 """From logits (rows, candidates, vocabulary) to the next tokens (rows, candidates)."""
@@ -85,8 +79,7 @@ def _decode(
     models: Sequence[Any], prompts: list[Forms], max_batch_size: int, request: Request
 ) -> Iterator[tuple[int, Candidates]]:
     waiting = deque(range(len(prompts)))
-    count = min(max_batch_size, len(prompts), max(1, MAX_CANDIDATES // request.candidates))
-    slots = Slots(models, count, request, prompts)
+    slots = Slots(models, min(max_batch_size, len(prompts)), request, prompts)
     while waiting or slots.active:
         while batch := _next_to_prefill(waiting, slots, prompts):
             yield from slots.prefill(batch, [prompts[number] for number in batch])

@@ -13,6 +13,8 @@ from yoyak.modeling.attention import supports_flash
 
 MAX_PREFILL_TOKENS = 16_384
 """Most prompt tokens that go through a model at once: a constant, so that texts do not depend on the machine."""
+PREFILL_SHARE = 4
+"""A quarter of the slots is prefilled at once: fewer would be slow, and more would wait empty for each other."""
 EXPECTED_TOKENS = 128
 """Of a candidate: what pages are counted by. Where candidates grow longer, fewer prompts are in work."""
 

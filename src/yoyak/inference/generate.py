@@ -18,7 +18,7 @@ from yoyak.core.progress import Reporter
 from yoyak.core.records import Candidate, Prediction, Prompt
 from yoyak.core.run import entry_of
 from yoyak.core.text import foreign_words
-from yoyak.inference import decoding, hf_decoding
+from yoyak.inference import beams, decoding, hf_decoding
 from yoyak.inference.averaging import Averaged
 from yoyak.inference.decoding import Candidates, Request
 from yoyak.inference.params import GenerationParams, InferenceConfig
@@ -218,19 +218,35 @@ def _decoded(
     loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, max_batch_size: int
 ) -> Iterator[Group]:
     """Candidates as they are done."""
-    yield from (_by_us if _is_ours(loaded, config) else _by_transformers)(loaded, asked, config, max_batch_size)
+    if not _is_ours(loaded, config):
+        decode = _by_transformers
+    else:
+        decode = _by_beams if config.generation.search == "beam" else _by_us
+    yield from decode(loaded, asked, config, max_batch_size)
 
 
 def _is_ours(loaded: Loaded | Averaged, config: InferenceConfig) -> bool:
-    """Whether `decoding` does this search of these models, which begins with one prompt as it ends with another."""
-    known = all(has_plain_attention(member.model) for member in loaded.members)
-    return known and config.generation.search in ("greedy", "sample")
+    """Whether `decoding` or `beams` does this search of these models, which begins with one prompt as it ends with
+    another."""
+    known = {"greedy": has_plain_attention, "sample": has_plain_attention, "beam": beams.is_known}
+    is_known = known.get(config.generation.search)
+    return is_known is not None and all(is_known(member.model) for member in loaded.members)
 
 
 def at_once(loaded: Loaded | Averaged, config: InferenceConfig) -> int:
-    """How many dialogues are decoded together: `batch_size`, or one where padding would change what a model writes."""
-    size = config.generation.batch_size
+    """How many dialogues are decoded together: `batch_size`, or fewer where that is too many candidates or beams; one
+    where padding would change what a model writes."""
+    params = config.generation
+    size = min(params.batch_size, max(1, _most_together(loaded, config) // max(params.candidates, params.num_beams)))
     return size if size == 1 or _is_ours(loaded, config) or hf_decoding.bears_padding(loaded.members) else 1
+
+
+def _most_together(loaded: Loaded | Averaged, config: InferenceConfig) -> int:
+    """Candidates or beams. Constants, so that texts do not depend on the machine: more do not make a step faster where
+    keys and values are kept in pages, and elsewhere need the memory of a whole card."""
+    if not _is_ours(loaded, config):
+        return 256
+    return 128 if config.generation.search == "beam" else 1024
 
 
 def _of_members(asked: list[Asked]) -> list[list[list[int]]]:
@@ -248,6 +264,15 @@ def _by_us(
     request = Request(params.candidates, params.max_new_tokens, loaded.end_ids, chooser.choose, chooser.facts)
     models = [member.model for member in loaded.members]
     for number, candidates in decoding.decode(models, _of_members(asked), max_batch_size, request):
+        yield [(asked[number], candidates)]
+
+
+def _by_beams(
+    loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, max_batch_size: int
+) -> Iterator[Group]:
+    request = beams.Request(config.generation, loaded.end_ids, _forbidden(loaded, asked, config.generation))
+    models = [member.model for member in loaded.members]
+    for number, candidates in beams.decode(models, _of_members(asked), max_batch_size, request):
         yield [(asked[number], candidates)]
 
 

@@ -1,4 +1,4 @@
-"""Decoding by transformers' `generate`: beams, encoder-decoders, and decoders that `decoding` does not know."""
+"""Decoding by transformers' `generate`: searches and families that neither `decoding` nor `beams` knows."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
