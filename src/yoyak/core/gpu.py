@@ -2,7 +2,7 @@
 
 import gc
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -34,6 +34,12 @@ def free_memory() -> int:
     reserved = torch.cuda.memory_reserved()
     allowed = int(torch.cuda.get_per_process_memory_fraction() * total)
     return min(free, allowed - reserved) + reserved - torch.cuda.memory_allocated()
+
+
+def sent(values: Sequence[int] | torch.Tensor, device: torch.device) -> torch.Tensor:
+    """The values on the device, without waiting for what it is at."""
+    tensor = torch.as_tensor(values)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
 
 
 _peak_before_reset = 0

@@ -110,7 +110,7 @@ class Slots:
             (EncoderDecoder if model.config.is_encoder_decoder else DecoderOnly)(model, count, request.params.num_beams)
             for model in models
         ]
-        self.next_tokens = GraphedStep(self._next_tokens, self.device)
+        self.next_tokens = GraphedStep(self.device)
 
     @property
     def count(self) -> int:
@@ -143,7 +143,7 @@ class Slots:
         """One more token of each beam."""
         for reader in self.readers:
             self.next_tokens.changed |= reader.reserve(max(self.steps))
-        yield from self._finished(list(range(self.count)), self.next_tokens().tolist())
+        yield from self._finished(list(range(self.count)), self.next_tokens(self._next_tokens).tolist())
 
     def _next_tokens(self) -> torch.Tensor:
         step = self.search.next_step()

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from yoyak.core.gpu import sent
 from yoyak.inference.averaging import mean_logits
 from yoyak.inference.forward import MAX_PREFILL_TOKENS, PREFILL_SHARE, forwards_of
 from yoyak.inference.sampling import Facts, GeneratedTokens, log_sum_exp
@@ -82,13 +83,15 @@ def _decode(
     slots = Slots(models, min(max_batch_size, len(prompts)), request, prompts)
     while waiting or slots.active:
         while batch := _next_to_prefill(waiting, slots, prompts):
-            yield from slots.prefill(batch, [prompts[number] for number in batch])
+            slots.prefill(batch, [prompts[number] for number in batch])
         if not waiting:
-            slots.drop_free_slots()
+            yield from slots.drop_free_slots()
         while not slots.fits():
             waiting.appendleft(slots.give_up_newest())
         if slots.active:
             yield from slots.step()
+        if not slots.active:
+            yield from slots.settle()
 
 
 def _next_to_prefill(waiting: deque[int], slots: "Slots", prompts: list[Forms]) -> list[int]:
@@ -102,17 +105,22 @@ def _next_to_prefill(waiting: deque[int], slots: "Slots", prompts: list[Forms]) 
 
 
 class Slots:
-    """The prompts in work, each in its slot, and their candidates."""
+    """The prompts in work, each in its slot, and their candidates.
+
+    The host looks at the end of a step when the next one has been launched, so that a GPU does not wait for it.
+    """
 
     def __init__(self, models: Sequence[Any], count: int, request: Request, prompts: Sequence[Forms]) -> None:
         self.request, self.device = request, models[0].device
         self.numbers: list[int | None] = [None] * count
         """Which prompt is in each slot."""
         self.steps: list[int] = [0] * count
-        """How many tokens each candidate has there: known without a look at the GPU."""
+        """How many tokens each candidate has there, or one more: known without a look at the GPU."""
         self.ends = torch.tensor(request.end_ids, device=self.device)
         of_candidates = (count, request.candidates)
-        self.tokens = torch.zeros((*of_candidates, request.max_new_tokens), dtype=torch.long, device=self.device)
+        # One more than there may be: a step that was launched before the host saw the end writes there.
+        shape = *of_candidates, request.max_new_tokens + 1
+        self.tokens = torch.zeros(shape, dtype=torch.long, device=self.device)
         self.counts = torch.zeros(count, dtype=torch.long, device=self.device)
         self.lengths = torch.zeros(of_candidates, dtype=torch.long, device=self.device)
         """`max_new_tokens` while a candidate has not ended; 0 in a free slot."""
@@ -122,7 +130,11 @@ class Slots:
         forms = list(zip(*prompts, strict=True))
         self.forwards = forwards_of(models, count, request.candidates, request.max_new_tokens, forms)
         """Of each model."""
-        self.next_tokens = GraphedStep(self._next_tokens, self.device)
+        self.next_tokens = GraphedStep(self.device)
+        self.launched: Launched | None = None
+        """A step whose end the host has not looked at."""
+        self.results: Results | None = None
+        """Of slots that are free again; on their way from the GPU."""
 
     @property
     def count(self) -> int:
@@ -148,12 +160,12 @@ class Slots:
     def give_up_newest(self) -> int:
         """The prompt that loses least by it; its number. It will begin anew, with the draws that it had."""
         slot = min((slot for slot in range(self.count) if self.steps[slot]), key=self.steps.__getitem__)
-        number, self.numbers[slot] = self.numbers[slot], None
+        number = self.numbers[slot]
         assert number is not None
         self._release([slot])
         return number
 
-    def prefill(self, numbers: list[int], prompts: list[Forms]) -> Iterator[tuple[int, Candidates]]:
+    def prefill(self, numbers: list[int], prompts: list[Forms]) -> None:
         """Run prompts through the model, give each a slot, and choose the first tokens of its candidates."""
         slots = [slot for slot, number in enumerate(self.numbers) if number is None][: len(numbers)]
         forms = zip(*prompts, strict=True)
@@ -162,78 +174,94 @@ class Slots:
         # While the GPU computes the prompts.
         facts = self.request.facts(numbers)
         for slot, number in zip(slots, numbers, strict=True):
-            self.numbers[slot], self.steps[slot] = number, 0
-        at = torch.tensor(slots, device=self.device)
+            self.numbers[slot], self.steps[slot] = number, 1
+        at = sent(slots, self.device)
         self.counts[at], self.totals[at], self.lengths[at] = 0, 0.0, self.request.max_new_tokens
         for name, fact in facts.items():
             if name not in self.facts:
                 self.facts[name] = fact.new_zeros((self.count, *fact.shape[1:]))
             self.facts[name][at] = fact
         logits = mean_logits([logits for logits, _ in prefilled])
-        done = self._add_to(at, logits[:, None].repeat(1, self.request.candidates, 1))
-        yield from self._finished(slots, done.tolist())
+        self._add_to(at, logits[:, None].repeat(1, self.request.candidates, 1))
 
     def step(self) -> Iterator[tuple[int, Candidates]]:
-        """One more token of each candidate."""
+        """One more token of each candidate; and the candidates that are known to be done."""
         for forward in self.forwards:
             self.next_tokens.changed |= forward.reserve(self.steps)
-        yield from self._finished(list(range(self.count)), self.next_tokens().tolist())
+        done = self.next_tokens(self._next_tokens)
+        for slot, number in enumerate(self.numbers):
+            self.steps[slot] += number is not None
+        before, self.launched = self.launched, Launched(list(self.numbers), Fetched([done]))
+        if before is not None:
+            yield from self._results_after(before)
+        if self.device.type == "cpu":
+            yield from self.settle()
+
+    def settle(self) -> Iterator[tuple[int, Candidates]]:
+        """Wait for the GPU, and yield all candidates that are done."""
+        launched, self.launched = self.launched, None
+        if launched is not None:
+            yield from self._results_after(launched)
+        results, self.results = self.results, None
+        if results is not None:
+            yield from results.candidates()
 
     def _next_tokens(self) -> torch.Tensor:
         """Add one to all candidates; at which slots all are done, shape (slots,)."""
-        at = torch.arange(self.count, device=self.device)
         last = (self.counts - 1).clamp(min=0)
+        at = torch.arange(self.count, device=self.device)
         tokens = self.tokens[at, :, last]
         return self._add_to(at, mean_logits([forward.step(tokens, last) for forward in self.forwards]))
 
     def _add_to(self, at: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
         """Add a token to the candidates at slots `at`; at which of them all are done."""
-        max_new_tokens = self.request.max_new_tokens
-        generated = GeneratedTokens(
-            self.tokens[at], self.counts[at], {name: fact[at] for name, fact in self.facts.items()}
-        )
+        max_new_tokens, counts = self.request.max_new_tokens, self.counts[at]
+        facts = {name: fact[at] for name, fact in self.facts.items()}
+        generated = GeneratedTokens(self.tokens[at, :, :max_new_tokens], counts, facts)
         chosen = self.request.choose(logits, generated)
-        unended = self.lengths[at] == max_new_tokens
-        self.tokens[at, :, generated.counts] = chosen
+        unended = (self.lengths[at] == max_new_tokens) & (counts < max_new_tokens)[:, None]
+        self.tokens[at, :, counts] = chosen
         likely = logits.gather(-1, chosen[..., None])[..., 0].float() - log_sum_exp(logits)
         self.totals[at] += likely.where(unended, 0.0)
-        # A free slot does not advance.
-        self.counts[at] += unended.any(1)
+        # A free slot does not advance, nor does one whose candidates are done.
+        counts = counts + unended.any(1)
+        self.counts[at] = counts
         ended = unended & (chosen[..., None] == self.ends).any(-1)
-        self.lengths[at] = self.lengths[at].where(~ended, self.counts[at][:, None])
-        return (self.lengths[at] < max_new_tokens).all(1) | (self.counts[at] == max_new_tokens)
+        self.lengths[at] = self.lengths[at].where(~ended, counts[:, None])
+        return (self.lengths[at] < max_new_tokens).all(1) | (counts == max_new_tokens)
 
-    def _finished(self, slots: list[int], done: list[bool]) -> Iterator[tuple[int, Candidates]]:
-        """Yield the candidates of those `slots` that are `done`, and free them."""
-        finished = [slot for slot, over in zip(slots, done, strict=True) if over and self.numbers[slot] is not None]
-        for slot in slots:
-            self.steps[slot] += self.numbers[slot] is not None
-        if not finished:
-            return
-        at = torch.tensor(finished, device=self.device)
-        tokens, lengths = self.tokens[at].tolist(), self.lengths[at].tolist()
-        values = (self.totals[at] / self.lengths[at]).tolist()
-        self._release(finished)
-        for slot, candidates, ends, log_probabilities in zip(finished, tokens, lengths, values, strict=True):
-            number, self.numbers[slot] = self.numbers[slot], None
-            assert number is not None
-            ids = [candidate[:end] for candidate, end in zip(candidates, ends, strict=True)]
-            yield number, Candidates(ids, log_probabilities)
+    def _results_after(self, launched: "Launched") -> Iterator[tuple[int, Candidates]]:
+        """Free the slots that were done at the end of a step; and yield the candidates of those that were before."""
+        (done,) = launched.done.wait()
+        finished = {
+            slot: number
+            for slot, (over, number) in enumerate(zip(done.tolist(), launched.numbers, strict=True))
+            if over and number is not None and number == self.numbers[slot]
+        }
+        before, self.results = self.results, None
+        if finished:
+            at = sent([*finished], self.device)
+            means = self.totals[at] / self.lengths[at]
+            self.results = Results([*finished.values()], Fetched([self.tokens[at], self.lengths[at], means]))
+            self._release([*finished])
+        if before is not None:
+            yield from before.candidates()
 
     def _release(self, slots: list[int]) -> None:
-        at = torch.tensor(slots, device=self.device)
+        at = sent(slots, self.device)
         self.counts[at], self.lengths[at] = 0, 0
         for slot in slots:
-            self.steps[slot] = 0
+            self.numbers[slot], self.steps[slot] = None, 0
         for forward in self.forwards:
             forward.release(slots)
 
-    def drop_free_slots(self) -> None:
-        """Where they are half of all, for each step takes the time of all slots."""
-        if not 0 < self.active <= self.count // 2:
+    def drop_free_slots(self) -> Iterator[tuple[int, Candidates]]:
+        """Where they are half of all, for each step takes the time of all slots. What was done till then is yielded."""
+        if not 0 < self.active <= self.count // 2 or self.count * self.request.candidates <= self._as_fast_as_one:
             return
+        yield from self.settle()
         stay = [slot for slot, number in enumerate(self.numbers) if number is not None]
-        at = torch.tensor(stay, device=self.device)
+        at = sent(stay, self.device)
         self.numbers, self.steps = [self.numbers[slot] for slot in stay], [self.steps[slot] for slot in stay]
         self.tokens, self.counts = self.tokens[at], self.counts[at]
         self.lengths, self.totals = self.lengths[at], self.totals[at]
@@ -241,6 +269,55 @@ class Slots:
         self.next_tokens.forget()
         for forward in self.forwards:
             forward.select(stay)
+
+    @property
+    def _as_fast_as_one(self) -> int:
+        """So many candidates take no longer than one: a GPU reads all weights for either."""
+        return 1 if self.device.type == "cpu" else 64
+
+
+class Fetched:
+    """Tensors on their way from the device, behind all that it was told before."""
+
+    def __init__(self, tensors: Sequence[torch.Tensor]) -> None:
+        on_gpu = tensors[0].device.type == "cuda"
+        self.copies = [
+            torch.empty_like(tensor, device="cpu", pin_memory=on_gpu).copy_(tensor, non_blocking=True)
+            for tensor in tensors
+        ]
+        self.arrival: Any = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
+        if self.arrival:
+            self.arrival.record()
+
+    def wait(self) -> list[torch.Tensor]:
+        if self.arrival:
+            self.arrival.synchronize()
+        return self.copies
+
+
+@dataclass(frozen=True)
+class Launched:
+    """A step that the device works on."""
+
+    numbers: list[int | None]
+    """Which prompt was in each slot."""
+    done: Fetched
+    """Where all candidates are, shape (slots,)."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Of slots whose candidates are done."""
+
+    numbers: list[int]
+    """Of the prompts."""
+    fetched: Fetched
+    """Tokens (slots, candidates, max_new_tokens + 1), lengths and mean log-probabilities (slots, candidates)."""
+
+    def candidates(self) -> Iterator[tuple[int, Candidates]]:
+        rows = (tensor.tolist() for tensor in self.fetched.wait())
+        for number, tokens, lengths, means in zip(self.numbers, *rows, strict=True):
+            yield number, Candidates([ids[:end] for ids, end in zip(tokens, lengths, strict=True)], means)
 
 
 class GraphedStep:
@@ -251,22 +328,22 @@ class GraphedStep:
     for the GPU or come from elsewhere than tensors that stay where they are.
     """
 
-    def __init__(self, step: Callable[[], torch.Tensor], device: torch.device) -> None:
-        self.step, self.device = step, device
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
         self.changed = True
         """Whether tensors were moved: a graph is of tensors at their addresses."""
         self._graph: tuple[torch.cuda.CUDAGraph, torch.Tensor] | None = None
 
-    def __call__(self) -> torch.Tensor:
+    def __call__(self, step: Callable[[], torch.Tensor]) -> torch.Tensor:
         """What the step returns; overwritten by the next call."""
         if self.changed or self.device.type == "cpu":
             self.forget()
             self.changed = False
-            return self.step()
+            return step()
         if self._graph is None:
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):
-                result = self.step()
+                result = step()
             self._graph = graph, result
         graph, result = self._graph
         graph.replay()

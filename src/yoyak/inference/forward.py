@@ -57,7 +57,7 @@ class PlainForward:
 
     def prefill(self, slots: list[int], prompts: Sequence[list[int]]) -> tuple[torch.Tensor, bool]:
         prefilled, logits = prefill(self.model, prompts, self.cache.flash)
-        return logits, self.cache.write_prompts(torch.tensor(slots, device=logits.device), prefilled)
+        return logits, self.cache.write_prompts(gpu.sent(slots, logits.device), prefilled)
 
     def fits(self, tokens: Sequence[int]) -> bool:
         return True
@@ -69,10 +69,10 @@ class PlainForward:
         return decode_step(self.model, self.cache, tokens, newest)
 
     def release(self, slots: list[int]) -> None:
-        self.cache.lengths[torch.tensor(slots, device=self.cache.lengths.device)] = 0
+        self.cache.lengths[gpu.sent(slots, self.cache.lengths.device)] = 0
 
     def select(self, slots: list[int]) -> None:
-        self.cache.select(torch.tensor(slots, device=self.cache.lengths.device))
+        self.cache.select(gpu.sent(slots, self.cache.lengths.device))
 
 
 def prefill(model: Any, prompts: Sequence[list[int]], flash: bool) -> tuple[Prefill, torch.Tensor]:

@@ -13,6 +13,7 @@ import torch
 from torch import nn
 from torch.nn.functional import linear, pad
 
+from yoyak.core.gpu import sent
 from yoyak.inference.paged_cache import PAGE, PagedCache
 from yoyak.modeling.attention import each_row_alone, has_plain_attention, packed_rows, supports_flash
 
@@ -77,9 +78,9 @@ class FusedDecoder:
     def prefill(self, prompts: Sequence[list[int]], places: torch.Tensor, pool: torch.Tensor) -> torch.Tensor:
         """Logits after each prompt, shape (prompts, vocabulary). Keys and values of their tokens go to `places`."""
         device, lengths = self.model.device, [len(prompt) for prompt in prompts]
-        tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
-        positions = torch.cat([torch.arange(length) for length in lengths]).to(device)
-        borders = pad(torch.tensor(lengths).cumsum(0), (1, 0)).to(device, torch.int32)
+        tokens = sent([token for prompt in prompts for token in prompt], device)
+        positions = sent(torch.cat([torch.arange(length) for length in lengths]), device)
+        borders = sent(pad(torch.tensor(lengths).cumsum(0), (1, 0)).int(), device)
 
         def over_prompts(layer: int, *heads: torch.Tensor) -> torch.Tensor:
             attention = self.base.layers[layer].self_attn

@@ -467,3 +467,22 @@ def _log_sum_exp(logits, output, vocabulary, stride, block: tl.constexpr):
         top = higher
     highest = tl.max(top)
     tl.store(output + line, highest + tl.log(tl.sum(total * tl.exp(top - highest))))
+
+
+def maxima(blocks: torch.Tensor) -> torch.Tensor:
+    """Over the last dimension, a power of two: PyTorch's own reduction of so few values takes ten times as long."""
+    size = blocks.shape[-1]
+    count = blocks.numel() // size
+    output = blocks.new_empty(blocks.shape[:-1])
+    together = 4096 // size
+    _maxima[triton.cdiv(count, together),](blocks, output, count, together=together, size=size, num_warps=4)
+    return output
+
+
+@triton.jit
+def _maxima(blocks, output, count, together: tl.constexpr, size: tl.constexpr):
+    block = tl.program_id(0).to(tl.int64) * together + tl.arange(0, together)
+    inside = block < count
+    at = block[:, None] * size + tl.arange(0, size)[None, :]
+    values = tl.load(blocks + at, mask=inside[:, None], other=float("-inf"))
+    tl.store(output + block, tl.max(values, 1), mask=inside)

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import torch
 
+from yoyak.core.gpu import sent
+
 PAGE = 16
 """Tokens of a page."""
 
@@ -47,9 +49,7 @@ class PagedCache:
         shape = slots, pages_for(longest_prompt)
         self.prompt_tables = torch.zeros(shape, dtype=torch.int32, device=device)
         """Pages of each prompt, in order."""
-        self._own = torch.zeros(
-            (slots, candidates, pages_for(max_new_tokens)), dtype=torch.int32, pin_memory=device.type == "cuda"
-        )
+        self._own = torch.zeros((slots, candidates, pages_for(max_new_tokens)), dtype=torch.int32)
         self.own_tables = self._own.to(device)
         """Pages of each candidate, in order: as those of the host are when a step begins."""
 
@@ -74,11 +74,11 @@ class PagedCache:
         for line, (slot, length) in enumerate(zip(slots, prompts, strict=True)):
             tables[line, : pages_for(length)] = torch.tensor(self._take(slot, pages_for(length)))
         device = self.pool.device
-        at, lengths = torch.tensor(slots, device=device), torch.tensor(prompts, dtype=torch.int32)
-        self.prompt_tables[at], self.lengths[at] = tables.to(device), lengths.to(device)
+        at, lengths = sent(slots, device), torch.tensor(prompts, dtype=torch.int32)
+        self.prompt_tables[at], self.lengths[at] = sent(tables, device), sent(lengths, device)
         position = torch.cat([torch.arange(length) for length in prompts])
         page = tables[torch.arange(len(slots)).repeat_interleave(lengths), position // PAGE]
-        return (page * PAGE + position % PAGE).to(device)
+        return sent(page * PAGE + position % PAGE, device)
 
     def fits(self, tokens: Sequence[int]) -> bool:
         """Whether there are pages for `reserve`."""
@@ -91,8 +91,7 @@ class PagedCache:
             pages = self._take(slot, self.candidates)
             self._own[slot, :, tokens[slot] // PAGE] = torch.tensor(pages, dtype=torch.int32)
         if growing:
-            # The host waits for each step's end before it writes there again.
-            self.own_tables.copy_(self._own, non_blocking=True)
+            self.own_tables.copy_(sent(self._own, self.pool.device))
 
     def _take(self, slot: int, count: int) -> list[int]:
         pages = [self.free.pop() for _ in range(count)]
@@ -110,14 +109,13 @@ class PagedCache:
             self.free += self.taken[slot]
             self.taken[slot] = []
             self._own[slot] = 0
-        at = torch.tensor(slots, device=self.pool.device)
+        at = sent(slots, self.pool.device)
         self.lengths[at], self.prompt_tables[at], self.own_tables[at] = 0, 0, 0
 
     def select(self, slots: Sequence[int]) -> None:
         """Forget all slots but these."""
-        at = torch.tensor(slots, device=self.pool.device)
+        at = sent(slots, self.pool.device)
         self.taken = [self.taken[slot] for slot in slots]
         self.lengths, self.newest = self.lengths[at], self.newest[at]
         self.prompt_tables, self.own_tables = self.prompt_tables[at], self.own_tables[at]
-        own = self._own[list(slots)]
-        self._own = own.pin_memory() if self._own.is_pinned() else own
+        self._own = self._own[list(slots)]

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn.functional import pad
 
+from yoyak.core.gpu import sent
 from yoyak.inference.fused import has_triton
 from yoyak.inference.params import GenerationParams
 
@@ -58,7 +59,7 @@ class Chooser:
         shape = self.params.candidates, self.params.max_new_tokens
         generators = [torch.Generator().manual_seed(self.seeds[number]) for number in prompts]
         draws = torch.stack([torch.rand(shape, generator=generator) for generator in generators])
-        return draws.to(self.device)
+        return sent(draws, self.device)
 
     def choose(self, logits: torch.Tensor, generated: GeneratedTokens) -> torch.Tensor:
         """Shape (rows, candidates), from logits (rows, candidates, vocabulary).
@@ -146,10 +147,20 @@ def _highest(scores: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tens
     blocks = _in_blocks(scores, -float("inf"))
     if count >= blocks.shape[1]:
         return scores.topk(count)
-    best = blocks.amax(-1).topk(count).indices
+    best = _maxima(blocks).topk(count).indices
     inside = blocks.gather(1, best[..., None].expand(-1, -1, BLOCK)).flatten(1)
     values, at = inside.topk(count)
     return values, best.gather(1, at // BLOCK) * BLOCK + at % BLOCK
+
+
+def _maxima(blocks: torch.Tensor) -> torch.Tensor:
+    """Of each block."""
+    if blocks.device.type == "cpu" or not has_triton():
+        return blocks.amax(-1)
+    from yoyak.inference import kernels
+
+    maxima: torch.Tensor = kernels.maxima(blocks)
+    return maxima
 
 
 def log_sum_exp(logits: torch.Tensor) -> torch.Tensor:
