@@ -21,6 +21,7 @@ from yoyak.core.text import foreign_words
 from yoyak.inference import beams, decoding, hf_decoding
 from yoyak.inference.averaging import Averaged
 from yoyak.inference.decoding import Candidates, Request
+from yoyak.inference.fused import supports_fused
 from yoyak.inference.params import GenerationParams, InferenceConfig
 from yoyak.inference.partial import append, read_partial
 from yoyak.inference.progress import Pace
@@ -146,7 +147,7 @@ def _searched(
     if not missing:
         return done_before, found
     with Reporter(title, "dialogues") as reporter:
-        pace = Pace(reporter, len(missing), len(asked), config.generation.batch_size if _is_ours(loaded, config) else 0)
+        pace = Pace(reporter, len(missing), len(asked), at_once(loaded, config) if _is_ours(loaded, config) else 0)
         for group in within_memory(loaded, missing, config):
             for prompt, candidates in group:
                 found[prompt.row] = _candidates(loaded, candidates, config.generation)
@@ -234,19 +235,24 @@ def _is_ours(loaded: Loaded | Averaged, config: InferenceConfig) -> bool:
 
 
 def at_once(loaded: Loaded | Averaged, config: InferenceConfig) -> int:
-    """How many dialogues are decoded together: `batch_size`, or fewer where that is too many candidates or beams; one
-    where padding would change what a model writes."""
+    """How many dialogues are decoded together: `batch_size`, or fewer where that is more than a step gets faster by, or
+    than memory holds."""
+    if is_one_at_a_time(loaded, config):
+        return 1
     params = config.generation
-    size = min(params.batch_size, max(1, _most_together(loaded, config) // max(params.candidates, params.num_beams)))
-    return size if size == 1 or _is_ours(loaded, config) or hf_decoding.bears_padding(loaded.members) else 1
+    # Constants, so that texts do not depend on the machine.
+    paged = (
+        _is_ours(loaded, config)
+        and params.search != "beam"
+        and all(supports_fused(each.model) for each in loaded.members)
+    )
+    dialogues, candidates = (params.batch_size, 1024) if paged else (min(params.batch_size, 32), 256)
+    return min(dialogues, max(1, candidates // max(params.candidates, params.num_beams)))
 
 
-def _most_together(loaded: Loaded | Averaged, config: InferenceConfig) -> int:
-    """Candidates or beams. Constants, so that texts do not depend on the machine: more do not make a step faster where
-    keys and values are kept in pages, and elsewhere need the memory of a whole card."""
-    if not _is_ours(loaded, config):
-        return 256
-    return 128 if config.generation.search == "beam" else 1024
+def is_one_at_a_time(loaded: Loaded | Averaged, config: InferenceConfig) -> bool:
+    """Whether padding would change what a model writes."""
+    return not _is_ours(loaded, config) and not hf_decoding.bears_padding(loaded.members)
 
 
 def _of_members(asked: list[Asked]) -> list[list[list[int]]]:

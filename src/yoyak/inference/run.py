@@ -13,7 +13,7 @@ from yoyak.core.resume import scratch_folder
 from yoyak.core.run import entry_of
 from yoyak.core.stale_outputs import PREFIX
 from yoyak.inference.averaging import Averaged, assemble
-from yoyak.inference.generate import Generated, at_once, check_generated, generate
+from yoyak.inference.generate import Generated, check_generated, generate, is_one_at_a_time
 from yoyak.inference.loading import load_for_inference, load_mean
 from yoyak.inference.params import InferenceConfig, Member
 from yoyak.modeling import precision
@@ -97,8 +97,8 @@ def load_members(title: str, members: Mapping[str, Member], folders: Mapping[str
 
 
 def _batching(loaded: Loaded | Averaged, config: InferenceConfig) -> dict[str, str]:
-    """For the record, where it is not what `batch_size` says."""
-    if at_once(loaded, config) == config.generation.batch_size:
+    """For the record, where `batch_size` counts for nothing."""
+    if config.generation.batch_size == 1 or not is_one_at_a_time(loaded, config):
         return {}
     return {"batch": "one dialogue at a time: padding would change what this model writes"}
 
