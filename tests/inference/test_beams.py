@@ -119,14 +119,14 @@ def test_a_step_can_be_recorded(loaded: Loaded, ends: list[int], monkeypatch: py
     """It needs nothing from the host, and what it looks at stays where it is, or it is known to have changed."""
     step, seen = decoding.GraphedStep.__call__, []
 
-    def checked(recorded: decoding.GraphedStep) -> torch.Tensor:
-        slots: Any = recorded.step
+    def checked(recorded: decoding.GraphedStep, next_tokens: Any) -> torch.Tensor:
+        slots = next_tokens
         now = addresses([slots.__self__.search, slots.__self__.readers])
         assert len(now) > 20
         assert recorded.changed or now == seen[-1]
         seen.append(now)
         with WithoutTheHost():
-            return step(recorded)
+            return step(recorded, next_tokens)
 
     monkeypatch.setattr(decoding.GraphedStep, "__call__", checked)
     models, prompts = [loaded.model, loaded.model], [encoded(loaded)] * 2

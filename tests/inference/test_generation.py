@@ -145,10 +145,10 @@ def test_a_step_can_be_recorded(
     config = config_of(folder, search=search, candidates=candidates, **penalties)
     step, steps = decoding.GraphedStep.__call__, []
 
-    def checked(recorded: decoding.GraphedStep) -> torch.Tensor:
+    def checked(recorded: decoding.GraphedStep, next_tokens: Callable[[], torch.Tensor]) -> torch.Tensor:
         steps.append(None)
         with WithoutTheHost():
-            return step(recorded)
+            return step(recorded, next_tokens)
 
     monkeypatch.setattr(decoding.GraphedStep, "__call__", checked)
     generate.generate(load(config), PROMPTS[:3], config, "twin", tmp_path)
