@@ -14,7 +14,7 @@ from twins import FAMILIES, gemma3, save_twin
 from yoyak.evaluation.faults import diagnose
 from yoyak.inference import generate
 from yoyak.inference.partial import read_partial
-from yoyak.inference.script_guard import ScriptGuard, _script, scripts_of_token
+from yoyak.inference.script_guard import ScriptGuard, _bits, _script, _token_texts, scripts_of_token
 
 DIALOGUE = "#Person1#: Jimmy가 UFO를 봤대. 3시 ㅋㅋ\n#Person2#: #Email# 로 보내 줘! 🙂"
 
@@ -64,6 +64,17 @@ def test_the_end_is_never_forbidden(tokenizer: Any) -> None:
     forbidden = guard.forbidden([""])[0]
     assert not forbidden[tokenizer.eos_token_id]
     assert 0 < forbidden.sum() < len(tokenizer)
+
+
+def test_all_tokens_at_once_are_as_each_by_itself(tokenizer: Any) -> None:
+    vocabulary, ends = len(tokenizer) + 16, [tokenizer.eos_token_id]
+    guard = ScriptGuard(tokenizer, ends, vocabulary, "cpu")
+    whole, begun = torch.zeros_like(guard._whole), torch.zeros_like(guard._begun)
+    for token, text in _token_texts(tokenizer, vocabulary, ends):
+        whole[token], begun[token] = map(_bits, scripts_of_token(text))
+    assert whole.any()
+    assert torch.equal(guard._whole, whole)
+    assert torch.equal(guard._begun, begun)
 
 
 def test_a_turn_that_ends_in_latin_letters_ends() -> None:

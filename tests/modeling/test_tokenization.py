@@ -1,15 +1,18 @@
 """What of a prompt a model reads, and what it learns to write."""
 
 import copy
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from transformers import AutoTokenizer
-from twins import llama32, save_twin
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from twins import FAMILIES, llama32, save_twin
 
 from yoyak.core.records import Prompt
+from yoyak.modeling.loading import _no_further_tokens, read_tokenizer
 from yoyak.modeling.tokenization import EncodedPrompt, PromptTokenizer
 from yoyak.training.rows import IGNORED, causal_rows
 
@@ -122,3 +125,45 @@ def test_tags_that_somebody_made_special_tokens_stay_in_summaries(tokenizer: Any
     ids = ours.encode_summary(PROMPT.summary)
     assert taught.convert_tokens_to_ids("#Person1#") in ids
     assert ours.decode([ids]) == [PROMPT.summary]
+
+
+# How it is read
+
+
+@pytest.mark.parametrize("family", ["kobart", "kot5", "llama32_3b", "qwen3_4b", "gemma3_270m"])
+def test_a_tokenizer_is_what_transformers_reads(tmp_path: Path, family: str) -> None:
+    folder, saved = save_twin(FAMILIES[family], tmp_path / "twin"), []
+    assert _no_further_tokens(folder)
+    for options in ({}, _no_further_tokens(folder)):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, **options)
+        written = map(Path, tokenizer.save_pretrained(tmp_path / str(len(options))))
+        saved.append({path.name: path.read_bytes() for path in written} | {"special": tokenizer.all_special_ids})
+    assert saved[0] == saved[1]
+
+
+ADDED = {
+    "content": "<new>",
+    "lstrip": False,
+    "normalized": False,
+    "rstrip": False,
+    "single_word": False,
+    "special": True,
+}
+
+
+def in_the_config(folder: Path, token: int) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"added_tokens_decoder": {str(token): ADDED}}))
+
+
+def in_a_file(folder: Path, token: int) -> None:
+    (folder / "added_tokens.json").write_text(json.dumps({"<new>": token}))
+
+
+@pytest.mark.parametrize("add", [in_the_config, in_a_file])
+def test_tokens_that_other_files_add_are_read(tmp_path: Path, add: Any) -> None:
+    """As transformers 4 wrote them."""
+    folder = save_twin(llama32, tmp_path / "twin")
+    new = len(read_tokenizer(folder, folder))
+    add(folder, new)
+    assert read_tokenizer(folder, folder)("가<new>", add_special_tokens=False).input_ids[-1] == new

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 import weakref
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,6 @@ from yoyak import commands
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction, read_records, write_json
 from yoyak.ensembling.weighting import PLAN, combine, read_plan
-from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded
 from yoyak.serving import inputs, summarizer
 
@@ -210,6 +211,8 @@ def test_models_that_are_not_here(
         ("bart_mini/config.json", b"", "config.json is damaged (Expecting value"),
         ("llama32_3b/adapter_model.safetensors", None, "*.safetensors is missing"),
         ("llama32_3b/tokenizer.json", None, "the tokenizer is missing (tokenizer.json, *.model, vocab.*)"),
+        ("llama32_3b/tokenizer.json", b"{", "tokenizer.json is damaged (Expecting property name"),
+        ("bart_mini/tokenizer.json", b"[]", "tokenizer.json is damaged (a JSON object is expected)"),
         ("llama32_3b/adapter_config.json", None, "adapter_config.json is missing"),
         ("llama32_3b/adapter_config.json", b"{}", "adapter_config.json is damaged (it has no peft_type)"),
     ],
@@ -230,18 +233,6 @@ def test_half_a_model(
     summarizer.check_name(summarizer.open_project(), path.parent.name)
 
 
-def test_a_models_files_are_read_through_once(
-    reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The page asks it again and again, and a tokenizer's file takes most of a second."""
-    project, read, fault_of = reproduced.copy(tmp_path / "project"), [], weights.fault_of
-    monkeypatch.chdir(project.root)
-    monkeypatch.setattr(weights, "fault_of", lambda *asked: (read.append(asked), fault_of(*asked))[1])
-    for _ in range(2):
-        summarizer.check_name(summarizer.open_project(), "bart_mini")
-    assert len(read) == 1
-
-
 def test_an_ensemble_that_was_not_made(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     project = reproduced.copy(tmp_path / "project")
     (project.root / PLAN).unlink()
@@ -249,6 +240,23 @@ def test_an_ensemble_that_was_not_made(reproduced: Project, tmp_path: Path, monk
     assert complaint(project, monkeypatch, "-") == says
     says = "ensemble/plan.json: no such file; run `dvc repro`"
     assert complaint(project, monkeypatch, "-", "--model", "ensemble") == says
+
+
+def test_nothing_is_imported_that_a_summary_does_not_need(reproduced: Project) -> None:
+    """PEFT and bitsandbytes load PyTorch's compiler: a second before each first summary."""
+    loaded = "print(sorted({'peft', 'bitsandbytes', 'torch._inductor.compile_fx', 'matplotlib'} & set(sys.modules)))"
+    code = f"import atexit, sys; from yoyak.cli import main; atexit.register(lambda: {loaded}); main()"
+    done = subprocess.run(
+        [sys.executable, "-c", code, "summarize", "-", "--model", "llama32_3b"],
+        cwd=reproduced.root,
+        env=reproduced.environment(),
+        input=DIALOGUE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "[]"
 
 
 def test_base_weights_that_changed(reproduced: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from twins import llama32, save_twin
 
 from yoyak.core.errors import UserError
 from yoyak.modeling import weights
-from yoyak.modeling.loading import check_finite, pretrained, vocabulary_of
+from yoyak.modeling.loading import _all_finite, check_finite, pretrained, vocabulary_of
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import attention, memory
 from yoyak.training.base_model import dequantize, load_for_training
@@ -392,6 +392,18 @@ def test_weights_that_are_no_numbers_are_found(twin: Path, value: float) -> None
         model.model.layers[1].mlp.up_proj.weight[3, 2] = value
     with pytest.raises(UserError, match=r"twin: its weights have values .* in model\.layers\.1\.mlp\.up_proj"):
         check_finite(model, "twin")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float8_e5m2], ids=str)
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_a_value_that_is_no_number_is_found_at_any_place(dtype: torch.dtype, value: float) -> None:
+    """A CPU compares by vectors, and what is behind the last whole one by itself."""
+    for size in (1, 7, 33, 1000):
+        for place in {0, size // 2, size - 1}:
+            weight = torch.randn(size)
+            assert _all_finite(weight.to(dtype))
+            weight[place] = value
+            assert not _all_finite(weight.to(dtype))
 
 
 def test_micro_batches_add_up_where_the_trainer_counts_nothing(twin: Path, tmp_path: Path) -> None:

@@ -2,31 +2,17 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field
 
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
-from yoyak.core.records import Written, read_object
+from yoyak.inference.merging import merge, read_config
 from yoyak.modeling import weights as weights_of
 from yoyak.modeling.loading import Loaded, assembled, check_finite, in_fast_dtype, pretrained, quantised, read_tokenizer
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-
-
-class AdapterConfig(Written):
-    """What PEFT needs of `adapter_config.json`, and what tells the base weights."""
-
-    peft_type: Literal["LORA"]
-    base_model_name_or_path: str | None
-    revision: str | None
-    r: int = Field(ge=1)
-    lora_alpha: float
-    lora_dropout: float = Field(ge=0, lt=1)
-    bias: Literal["none", "all", "lora_only"]
-    target_modules: str | list[str]
 
 
 def load_for_inference(spec: ModelSpec, trained: Path | None, quantization: QuantizationParams | None = None) -> Loaded:
@@ -55,7 +41,7 @@ def _with_adapters(spec: ModelSpec, adapters: Sequence[Path], quantization: Quan
 
     def load(chosen: Precision) -> Any:
         model = _base(chosen, quantization, folder)
-        return _beside(model, adapters[0]) if quantization else _merged(model, adapters)
+        return _beside(model, adapters[0]) if quantization else merge(model, adapters)
 
     return _ready(spec, adapters[0], folder, load, ", ".join(map(str, adapters)))
 
@@ -71,7 +57,7 @@ def _ready(spec: ModelSpec, of_tokenizer: Path, folder: Path, load: Callable[[Pr
 
 def check_base(spec: ModelSpec, adapter: Path) -> None:
     """Adapters on other weights than theirs would load, and write nonsense."""
-    known = read_object(adapter / "adapter_config.json", AdapterConfig)
+    known = read_config(adapter)
     if known["revision"] not in (None, spec.pin):
         raise UserError(
             f"{adapter}: these adapters were trained on other base weights ({known['base_model_name_or_path']}, "
@@ -81,33 +67,6 @@ def check_base(spec: ModelSpec, adapter: Path) -> None:
 
 def _base(chosen: Precision, quantization: QuantizationParams | None, folder: Path) -> Any:
     return quantised(chosen, quantization, folder) if quantization else pretrained(folder, dtype=chosen.torch_dtype)
-
-
-def _merged(model: Any, adapters: Sequence[Path]) -> Any:
-    from peft import PeftModel
-
-    first, *others = adapters
-    with_adapters = PeftModel.from_pretrained(model, first)
-    if not others:
-        return with_adapters.merge_and_unload()
-    for number, adapter in enumerate(others):
-        with_adapters.load_adapter(adapter, str(number))
-    return _with_their_mean(with_adapters)
-
-
-def _with_their_mean(with_adapters: Any) -> Any:
-    """To each weight the mean of what the adapters add to it, in fp32, and rounded once.
-
-    PEFT's own `add_weighted_adapter` rounds the factors to the model's dtype first, and its `linear` is no mean.
-    """
-    from peft.tuners.lora import LoraLayer
-
-    names = list(with_adapters.peft_config)
-    for layer in with_adapters.modules():
-        if isinstance(layer, LoraLayer):
-            added = [layer.get_delta_weight(name) for name in names if name in layer.lora_A]
-            layer.get_base_layer().weight.data += sum(added) / len(names)
-    return with_adapters.unload()
 
 
 def _beside(model: Any, adapter: Path) -> Any:

@@ -1,18 +1,22 @@
 """Foreign letters: those of scripts, or of Latin words, that a dialogue lacks; and the tokens that would bring them."""
 
 import re
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import cache
 from itertools import product
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from yoyak.core.text import TAG
 
 WORD = re.compile(r"[A-Za-zÀ-ɏ]+|[ㄱ-ㆎ]+")
 """Of Latin letters, or of Korean ones that make no syllable, ㅋㅋ: their first byte begins Kana, too."""
+BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 SCRIPTS = {
     **{name: name for name in ("LATIN", "CYRILLIC", "GREEK", "ARABIC", "HEBREW", "THAI", "DEVANAGARI")},
     "HIRAGANA": "KANA",
@@ -33,10 +37,15 @@ class ScriptGuard:
     def __init__(self, tokenizer: Any, end_ids: list[int], vocabulary: int, device: Any) -> None:
         self.tokenizer = tokenizer
         self._known: dict[str, list[int]] = {}
-        whole, begun = [0] * vocabulary, [0] * vocabulary
-        for token_id, text in _token_texts(tokenizer, vocabulary, end_ids):
-            whole[token_id], begun[token_id] = map(_bits, scripts_of_token(text))
-        self._whole, self._begun = torch.tensor(whole, device=device), torch.tensor(begun, device=device)
+        whole, begun = np.zeros(vocabulary, np.int64), np.zeros(vocabulary, np.int64)
+        texts: dict[int, str] = {}
+        for token_id, token in _token_texts(tokenizer, vocabulary, end_ids):
+            try:
+                texts[token_id] = token.decode()
+            except UnicodeDecodeError:
+                whole[token_id], begun[token_id] = map(_bits, scripts_of_token(token))
+        whole[list(texts)] = _bits_of_texts(list(texts.values()))
+        self._whole, self._begun = torch.from_numpy(whole).to(device), torch.from_numpy(begun).to(device)
         """Of each token, bit by bit: the scripts of its letters, and those that its last bytes may begin one of."""
 
     def forbidden(self, dialogues: Sequence[str]) -> Any:
@@ -69,6 +78,19 @@ def _bits(scripts: Iterable[str]) -> int:
     return sum(1 << NUMBERED.index(script) for script in scripts)
 
 
+def _bits_of_texts(texts: Sequence[str]) -> NDArray[np.int64]:
+    """`_bits` of the scripts of each text, shape (texts,): a letter is looked up once, not once a text."""
+    # Behind each text a NUL, which is of no script: `reduceat` knows no empty parts.
+    letters = np.frombuffer("".join(f"{text}\0" for text in texts).encode("utf-32-le"), np.uint32)
+    bits = np.zeros(sys.maxunicode + 1, np.int64)
+    bits[letters] = 1
+    for letter in np.flatnonzero(bits):
+        bits[letter] = _bits(_scripts(chr(letter)))
+    ends = np.cumsum([len(text) + 1 for text in texts])
+    starts = np.concatenate([[0], ends[:-1]])
+    return np.bitwise_or.reduceat(bits[letters], starts)
+
+
 def _scripts(text: str) -> frozenset[str]:
     """Of its letters, Hangul aside."""
     return frozenset(filter(None, map(_script, text)))
@@ -97,13 +119,15 @@ def _token_texts(tokenizer: Any, vocabulary: int, end_ids: list[int]) -> list[tu
 
 def _plain(token: str) -> bytes:
     """A token of characters, or `<0xEA>`, a byte."""
-    return bytes([int(token[3:5], 16)]) if re.fullmatch(r"<0x[0-9A-F]{2}>", token) else token.encode()
+    return bytes([int(token[3:5], 16)]) if BYTE.fullmatch(token) else token.encode()
 
 
 def _byte_level(token: str) -> bytes:
     """GPT-2 writes each byte as a printable character; an added token is written as it is."""
-    table = _bytes_of_characters()
-    return bytes(map(table.__getitem__, token)) if all(character in table for character in token) else token.encode()
+    try:
+        return bytes(map(_bytes_of_characters().__getitem__, token))
+    except KeyError:
+        return token.encode()
 
 
 @cache

@@ -8,7 +8,7 @@ package is imported, no remote code runs, and no pickle is read but through `wei
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,10 @@ CONFIG_KEYS = {
 """What the configuration of a model, or of adapters, cannot be without."""
 INDEX = "model.safetensors.index.json"
 BIN_INDEX = "pytorch_model.bin.index.json"
-JSON_FILES = (INDEX, BIN_INDEX, "tokenizer.json", "tokenizer_config.json", "generation_config.json")
+TOKENIZER = "tokenizer.json"
+JSON_FILES = (INDEX, BIN_INDEX, TOKENIZER, "tokenizer_config.json", "generation_config.json")
 """What else transformers reads, where it is there."""
-TOKENIZERS = ("tokenizer.json", "*.model", "vocab.*")
+TOKENIZERS = (TOKENIZER, "*.model", "vocab.*")
 """Any of these is a tokenizer."""
 
 
@@ -215,12 +216,15 @@ def _pickled(folder: Path) -> list[Path]:
     return [] if any(folder.glob("*.safetensors")) else [path for path in folder.glob(hub.BIN) if path.is_file()]
 
 
-def fault_of(folder: Path, config: str = "config.json") -> str | None:
-    """The first that is missing or damaged of a saved model, or of adapters; of weights, headers and sizes are read."""
-    return next(_faults(folder, config, [path.name for path in _files(folder)]), None)
+def fault_of(folder: Path, config: str = "config.json", unread: Collection[str] = ()) -> str | None:
+    """The first that is missing or damaged of a saved model, or of adapters; of weights, headers and sizes are read.
+
+    Files named in `unread` must be there, too, but are not read.
+    """
+    return next(_faults(folder, config, [path.name for path in _files(folder)], unread), None)
 
 
-def _faults(folder: Path, config: str, names: list[str]) -> Iterator[str]:
+def _faults(folder: Path, config: str, names: list[str], unread: Collection[str] = ()) -> Iterator[str]:
     """`names`: of all files; those that are not in the folder are not read."""
     if config not in names:
         of_adapters = config == "config.json" and "adapter_config.json" in names
@@ -234,6 +238,8 @@ def _faults(folder: Path, config: str, names: list[str]) -> Iterator[str]:
     contents: dict[str, Any] = {}
     for name in names:
         try:
+            if name in unread:
+                continue
             if name in (config, *JSON_FILES):
                 contents[name] = _json_object(folder / name)
             elif (name.endswith(".safetensors") or name in pickled) and (folder / name).exists():

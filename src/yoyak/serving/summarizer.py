@@ -2,8 +2,8 @@
 
 import gc
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from functools import cache
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +18,7 @@ from yoyak.ensembling.weighting import ENSEMBLE, PLAN, Plan
 from yoyak.inference.averaging import assemble
 from yoyak.inference.generate import faults_of, generate
 from yoyak.inference.loading import load_for_inference, load_mean
-from yoyak.inference.params import InferenceConfig, read_config
+from yoyak.inference.params import InferenceConfig, Member, read_config
 from yoyak.modeling import weights
 from yoyak.modeling.loading import Loaded
 from yoyak.preflight.check import read_params
@@ -96,17 +96,15 @@ def check_name(params: Params, name: str) -> None:
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
             raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
         for member, config in _job(model).members_of(model).items():
-            file = "config.json" if config.model.method == "full" else "adapter_config.json"
-            _check_whole(Path(f"models/{member}").absolute(), file)
+            # To read a tokenizer twice takes as long as to load a small model: see `load`.
+            _check_whole(member, config, unread=(weights.TOKENIZER,))
 
 
-@cache
-def _check_whole(folder: Path, config: str) -> None:
-    """Stop where a model's files are not whole. Once in a process, which keeps what it has loaded: to read
-    a tokenizer's file takes most of a second."""
-    if fault := weights.fault_of(folder, config):
-        shown = folder.relative_to(Path.cwd())
-        raise UserError(f"{shown}: {fault}; `dvc checkout --force {shown}` brings it back")
+def _check_whole(name: str, config: Member, unread: Collection[str] = ()) -> None:
+    """Stop where a trained model's files are not whole; those in `unread` are not read."""
+    folder, of_adapters = Path(f"models/{name}"), config.model.method == "lora"
+    if fault := weights.fault_of(folder, "adapter_config.json" if of_adapters else "config.json", unread):
+        raise UserError(f"{folder}: {fault}; `dvc checkout --force {folder}` brings it back")
 
 
 def summarize(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue], load: Load) -> Iterator[Summaries]:
@@ -134,10 +132,24 @@ def load(name: str) -> Loaded:
     """The trained model, or the mean of the weights of several, in memory: on the GPU where there is one."""
     members = _job(name).members_of(name)
     folders, first = [Path(f"models/{member}") for member in members], next(iter(members.values()))
-    with gpu.oom_in_one_line(name, "ask for fewer models", "ask for fewer models"):
+    with _damage_told(members), gpu.oom_in_one_line(name, "ask for fewer models", "ask for fewer models"):
         if name in members:
             return load_for_inference(first.model, folders[0], first.quantization)
         return load_mean(first.model, folders)
+
+
+@contextmanager
+def _damage_told(members: Mapping[str, Member]) -> Iterator[None]:
+    """One line of what is raised where a file of trained models cannot be read. Any library may raise it: tokenizers
+    has no class of errors of its own."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception:
+        for name, config in members.items():
+            _check_whole(name, config)
+        raise
 
 
 def _summarize(name: str, prompts: list[Prompt], load: Load) -> Summaries:
