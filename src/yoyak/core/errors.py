@@ -44,7 +44,7 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
             # An import written in C may make an ImportError of it.
             if interrupts or isinstance(error, KeyboardInterrupt):
                 _exit(INTERRUPTED, 128 + signal.SIGINT)
-            fault = str(error) if isinstance(error, UserError) else _of_the_machine(error)
+            fault = line_of(error)
             if fault is None:
                 raise
             # It quotes files: even a name with a line break in it must not make it two lines.
@@ -53,7 +53,10 @@ def exits_with_one_line(main: Callable[P, None]) -> Callable[P, None]:
     return program
 
 
-def _of_the_machine(error: BaseException) -> str | None:
+def line_of(error: BaseException) -> str | None:
+    """What a user is told of an error that a user can mend; None of a bug."""
+    if isinstance(error, UserError):
+        return str(error)
     return disk.fault_of(error) or disk.refusal_of(error) or out_of_memory.fault_of(error)
 
 

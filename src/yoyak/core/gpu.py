@@ -15,10 +15,26 @@ from yoyak.core.out_of_memory import ADVICE, is_cpu_oom, wanted_by
 GIB = 2**30
 
 
+PROCESSES_WITHOUT_GPU = "YOYAK_PROCESSES_WITHOUT_GPU"
+"""Of the environment, for tests: where it is set, as many processes share the work on a CPU as GPUs may."""
+
+
 def use_one() -> None:
     """Hide all GPUs but the first: trainers would share a batch among them, and multiply it."""
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     os.environ["CUDA_VISIBLE_DEVICES"] = visible.split(",")[0] if visible is not None else "0"
+
+
+def allowed(limits: LimitsParams) -> list[str]:
+    """The GPUs that may share a stage's work, as `CUDA_VISIBLE_DEVICES` names them; a process each. Not empty, and to
+    be asked before `use_one`."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    # To count them where one is allowed might open CUDA, which then no longer looks at the environment.
+    count = torch.cuda.device_count() if limits.gpus > 1 else 1
+    if not count:
+        return [""] * (limits.gpus if PROCESSES_WITHOUT_GPU in os.environ else 1)
+    names = visible.split(",") if visible else [str(number) for number in range(count)]
+    return names[: min(count, limits.gpus)]
 
 
 def limit(limits: LimitsParams) -> None:

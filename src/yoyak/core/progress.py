@@ -113,6 +113,15 @@ def timed(what: str, so_far: Callable[[], str] | None = None) -> Iterator[None]:
     say(f"{what}: done in {span(clock() - started)}")
 
 
+_silent = False
+
+
+def leave_to_another_process() -> None:
+    """From here on `waiting` prints nothing: the process that this one works for tells how far they all are."""
+    global _silent
+    _silent = True
+
+
 _waits: list[Event] = []
 """Waits that are open, the innermost last: it alone prints lines."""
 
@@ -132,7 +141,7 @@ def waiting(what: str, so_far: Callable[[], str] | None = None) -> Iterator[None
 
     thread = Thread(target=report, daemon=True)
     _waits.append(over)
-    if not on_terminal():
+    if not on_terminal() and not _silent:
         thread.start()
     try:
         yield

@@ -18,6 +18,7 @@ from yoyak.core.progress import Reporter
 from yoyak.core.records import Candidate, Prediction, Prompt
 from yoyak.core.run import entry_of
 from yoyak.core.text import foreign_words
+from yoyak.core.workers import Workers
 from yoyak.inference import beams, decoding, hf_decoding
 from yoyak.inference.averaging import Averaged
 from yoyak.inference.decoding import Candidates, Request
@@ -74,9 +75,10 @@ def generate(
     title: str,
     partial: Path,
     repaired: bool = True,
+    workers: Workers | None = None,
 ) -> Generated:
     """A prediction for each prompt. Where each candidate has a fault, others are searched for, less freely, if
-    `repaired`.
+    `repaired`. Each of the `workers`, whose work is `search` with models of their own, does as much as this process.
 
     `partial` is a folder to which each dialogue's candidates are written as they are done: a run after a kill reads
     them.
@@ -86,14 +88,14 @@ def generate(
         Asked(row, [each.ids for each in of_members], "\n".join(prompts[row].turns))
         for row, of_members in enumerate(encoded)
     ]
-    done_before, found = _searched(loaded, asked, config, title, partial / "first.jsonl")
+    done_before, found = _searched(loaded, asked, config, title, partial / "first.jsonl", workers)
     faulty = [
         prompt
         for prompt in asked
         if repaired and all(faults_of(candidate, prompt.dialogue) for candidate in found[prompt.row])
     ]
     second = config.model_copy(update={"generation": _less_freely(config.generation)})
-    _, again = _searched(loaded, faulty, second, f"{title}, second search", partial / "second.jsonl")
+    _, again = _searched(loaded, faulty, second, f"{title}, second search", partial / "second.jsonl", workers)
     predictions = [
         _prediction(prompts[prompt.row].fname, prompt.dialogue, found[prompt.row], again.get(prompt.row))
         for prompt in asked
@@ -134,7 +136,12 @@ def _prediction(fname: str, dialogue: str, first: list[Candidate], second: list[
 
 
 def _searched(
-    loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig, title: str, partial: Path
+    loaded: Loaded | Averaged,
+    asked: list[Asked],
+    config: InferenceConfig,
+    title: str,
+    partial: Path,
+    workers: Workers | None,
 ) -> tuple[int, dict[int, list[Candidate]]]:
     """How many were done before; and the candidates of each. Those of like length are
     batched together, so that little is padding."""
@@ -146,16 +153,41 @@ def _searched(
     missing.sort(key=lambda prompt: sum(map(len, prompt.ids)), reverse=True)
     if not missing:
         return done_before, found
+    ranks = 1 + (len(workers) if workers else 0)
+    at_work = ranks * at_once(loaded, config) if _is_ours(loaded, config) else 0
     with Reporter(title, "dialogues") as reporter:
-        pace = Pace(reporter, len(missing), len(asked), at_once(loaded, config) if _is_ours(loaded, config) else 0)
-        for group in within_memory(loaded, missing, config):
-            for prompt, candidates in group:
-                found[prompt.row] = _candidates(loaded, candidates, config.generation)
-                _check_numbers(found[prompt.row], f"{title}, dialogue {prompt.row + 1}")
-                append(partial, prompt.row, found[prompt.row])
+        pace = Pace(reporter, len(missing), len(asked), at_work)
+        for group in _shared(loaded, missing, config, workers) if workers else search(loaded, missing, config):
+            for row, candidates in group:
+                found[row] = candidates
+                _check_numbers(candidates, f"{title}, dialogue {row + 1}")
+                append(partial, row, candidates)
             pace.show(len(found) - done_before)
         pace.end()
     return done_before, found
+
+
+Found = list[tuple[int, list[Candidate]]]
+"""Rows that were done at the same time, and their candidates."""
+
+
+def _shared(
+    loaded: Loaded | Averaged, missing: list[Asked], config: InferenceConfig, workers: Workers
+) -> Iterator[Found]:
+    """As `search`; those of like length are dealt out one by one, so that all have as much to do."""
+    ranks = 1 + len(workers)
+    own, *others = (missing[rank::ranks] for rank in range(ranks))
+    workers.tell([(share, config) for share in others])
+    for found in search(loaded, own, config):
+        yield found
+        yield from workers.results_so_far()
+    yield from workers.results()
+
+
+def search(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Found]:
+    """Candidates of each prompt, best first, as they are done."""
+    for group in within_memory(loaded, asked, config):
+        yield [(prompt.row, _candidates(loaded, candidates, config.generation)) for prompt, candidates in group]
 
 
 def _check_numbers(candidates: list[Candidate], where: str) -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from yoyak.core.records import Prompt, read_records, write_json, write_records
 from yoyak.core.resume import scratch_folder
 from yoyak.core.run import entry_of
 from yoyak.core.stale_outputs import PREFIX
+from yoyak.core.workers import Work, Workers
 from yoyak.inference.averaging import Averaged, assemble
-from yoyak.inference.generate import Generated, check_generated, generate, is_one_at_a_time
+from yoyak.inference.generate import Generated, check_generated, generate, is_one_at_a_time, search
 from yoyak.inference.loading import load_for_inference, load_mean
 from yoyak.inference.params import InferenceConfig, Member
 from yoyak.modeling import precision
@@ -26,14 +28,21 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
     title = f"untuned_{name}" if untuned else name
     paths = _prompts(config, untuned)
     files = [*paths.values(), *(path for folder in folders.values() if folder for path in files_in(folder))]
+    _, *others = gpu.allowed(limits)
     gpu.use_one()
     gpu.limit(limits)
     metrics, record = {}, Path(f"metrics/infer/{title}.json")
-    with scratch_folder("predictions", title, config, files, record) as scratch:
+    begin = partial(_begin_to_search, name, title, config, folders, limits)
+    with (
+        scratch_folder("predictions", title, config, files, record) as scratch,
+        Workers(title, others, begin) as workers,
+    ):
         loaded = _load(name, title, config, folders)
         computed_in = precision.describe(member.precision for member in loaded.members)
         batching = _batching(loaded, config)
+        sharing = {"processes": f"{1 + len(others)} share the dialogues"} if others else {}
         facts = [f"dtype: {computed_in['dtype']}, {computed_in['dtype_why']}", *batching.values()]
+        facts += [f"{key}: {value}" for key, value in sharing.items()]
         print(f"{title}: {'; '.join(facts)}", flush=True)
         for split, path in paths.items():
             prompts = read_records(path, Prompt)
@@ -41,7 +50,9 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
                 prompts = folds.held_out(prompts, config.fold)
             started = time.perf_counter()
             # A baseline is what the base weights say by themselves.
-            generated = generate(loaded, prompts, config, f"{title} {split}", scratch / split, repaired=not untuned)
+            generated = generate(
+                loaded, prompts, config, f"{title} {split}", scratch / split, repaired=not untuned, workers=workers
+            )
             seconds = time.perf_counter() - started
             folder = Path(f"predictions/{PREFIX if untuned else ''}{title}")
             write_records(folder / f"{split}.jsonl", generated.predictions)
@@ -52,10 +63,10 @@ def infer(name: str, config: InferenceConfig, limits: LimitsParams, untuned: boo
             record,
             {
                 **metrics,
-                "peak_memory_gib": round(gpu.peak_memory_gib(), 2),
+                "peak_memory_gib": round(max(gpu.peak_memory_gib(), workers.peak_memory_gib), 2),
                 "seed": config.generation.seed,
                 "commit": repository.commit(),
-                "ran": {**environment.describe(), **computed_in, **batching},
+                "ran": {**environment.describe(), **computed_in, **batching, **sharing},
             },
         )
 
@@ -64,6 +75,16 @@ def _prompts(config: InferenceConfig, untuned: bool) -> dict[str, Path]:
     """Files of the splits that are summarised: a baseline is measured on dev, and nothing of it is submitted."""
     splits = ("dev",) if untuned else ("dev", "test", "train") if config.fold else ("dev", "test")
     return {split: Path(f"data/prompts/{split}.jsonl") for split in splits}
+
+
+def _begin_to_search(
+    name: str, title: str, config: InferenceConfig, folders: Mapping[str, Path | None], limits: LimitsParams
+) -> Work:
+    """In a process beside the one that `infer` runs in."""
+    progress.leave_to_another_process()
+    gpu.limit(limits)
+    loaded = _load(name, title, config, folders)
+    return lambda order: search(loaded, *order)
 
 
 def _load(name: str, title: str, config: InferenceConfig, folders: Mapping[str, Path | None]) -> Loaded | Averaged:
