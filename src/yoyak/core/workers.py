@@ -5,7 +5,7 @@ import os
 import queue
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from multiprocessing.context import SpawnProcess
@@ -16,6 +16,7 @@ from typing import Any, Self
 from yoyak.core import errors, gpu
 from yoyak.core.errors import UserError
 
+SECONDS_TO_END = 30
 Work = Callable[[Any], Iterator[Any]]
 """From an order to its results."""
 
@@ -75,7 +76,11 @@ class Workers:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for process in self._processes:
+        for process, connection in zip(self._processes, self._connections, strict=True):
+            with suppress(OSError):
+                connection.send(None)
+            # What libraries write at a process' end is worth the wait, where all went well.
+            process.join(0 if error else SECONDS_TO_END)
             process.kill()
         for process in self._processes:
             process.join()
@@ -152,8 +157,8 @@ def _work(connection: Connection, begin: Callable[[], Work]) -> None:
     Thread(target=_listen, args=(connection, orders), daemon=True).start()
     try:
         work = begin()
-        while True:
-            for result in work(orders.get()):
+        while (order := orders.get()) is not None:
+            for result in work(order):
                 connection.send(result)
             connection.send(Done(gpu.peak_memory_gib()))
     except BaseException as error:

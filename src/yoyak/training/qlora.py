@@ -62,8 +62,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """Whether dev rows, too, go through the model one at a time."""
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
-        starts, ends = _borders_of(inputs)
-        lengths = [end - start for start, end in zip(starts, ends, strict=True)]
+        (starts, ends), lengths = _borders_of(inputs), self.lengths(inputs)
         done = 0
         while done < len(lengths):
             # The budget changes once the first micro-batch has been measured.
@@ -71,6 +70,15 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             first, last = starts[done], ends[done + rows - 1]
             yield {key: tensor[:, first:last] for key, tensor in inputs.items()}, last - first
             done += rows
+
+    def lengths(self, inputs: dict[str, Any]) -> list[int]:
+        return [end - start for start, end in zip(*_borders_of(inputs), strict=True)]
+
+    def select(self, inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        starts, ends = _borders_of(inputs)
+        return {
+            key: torch.cat([tensor[:, starts[row] : ends[row]] for row in rows], 1) for key, tensor in inputs.items()
+        }
 
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         ids = inputs["input_ids"][0].tolist()

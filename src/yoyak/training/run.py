@@ -1,12 +1,15 @@
 """One training, from its config to the saved model and the record of what ran."""
 
 import copy
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from dvclive import Live
-from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
 from transformers.integrations import WandbCallback
 from transformers.utils.logging import disable_progress_bar
 
@@ -15,6 +18,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.limits import LimitsParams, check_disk, check_shortened
 from yoyak.core.records import Prompt, read_records, write_json
 from yoyak.core.resume import scratch_folder
+from yoyak.core.workers import Work, Workers
 from yoyak.metrics import rouge
 from yoyak.modeling import precision
 from yoyak.modeling.loading import Loaded, check_finite, vocabulary_of
@@ -25,9 +29,12 @@ from yoyak.training.curves import Curves, epochs, mean_loss
 from yoyak.training.divergence import StopOnDivergence
 from yoyak.training.params import TrackingParams, TrainingConfig, steps_of
 from yoyak.training.progress import TrainingProgress
+from yoyak.training.ranks import Ranks
 from yoyak.training.resume import go_on
 from yoyak.training.rows import Rows, causal_rows, seq2seq_rows
 from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs, checkpoint_size, save_model
+
+DATA = [Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")]
 
 
 @dataclass(frozen=True)
@@ -56,60 +63,69 @@ class Training:
 
 def train(training: Training) -> None:
     """Train on prompts, save the best epoch, and write what ran and how it went."""
-    data = [Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")]
-    prompts = tuple(read_records(path, Prompt) for path in data)
+    gpus = gpu.allowed(training.limits)
     gpu.use_one()
-    gpu.limit(training.limits)
-    with (
-        scratch_folder("checkpoints", training.name, training.config, data, training.record) as scratch,
-        # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
-        gpu.oom_in_one_line(training.name, "raise limits.gpu_gib", "take a model with fewer parameters"),
-    ):
-        result = _train(training, prompts, scratch)
+    with scratch_folder("checkpoints", training.name, training.config, DATA, training.record) as scratch:
+        result = _on_one(training, scratch, Ranks()) if len(gpus) == 1 else _on_several(training, scratch, gpus)
         write_json(training.record, {**result, "seed": training.config.seed, "commit": repository.commit()})
 
 
-def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path) -> dict[str, Any]:
+def _on_several(training: Training, scratch: Path, gpus: list[str]) -> dict[str, Any]:
+    """A process for each GPU, none of them this one, which can so end them all, whatever they wait for."""
+    with TemporaryDirectory() as folder, Workers(training.name, gpus, partial(_begin, training, scratch)) as workers:
+        workers.tell([Ranks(number, len(gpus), f"{folder}/meeting") for number in range(len(gpus))])
+        (result,) = [result for result in workers.results() if result]
+    ran = {**result["ran"], "processes": f"{len(gpus)} share each step"}
+    return {**result, "peak_memory_gib": round(workers.peak_memory_gib, 2), "ran": ran}
+
+
+def _begin(training: Training, scratch: Path) -> Work:
+    return lambda ranks: iter([_on_one(training, scratch, ranks)])
+
+
+def _on_one(training: Training, scratch: Path, ranks: Ranks) -> dict[str, Any]:
+    """What one GPU does; what ran, from the first of them."""
+    if not ranks.is_first:
+        progress.leave_to_another_process()
+    gpu.limit(training.limits)
+    # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
+    with gpu.oom_in_one_line(training.name, "raise limits.gpu_gib", "take a model with fewer parameters"):
+        return _train(training, scratch, ranks)
+
+
+def _train(training: Training, scratch: Path, ranks: Ranks) -> dict[str, Any]:
     name, config = training.name, training.config
     set_seed(config.seed)
-    seen = folds.seen(prompts[0], config.fold)
-    if config.fold and not 0 < len(seen) < len(prompts[0]):
-        raise UserError(f"models.{name}.fold: it has {len(prompts[0]) - len(seen)} of {len(prompts[0])} rows of train")
+    all_of_train, of_dev = (read_records(path, Prompt) for path in DATA)
+    seen = folds.seen(all_of_train, config.fold)
+    if config.fold and not 0 < len(seen) < len(all_of_train):
+        raise UserError(
+            f"models.{name}.fold: it has {len(all_of_train) - len(seen)} of {len(all_of_train)} rows of train"
+        )
     with progress.waiting(f"{name}: loading the base weights"):
         loaded = load_for_training(config.model, config.quantization, _texts(seen))
     method = qlora if config.model.method == "lora" else seq2seq
-    train, dev = _rows(config, loaded, seen, prompts[1])
+    train, dev = _rows(config, loaded, seen, of_dev)
     for split in (train, dev):
         check_shortened(split.shortened, len(split.rows), training.limits, name)
     # Of each checkpoint's writing: there is one bar.
     disable_progress_bar()
-    shown = TrainingProgress(name, train.tokens, dev.tokens)
-    with (
-        Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live,
-        shown.reporter,
-    ):
-        trainer = method.trainer(config, loaded, train, dev, scratch, [Curves(live=live)])
-        # Greedy summaries of dev write what they assume into it, and a run that goes on at its end makes none.
-        own_generation = copy.deepcopy(trainer.model.generation_config)
-        checkpoint_gb = checkpoint_size(trainer.model)
-        # The best, the last, the next; and the model itself is no larger.
-        check_disk(training.limits, 4 * checkpoint_gb, f"training {name}")
-        for callback in (
-            SaveWithinEpochs(training.limits),
-            RoomToSave(training.limits, checkpoint_gb),
-            KeepBudget(trainer.budget),
-            StopOnDivergence(trainer, train, vocabulary_of(trainer.model)),
-            shown,
-            EarlyStoppingCallback(early_stopping_patience=config.training.early_stopping_patience),
-        ):
-            trainer.add_callback(callback)
-        # It prints a dictionary for each point of the curves.
-        trainer.remove_callback(PrinterCallback)
-        if training.tracking.wandb:
-            trainer.args.run_name = name
-            trainer.add_callback(WandbCallback)
-        print(_announcement(name, config, loaded, train, trainer), flush=True)
-        outcome = go_on(trainer, last_checkpoint(scratch))
+    trainer = method.trainer(config, loaded, train, dev, scratch, [])
+    trainer.ranks = ranks
+    # It prints a dictionary for each point of the curves.
+    trainer.remove_callback(PrinterCallback)
+    # Greedy summaries of dev write what they assume into it, and a run that goes on at its end makes none.
+    own_generation = copy.deepcopy(trainer.model.generation_config)
+    with ExitStack() as open_while_training:
+        if ranks.is_first:
+            for callback in _that_write_and_tell(training, trainer, train, dev, open_while_training):
+                trainer.add_callback(callback)
+            print(_announcement(name, config, loaded, train, trainer), flush=True)
+        trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=config.training.early_stopping_patience))
+        with ranks.together(trainer.model):
+            outcome = go_on(trainer, last_checkpoint(scratch))
+    if not ranks.is_first:
+        return {}
     check_finite(trainer.model, f"{name} at step {trainer.state.global_step}")
     trainer.model.generation_config = own_generation
     save_model(config.model, loaded, trainer.model, training.model)
@@ -119,6 +135,29 @@ def _train(training: Training, prompts: tuple[list[Prompt], ...], scratch: Path)
         **outcome,
         "ran": {**environment.describe(), **precision.describe([loaded.precision])},
     }
+
+
+def _that_write_and_tell(
+    training: Training, trainer: Any, train: Rows, dev: Rows, open_while_training: ExitStack
+) -> list[TrainerCallback]:
+    live = Live(dir=str(training.curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False)
+    shown = TrainingProgress(training.name, train.tokens, dev.tokens)
+    open_while_training.enter_context(live)
+    open_while_training.enter_context(shown.reporter)
+    checkpoint_gb = checkpoint_size(trainer.model)
+    # The best, the last, the next; and the model itself is no larger.
+    check_disk(training.limits, 4 * checkpoint_gb, f"training {training.name}")
+    if training.tracking.wandb:
+        trainer.args.run_name = training.name
+    return [
+        Curves(live=live),
+        SaveWithinEpochs(training.limits),
+        RoomToSave(training.limits, checkpoint_gb),
+        KeepBudget(trainer.budget),
+        StopOnDivergence(trainer, train, vocabulary_of(trainer.model)),
+        shown,
+        *([WandbCallback()] if training.tracking.wandb else []),
+    ]
 
 
 def _rows(config: TrainingConfig, loaded: Loaded, train: list[Prompt], dev: list[Prompt]) -> tuple[Rows, Rows]:

@@ -1,6 +1,7 @@
 """Every weight of an encoder-decoder, on transformers' `Seq2SeqTrainer`."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -11,6 +12,7 @@ from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_utils import EvalLoopOutput
 
 from yoyak.metrics import rouge
 from yoyak.modeling.loading import Loaded
@@ -64,6 +66,12 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
         lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
         return GroupedByLength(self.args.train_batch_size, lengths, self.args.data_seed)
 
+    def lengths(self, inputs: dict[str, Any]) -> list[int]:
+        return [self.longest_row(inputs)] * len(inputs["input_ids"])
+
+    def select(self, inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        return {key: tensor[rows] for key, tensor in inputs.items()}
+
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         masks = inputs["attention_mask"].bool()
         return [ids[mask].tolist() for ids, mask in zip(inputs["input_ids"], masks, strict=True)]
@@ -85,6 +93,27 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
         )
         loss = total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def evaluation_loop(
+        self,
+        dataloader: Any,
+        description: str,
+        prediction_loss_only: bool | None = None,
+        ignore_keys: list[str] | None = None,
+        metric_key_prefix: str = "eval",
+    ) -> EvalLoopOutput:
+        """Ranks share the batches, which are the same; each figure is a mean over rows."""
+        rows = dataloader.dataset
+        loop = partial(super().evaluation_loop, description=description, prediction_loss_only=prediction_loss_only)
+        if self.ranks.count == 1:
+            return loop(dataloader, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix)
+        own, metrics = self.own_of_dev(len(rows), self.args.eval_batch_size), {}
+        if own:
+            loader = self.get_eval_dataloader(rows.select(own))
+            metrics = loop(loader, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix).metrics
+        shares = [(count, of_rank) for count, of_rank in self.ranks.gather((len(own), metrics)) if count]
+        means = {key: sum(count * of_rank[key] for count, of_rank in shares) / len(rows) for key in shares[0][1]}
+        return EvalLoopOutput(None, None, means, num_samples=len(rows))
 
 
 def trainer(

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from transformers import Trainer
 from yoyak.core import gpu
 from yoyak.training import memory
 from yoyak.training.memory import Batch, Result, TokenBudget
+from yoyak.training.ranks import Ranks, dealt
 from yoyak.training.rows import IGNORED
 
 
@@ -33,6 +35,8 @@ class MicroBatching(Trainer):
         """Loss and batch of each step since the last one that was logged."""
         self._tokens_since_log = 0
         self._time_of_log: float | None = None
+        self.ranks = Ranks()
+        """Which each have a share of each batch."""
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """The batch, divided within the budget, each with its number of tokens, padding counted."""
@@ -46,6 +50,14 @@ class MicroBatching(Trainer):
         """Token ids of each row of the batch, without padding; of an encoder-decoder, the encoder's."""
         raise NotImplementedError
 
+    def lengths(self, inputs: dict[str, Any]) -> list[int]:
+        """Of each row, in tokens, as it is computed."""
+        raise NotImplementedError
+
+    def select(self, inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
+        """The batch of these of its rows, which are some."""
+        raise NotImplementedError
+
     def longest_row(self, inputs: dict[str, Any]) -> int:
         """In tokens."""
         raise NotImplementedError
@@ -57,29 +69,43 @@ class MicroBatching(Trainer):
         tokens = self.real_tokens(inputs)
         # Counted here: for some models the trainer counts nothing, and each micro-batch would be divided by its own.
         labels = (inputs["labels"] != IGNORED).sum()
+        share = self._share_of(inputs)
+        self.ranks.begin_step(self.args.seed, self.state.global_step)
         while True:
             try:
-                loss = self._accumulated(model, inputs, labels, tokens)
+                loss = self._accumulated(model, share, labels, tokens)
             except gpu.MAY_BE_OOM as error:
                 if not gpu.is_oom(error):
                     raise
                 of = gpu.memory_of(error)
             else:
                 self.budget.step_done()
+                trained = [weights for weights in model.parameters() if weights.requires_grad]
+                loss = self.ranks.add_up_gradients(trained, loss)
                 self._tokens_since_log += tokens
                 self.since_log.append((loss.detach(), inputs))
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
             gpu.release_memory()
-            self.budget.shrink(self.longest_row(inputs), of)
+            assert share is not None, "nothing ran that could run out"
+            self.budget.shrink(self.longest_row(share), of)
             self._recompute_if_decided(model)
+
+    def _share_of(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
+        """Of this rank; None where there are fewer rows than ranks."""
+        if self.ranks.count == 1:
+            return inputs
+        rows = dealt(self.lengths(inputs), self.ranks.count)[self.ranks.number]
+        return self.select(inputs, rows) if rows else None
 
     def _recompute_if_decided(self, model: Any) -> None:
         if self.budget.checkpointing and not model.is_gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
-    def _accumulated(self, model: Any, inputs: dict[str, Any], labels: Any, real_tokens: int) -> torch.Tensor:
+    def _accumulated(self, model: Any, inputs: dict[str, Any] | None, labels: Any, real_tokens: int) -> torch.Tensor:
+        if inputs is None:
+            return torch.zeros((), device=self.args.device)
         losses, done, whole = [], 0, inputs["input_ids"].numel()
         for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
@@ -91,8 +117,21 @@ class MicroBatching(Trainer):
 
     def in_dev_batches(
         self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
+    ) -> list[Result]:
+        """As `memory.in_batches`; callbacks are told of how many of dev's rows there is `what`. Ranks share the
+        batches, which are those of one process, and all of them have all results."""
+        own = [rows[row] for row in self.own_of_dev(len(rows), size)]
+        results = self.ranks.gather(list(self._in_batches(what, own, size, run)))
+        return [result for of_each in zip_longest(*results) for result in of_each if result is not None]
+
+    def own_of_dev(self, rows: int, size: int) -> list[int]:
+        """Of so many rows in batches of so many, by their places: those of this rank's batches."""
+        first = range(self.ranks.number * size, rows, self.ranks.count * size)
+        return [row for start in first for row in range(start, min(start + size, rows))]
+
+    def _in_batches(
+        self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
     ) -> Iterator[Result]:
-        """As `memory.in_batches`; callbacks are told of how many of dev's rows there is `what`."""
         done = 0
 
         def told(batch: Sequence[Batch]) -> Result:
@@ -107,6 +146,16 @@ class MicroBatching(Trainer):
     def _tell(self, event: str, **facts: Any) -> None:
         """An event of transformers' callbacks, with more than it has."""
         self.callback_handler.call_event(event, self.args, self.state, self.control, **facts)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """By the first alone; the others go on from it, too."""
+        if self.ranks.is_first:
+            super()._save_checkpoint(model, trial)
+
+    def _load_best_model(self) -> None:
+        """What the first will save; it alone knows that it is whole."""
+        if self.ranks.is_first:
+            super()._load_best_model()
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With real tokens a second since the last one, and the peak of memory so far in GiB."""
