@@ -19,6 +19,7 @@ import torch
 from training import CAP_GIB, four_bits, random_weights
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from yoyak.core.environment import device
 from yoyak.data.dialogues import read_dialogues
 from yoyak.inference import decoding, sampling
 from yoyak.inference.decoding import Request
@@ -128,7 +129,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
 
 def merged(base: Path) -> Any:
     """In bf16, as the stage `infer` loads weights and adapter."""
-    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, device_map={"": 0}).eval()
+    return AutoModelForCausalLM.from_pretrained(base, dtype=torch.bfloat16, device_map={"": device()}).eval()
 
 
 def decode_all(model: Any, guard: ScriptGuard | None, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:

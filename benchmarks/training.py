@@ -33,7 +33,7 @@ import torch
 from transformers import TrainerCallback
 
 from yoyak.core import repository
-from yoyak.core.environment import describe
+from yoyak.core.environment import describe, device
 
 SHAPES: dict[str, dict[str, Any]] = {
     "llama_3b": {
@@ -55,6 +55,16 @@ SHAPES: dict[str, dict[str, Any]] = {
         "head_dim": 128,
         "vocab_size": 128256,
         "tie_word_embeddings": False,
+    },
+    "tiny": {
+        "hidden_size": 64,
+        "intermediate_size": 96,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "vocab_size": 128256,
+        "tie_word_embeddings": True,
     },
 }
 CAP_GIB = 23.0
@@ -147,7 +157,7 @@ def random_weights(shape: str, folder: Path) -> Path:
     path = folder / shape
     if not (path / "model.safetensors.index.json").exists() and not (path / "model.safetensors").exists():
         config = LlamaConfig(**SHAPES[shape], rms_norm_eps=1e-5, bos_token_id=128000, eos_token_id=128009)
-        with torch.device("cuda"):
+        with torch.device(device()):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         _learned_tokenizer(["가나다"], 300).save_pretrained(path)
         if (folder / "tokenizer").exists():
@@ -336,6 +346,14 @@ def padded(rows: list[dict[str, list[int]]]) -> dict[str, torch.Tensor]:
 
 def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) -> float:
     """The trainer of the stage `train`, as it comes."""
+    rate, _ = rate_and_losses(base, lengths, options)
+    return rate
+
+
+def rate_and_losses(
+    base: Path, lengths: list[tuple[int, int]], options: dict[str, Any], ranks: Any = None
+) -> tuple[float, list[float]]:
+    """Of all ranks together, where there are some; and the loss of each step."""
     from transformers import AutoTokenizer
 
     from yoyak.core.params import read_yaml
@@ -344,6 +362,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
     from yoyak.training import qlora
     from yoyak.training.params import TrainingConfig
+    from yoyak.training.ranks import Ranks
     from yoyak.training.rows import Rows
 
     size, steps, warm = options.get("rows", 64), 12 if options.get("rows", 64) > 8 else 60, 4
@@ -376,9 +395,12 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
         clock = Clock(skip=warm)
         trainer.training_step = counting(trainer, clock, trainer.real_tokens)
         trainer.add_callback(clock)
-        trainer.train()
+        trainer.ranks = ranks or Ranks()
+        with trainer.ranks.together(trainer.model):
+            trainer.train()
         print(trainer.ran_with, trainer.budget.describe(), file=sys.stderr)
-    return clock.tokens / clock.seconds
+    losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+    return clock.tokens / clock.seconds, losses
 
 
 class Clock(TrainerCallback):
@@ -390,7 +412,7 @@ class Clock(TrainerCallback):
         """Of the timed steps, where somebody counts them."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == self.skip or state.global_step == state.max_steps:
+        if device() == "cuda" and state.global_step in (self.skip, state.max_steps):
             torch.cuda.synchronize()
         now = time.perf_counter()
         if state.global_step == self.skip:

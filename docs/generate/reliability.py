@@ -51,6 +51,11 @@ PROOFS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ),
     ),
     (
+        "Several GPUs",
+        "Losses, figures of dev and texts are those of one; a process that dies ends all, and any number goes on.",
+        ("tests/core/test_workers.py", "tests/training/test_ranks.py", "tests/inference/test_sharing.py"),
+    ),
+    (
         "Disk",
         "A full disk, DVC's cache too, is told in a line; what was there is whole, and no training is lost.",
         ("tests/core/test_disk.py", "tests/core/test_files.py", "tests/preflight/test_clean.py"),

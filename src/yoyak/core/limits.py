@@ -22,7 +22,8 @@ class LimitsParams(Section):
     gpu_gib: float | None = Field(default=None, gt=0)
     """Most GPU memory that a stage may take, in GiB, of each GPU; all that is free where the key is empty."""
     gpus: int = Field(default=1, ge=1)
-    """Most GPUs of this machine among which an inference shares its dialogues; those that come first are taken."""
+    """Most GPUs of this machine, the first ones, among which a training shares each step's rows and an inference its
+    dialogues. A tuning has one."""
     checkpoint_minutes: float = Field(default=20, ge=0)
     """Most minutes of training that a kill may cost: a checkpoint is written each so many, and after each epoch."""
     shortened_percent: float = Field(default=5, ge=0, le=100)

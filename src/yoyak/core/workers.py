@@ -95,7 +95,16 @@ class Workers:
                 # It has ended: before the end of what it sent comes its reason, if it gave one.
                 list(self.results())
 
-    def results_so_far(self) -> Iterator[Any]:
+    def share(self, work: Work, orders: Sequence[Any]) -> Iterator[Any]:
+        """Results of all orders as they come: the first is this process' own, and the others go to a worker each."""
+        own, *others = orders
+        self.tell(others)
+        for result in work(own):
+            yield result
+            yield from self._results_so_far()
+        yield from self.results()
+
+    def _results_so_far(self) -> Iterator[Any]:
         """Those that have come since; never waits."""
         while not self._messages.empty():
             yield from self._results_in(self._messages.get())

@@ -176,12 +176,8 @@ def _shared(
 ) -> Iterator[Found]:
     """As `search`; those of like length are dealt out one by one, so that all have as much to do."""
     ranks = 1 + len(workers)
-    own, *others = (missing[rank::ranks] for rank in range(ranks))
-    workers.tell([(share, config) for share in others])
-    for found in search(loaded, own, config):
-        yield found
-        yield from workers.results_so_far()
-    yield from workers.results()
+    orders = [(missing[rank::ranks], config) for rank in range(ranks)]
+    return workers.share(lambda order: search(loaded, *order), orders)
 
 
 def search(loaded: Loaded | Averaged, asked: list[Asked], config: InferenceConfig) -> Iterator[Found]:

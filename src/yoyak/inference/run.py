@@ -6,6 +6,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from transformers.utils.logging import set_verbosity_error
+
 from yoyak.core import environment, folds, gpu, progress, repository
 from yoyak.core.files import files_in
 from yoyak.core.limits import LimitsParams
@@ -82,6 +84,8 @@ def _begin_to_search(
 ) -> Work:
     """In a process beside the one that `infer` runs in."""
     progress.leave_to_another_process()
+    # Of what a library has to say, once is enough.
+    set_verbosity_error()
     gpu.limit(limits)
     loaded = _load(name, title, config, folders)
     return lambda order: search(loaded, *order)

@@ -11,7 +11,7 @@ from typing import Any
 from dvclive import Live
 from transformers import EarlyStoppingCallback, PrinterCallback, TrainerCallback, set_seed
 from transformers.integrations import WandbCallback
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from yoyak.core import environment, folds, gpu, progress, repository
 from yoyak.core.errors import UserError
@@ -87,6 +87,8 @@ def _on_one(training: Training, scratch: Path, ranks: Ranks) -> dict[str, Any]:
     """What one GPU does; what ran, from the first of them."""
     if not ranks.is_first:
         progress.leave_to_another_process()
+        # Of what a library has to say, once is enough.
+        set_verbosity_error()
     gpu.limit(training.limits)
     # Within a step it is met; while weights are loaded or summaries of dev written, it ends the run.
     with gpu.oom_in_one_line(training.name, "raise limits.gpu_gib", "take a model with fewer parameters"):
