@@ -19,6 +19,10 @@ EXPECTED_TOKENS = 128
 """Of a candidate: what pages are counted by. Where candidates grow longer, fewer prompts are in work."""
 
 
+POOL_SHARE = 0.9
+"""Of the memory that is free beside activations: the rest is for what lies between them."""
+
+
 class Forward(Protocol):
     """What decoding asks of a model."""
 
