@@ -200,7 +200,7 @@ class Slots:
     @property
     def _looks_behind(self) -> bool:
         """Whether steps go on meanwhile."""
-        return self.device.type == "cuda"
+        return bool(self.device.type == "cuda")
 
     def settle(self) -> Iterator[tuple[int, Candidates]]:
         """Wait for the GPU, and yield all candidates that are done."""
@@ -348,13 +348,25 @@ class GraphedStep:
             self.changed = False
             return step()
         if self._graph is None:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                result = step()
-            self._graph = graph, result
+            self._graph = _recorded(step)
         graph, result = self._graph
         graph.replay()
         return result
 
     def forget(self) -> None:
         self._graph, self.changed = None, True
+
+
+def _recorded(step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+    """The step, and what it returns. PyTorch's own way would give all memory that is kept for the next back first."""
+    graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(now)
+    with torch.cuda.stream(stream):
+        graph.capture_begin()
+        try:
+            result = step()
+        finally:
+            graph.capture_end()
+    now.wait_stream(stream)
+    return graph, result

@@ -12,7 +12,7 @@ import triton.language as tl
 
 from yoyak.inference.paged_cache import PAGE
 
-PROMPT_TOKENS, OWN_TOKENS, QUERIES = 32, 16, 64
+PROMPT_TOKENS, OWN_TOKENS, QUERIES = 64, 16, 64
 """Of a prompt and of a candidate, keys that are looked at together, and of one prompt queries that look at them: fewer
 where heads are long, for all must lie in the memory of a block."""
 
