@@ -9,8 +9,8 @@ guard is made for it, else there is none. Random weights never end a summary, so
 does. Each side runs in a process of its own, three times over all dialogues, of which the best counts: the first
 compiles kernels. vLLM (0.26, its engine in the process, else with its defaults) forgets all prompts after each.
 
-The third form measures one side and prints which kernels take the time. It knows `"shape": "llama_8b"` or `"qwen3_14b"`,
-`"four_bits": true`, `"tokens": 128` for summaries of that many tokens each, and `"cap": 23.0`, in GiB.
+The third form measures one side and prints which kernels take the time. It knows `"shape": "llama_8b"` or
+`"qwen3_14b"`, `"four_bits": true`, `"tokens": 128` for summaries of that many tokens each, and `"cap": 23.0`, in GiB.
 """
 
 import json

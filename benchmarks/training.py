@@ -6,10 +6,10 @@
     UNSLOTH=/path/to/site-packages python benchmarks/training.py LENGTHS FOLDER 3b
 
 On a GPU. LENGTHS is a JSON list of pairs, tokens of prompt and summary of each row. FOLDER has room for the weights (6,
-16 and 30 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side trains
-in a process of its own, and what it measured is kept in FOLDER, so that a run that was cut off goes on. The memory of
-some sides is capped to that of a 24 GB card. Rates are of real tokens, padding not counted, and of steps after the
-first ones, in which kernels are compiled.
+16 and 30 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side
+trains in a process of its own, and what it measured is kept in FOLDER, so that a run that was cut off goes on. The
+memory of some sides is capped to that of a 24 GB card. Rates are of real tokens, padding not counted, and of steps
+after the first ones, in which kernels are compiled.
 """
 
 import hashlib
