@@ -22,20 +22,18 @@ def main() -> None:
     recording.require_clean_tree()
     model = generation.merged(random_weights(generation.SHAPE, folder))
     guard = generation.guard_of(folder / "tokenizer", model)
-    generation.decode_all(model, guard, lengths[:64], generation.DEFAULT)
+    generation.decode_all(model, guard, lengths[:64], generation.SEARCHES["8 candidates"])
     seconds: dict[bool, list[float]] = {True: [], False: []}
     for turn in range(2 * TURNS):
         # By turns of two, the other one first each time.
         guarded = (turn + turn // 2) % 2 == 0
-        took = generation.decode_all(model, guard if guarded else None, lengths, generation.DEFAULT)
+        took = generation.decode_all(model, guard if guarded else None, lengths, generation.SEARCHES["8 candidates"])
         seconds[guarded].append(took)
         print(f"{'with' if guarded else 'without'} the guard: {took:.2f} s", flush=True)
     with_guard, without = (len(lengths) * TURNS / sum(seconds[guarded]) for guarded in (True, False))
     peak = torch.cuda.max_memory_allocated() / 2**30
     command = "python benchmarks/script_guard.py LENGTHS FOLDER"
-    row = recording.row(
-        "8 candidates, 32 together", "dialogues/s", with_guard, without, "without the script guard", peak, command
-    )
+    row = recording.row("8 candidates", "dialogues/s", with_guard, without, "without the script guard", peak, command)
     recording.record("script_guard", [row])
 
 

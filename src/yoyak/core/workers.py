@@ -130,10 +130,10 @@ class Workers:
         process, name = self._processes[number], self.gpus[number]
         process.join()
         code = process.exitcode or 0
-        where = f"on GPU {name}" if name else f"beside this one, number {number + 1},"
+        whose = f"GPU {name}" if name else f"number {number + 1}"
         if code < 0:
-            return f"the process {where} was killed ({signal.Signals(-code).name}); `dvc repro` goes on where it was"
-        return f"the process {where} has ended with exit code {code}; its error stands above"
+            return f"the process of {whose} was killed ({signal.Signals(-code).name}); `dvc repro` goes on where it was"
+        return f"the process of {whose} has ended with exit code {code}; its error stands above"
 
     def _receive(self, number: int, connection: Connection) -> None:
         """In a thread: a worker never waits until we listen."""

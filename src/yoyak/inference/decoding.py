@@ -194,8 +194,13 @@ class Slots:
         before, self.launched = self.launched, Launched(list(self.numbers), Fetched([done]))
         if before is not None:
             yield from self._results_after(before)
-        if self.device.type == "cpu":
+        if not self._looks_behind:
             yield from self.settle()
+
+    @property
+    def _looks_behind(self) -> bool:
+        """Whether steps go on meanwhile."""
+        return bool(self.device.type == "cuda")
 
     def settle(self) -> Iterator[tuple[int, Candidates]]:
         """Wait for the GPU, and yield all candidates that are done."""
@@ -217,7 +222,9 @@ class Slots:
         """Add a token to the candidates at slots `at`; at which of them all are done."""
         max_new_tokens, counts = self.request.max_new_tokens, self.counts[at]
         facts = {name: fact[at] for name, fact in self.facts.items()}
-        generated = GeneratedTokens(self.tokens[at, :, :max_new_tokens], counts, facts)
+        # Slots that are done have no next token, and theirs may be any.
+        before = counts.clamp(max=max_new_tokens - 1)
+        generated = GeneratedTokens(self.tokens[at, :, :max_new_tokens], before, facts)
         chosen = self.request.choose(logits, generated)
         unended = (self.lengths[at] == max_new_tokens) & (counts < max_new_tokens)[:, None]
         self.tokens[at, :, counts] = chosen
@@ -341,13 +348,25 @@ class GraphedStep:
             self.changed = False
             return step()
         if self._graph is None:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
-                result = step()
-            self._graph = graph, result
+            self._graph = _recorded(step)
         graph, result = self._graph
         graph.replay()
         return result
 
     def forget(self) -> None:
         self._graph, self.changed = None, True
+
+
+def _recorded(step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+    """The step, and what it returns. PyTorch's own way would give all memory that is kept for the next back first."""
+    graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream.wait_stream(now)
+    with torch.cuda.stream(stream):
+        graph.capture_begin()
+        try:
+            result = step()
+        finally:
+            graph.capture_end()
+    now.wait_stream(stream)
+    return graph, result

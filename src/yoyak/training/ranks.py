@@ -46,10 +46,9 @@ class Ranks:
         if self.count == 1:
             yield
             return
-        backend, place = ("cpu:gloo,cuda:nccl", torch.device("cuda:0")) if device() == "cuda" else ("gloo", None)
-        distributed.init_process_group(
-            backend, f"file://{self.meeting}", TIMEOUT, self.count, self.number, device_id=place
-        )
+        # Figures of dev are on the CPU, whatever the weights are on.
+        backend = "cpu:gloo,cuda:nccl" if device() == "cuda" else "gloo"
+        distributed.init_process_group(backend, f"file://{self.meeting}", TIMEOUT, self.count, self.number)
         for weights in model.parameters():
             if weights.requires_grad:
                 distributed.broadcast(weights.data, 0)
