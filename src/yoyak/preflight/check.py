@@ -32,6 +32,18 @@ RESERVED = re.compile(r"baseline|ensemble|untuned_.*|.*_tuned")
 def read_params(path: Path) -> Params:
     """`params.yaml`, each section checked, and each entry of `models` too, whether the run has it or not."""
     params = check(Params, read_yaml(path), f"{path}:")
+    check_entries(params, path)
+    for name, entry in params.models.items():
+        if entry.get("weights") == "scratch":
+            _check_architecture(entry["architecture"], f"params.yaml: models.{name}.architecture")
+    return params
+
+
+def check_entries(params: Params, path: Path) -> None:
+    """Stop at what is wrong in names, in an entry of `models` or in what the run asks of it; `path` is the file's.
+
+    Architectures from scratch are not built, which takes longer than all else.
+    """
     for name in params.models:
         if len(name) > LONGEST_NAME:
             raise UserError(f"{path}: models.{quoted(name)}: a name has at most {LONGEST_NAME} letters; shorten it")
@@ -44,18 +56,18 @@ def read_params(path: Path) -> Params:
     refuse_outputs(str(params.data.dir), f"{path}: data.dir")
     check_run(params)
     check_members(params.ensemble, params.run.scored)
-    for name, entry in params.models.items():
+    for name in params.models:
         if has_members(params, name):
             resolve_average(params, name, pins={})
-            continue
-        resolve(params, name, pin=None)
-        if entry["weights"] == "scratch":
-            _check_scratch(params, name)
+        else:
+            resolve(params, name, pin=None)
+    for name in params.run.untuned:
+        if params.models[name]["weights"] == "scratch":
+            raise UserError(f"params.yaml: run.untuned: {name} is a model from scratch, nothing untuned; take it out")
     for name in params.run.tuned:
         _check_tuned(params, name)
     for name in params.run.averaged:
         _check_members_run(params, name)
-    return params
 
 
 def _check_tuned(params: Params, name: str) -> None:
@@ -78,12 +90,6 @@ def _check_members_run(params: Params, name: str) -> None:
     if missing:
         what = " and ".join(f"{', '.join(names)} into {key}" for key, names in of_list.items() if names)
         raise UserError(f"params.yaml: run.averaged: {name} is made of models that must run, too; put {what}")
-
-
-def _check_scratch(params: Params, name: str) -> None:
-    _check_architecture(params.models[name]["architecture"], f"params.yaml: models.{name}.architecture")
-    if name in params.run.untuned:
-        raise UserError(f"params.yaml: run.untuned: {name} is a model from scratch, nothing untuned; take it out")
 
 
 def _check_architecture(architecture: dict[str, Any], where: str) -> None:
