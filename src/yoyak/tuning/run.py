@@ -85,7 +85,7 @@ def _tune(tuning: Tuning, train: list[Prompt], dev: list[Prompt], scratch: Path)
         policy = Policy(loaded, tuning.trained)
     # Of each checkpoint's writing: there is one bar.
     disable_progress_bar()
-    shown, curves = TuningProgress(name), Path(f"plots/training/{name}")
+    shown, curves = TuningProgress(name, config.generation.max_new_tokens), Path(f"plots/training/{name}")
     with (
         Live(dir=str(curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live,
         shown.reporter,
