@@ -21,6 +21,7 @@ def project(reproduced: Project, tmp_path_factory: pytest.TempPathFactory) -> Pr
     said = copied.run("dvc", "repro").stdout
     assert "Running stage 'train@" not in said
     assert f"{TUNED}: 8 dialogues, 2 summaries of each, 4 dialogues a step" in said
+    assert f"{TUNED}: llama32_3b is tuned without a GPU: 2 summaries of each dialogue" in said
     assert "epoch 2 of 2, on dev ROUGE" in said
     copied.run("git", "add", ".")
     copied.run("git", "commit", "-m", "tuned")

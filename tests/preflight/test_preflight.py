@@ -27,7 +27,7 @@ from yoyak.core.limits import LimitsParams
 from yoyak.core.params import read_section, read_yaml, write_yaml
 from yoyak.core.records import Prompt, Reference, read_json, read_records
 from yoyak.modeling import gguf, hub
-from yoyak.preflight import status
+from yoyak.preflight import doctor_models, status
 from yoyak.preflight.add_folds import add_entries
 from yoyak.preflight.check import read_params
 from yoyak.preflight.resolve import resolve_average
@@ -747,6 +747,17 @@ def test_what_is_tuned_must_be_a_trained_adapter(
     line = complaint(capsys)
     assert line.startswith(f"params.yaml: run.tuned: {says}")
     assert status_says() == line
+
+
+def test_a_tuning_on_a_cpu_is_told_before_it_begins(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model({"config.json": b'{"model_type": "qwen2", "eos_token_id": 2}'})
+    put({"models.qwen25_3b.weights": "./twins/kobart", "run.models": ["qwen25_3b"], "run.tuned": ["qwen25_3b"]})
+    assert prepared()
+    told = "qwen25_3b is tuned without a GPU: 8 summaries of each dialogue are written and learned from, 2 times over"
+    assert f"note: {told}, " in capsys.readouterr().err
+    (_, finding) = doctor_models.OF_RUN["computes"](read_params(Path("params.yaml")))
+    assert (finding.mark, finding.what) == ("warning", "tuning")
+    assert finding.told.startswith(told)
 
 
 def status_says() -> str:
