@@ -302,7 +302,10 @@ def test_what_has_been_compared_is_chosen_from_as_if_it_were_compared_again(
     rows: list[tuple[list[str], ...]], names: list[str], data: st.DataObject
 ) -> None:
     """Of some members, in another order and of other weights, ties and empty candidates among them."""
-    members = {name: [prediction(*texts) for texts in column] for name, column in zip("abc", zip(*rows), strict=True)}
+    members = {
+        name: [prediction(*texts) for texts in column]
+        for name, column in zip("abc", zip(*rows, strict=True), strict=True)
+    }
     shares = [data.draw(st.sampled_from([1.0, 1.0, 3.0])) for _ in names]
     plan = Plan(strategy="mbr", weights={name: s / sum(shares) for name, s in zip(names, shares, strict=True)})
     expected = [(RAIN,)] * len(rows)
@@ -321,7 +324,8 @@ def test_each_split_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyP
         return compare(members)
 
     monkeypatch.setattr(mbr, "_utilities_of_row", counted)
-    report = run_stage(tmp_path, {name: with_errors(references(), seed) for seed, name in enumerate("abc")}, monkeypatch)
+    members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
+    report = run_stage(tmp_path, members, monkeypatch)
     assert report["used"] == "mbr"
     assert compared == 2 * ROWS
     dev, test = (read_records(Path(f"ensemble/{split}.jsonl"), Prediction) for split in ("dev", "test"))

@@ -1,7 +1,6 @@
 """A model of `run.tuned`, from `dvc repro` to what people do with its result."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest

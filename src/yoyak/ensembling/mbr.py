@@ -50,7 +50,7 @@ def of_members(pool: Pool, places: Sequence[int]) -> Pool:
         pool.fname,
         tuple(pool.candidates[place] for place in taken.tolist()),
         np.repeat(np.arange(len(places)), [len(of_one) for of_one in of_each]),
-        pool.utilities[np.ix_(taken, places)],
+        np.ascontiguousarray(pool.utilities[taken][:, places]),
     )
 
 

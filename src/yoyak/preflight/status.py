@@ -16,7 +16,7 @@ from yoyak.core.params import PARAMS, Section, changes, check, read_section, rea
 from yoyak.core.records import read_json
 from yoyak.core.repository import cache_folder
 from yoyak.core.run import RunParams, entry_of, tuned
-from yoyak.preflight.check import check_entries
+from yoyak.preflight.check_entries import check_entries
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve, resolve_average
 from yoyak.training.checkpoints import last_checkpoint
