@@ -22,7 +22,10 @@ from yoyak.ensembling.weighting import (
     _sharpened,
     candidates_for_membership,
     combine,
+    combine_studied,
     cross_validated,
+    oracle,
+    oracle_of_studied,
     plan_of_mbr,
     read_plan,
     study,
@@ -288,6 +291,45 @@ def test_who_is_no_member_says_nothing() -> None:
     dev = study(rows, scores, [("사과 배 감 귤",)] * 6, rouge.COMPETITION)
     judged, _ = cross_validated(params, dev, rows, np.arange(6) % 5)
     assert judged == combine(rows, plan_of_mbr(params, dev)) == [alone] * 6
+
+
+DISTINCT_MEMBERS = st.lists(st.sampled_from("abc"), min_size=1, max_size=3, unique=True)
+
+
+@settings(max_examples=100)
+@given(st.lists(st.tuples(ROW, ROW, ROW), min_size=1, max_size=4), DISTINCT_MEMBERS, st.data())
+def test_what_has_been_compared_is_chosen_from_as_if_it_were_compared_again(
+    rows: list[tuple[list[str], ...]], names: list[str], data: st.DataObject
+) -> None:
+    """Of some members, in another order and of other weights, ties and empty candidates among them."""
+    members = {
+        name: [prediction(*texts) for texts in column]
+        for name, column in zip("abc", zip(*rows, strict=True), strict=True)
+    }
+    shares = [data.draw(st.sampled_from([1.0, 1.0, 3.0])) for _ in names]
+    plan = Plan(strategy="mbr", weights={name: s / sum(shares) for name, s in zip(names, shares, strict=True)})
+    expected = [(RAIN,)] * len(rows)
+    scored = study(members, dict.fromkeys("abc", np.zeros(len(rows))), expected, rouge.COMPETITION)
+    assert combine_studied(scored, plan) == combine(members, plan)
+    assert (oracle_of_studied(scored) == oracle(members, expected, rouge.COMPETITION)).all()
+
+
+def test_each_split_is_compared_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compared = 0
+    compare = mbr._utilities_of_row
+
+    def counted(members: Any) -> Any:
+        nonlocal compared
+        compared += 1
+        return compare(members)
+
+    monkeypatch.setattr(mbr, "_utilities_of_row", counted)
+    members = {name: with_errors(references(), seed) for seed, name in enumerate("abc")}
+    report = run_stage(tmp_path, members, monkeypatch)
+    assert report["used"] == "mbr"
+    assert compared == 2 * ROWS
+    dev, test = (read_records(Path(f"ensemble/{split}.jsonl"), Prediction) for split in ("dev", "test"))
+    assert dev == test
 
 
 def test_weights_fall_with_the_distance_to_the_best() -> None:

@@ -166,6 +166,8 @@ def test_from_csv_files_to_the_score_of_a_submission(project: Project) -> None:
     for name in ("train.csv", "dev.csv", "test.csv", "sample_submission.csv"):
         shutil.copyfile(project.root / "data/sample" / name, project.root / "data/raw" / name)
     activate = "source .venv/bin/activate"
+    # Before `dvc add`, too, `git add .` must not take somebody's rows.
+    assert "data/raw" not in project.run("git", "status", "--short", "--untracked-files").stdout
     assert "data/raw.dvc" in type_in(project, activate, "dvc add data/raw", "git status --short --untracked-files")
 
     project.edit(lambda params: params["data"].update(dir="data/raw", test_references=None))

@@ -27,6 +27,7 @@ from yoyak.core.limits import LimitsParams
 from yoyak.core.params import read_section, read_yaml, write_yaml
 from yoyak.core.records import Prompt, Reference, read_json, read_records
 from yoyak.modeling import gguf, hub
+from yoyak.preflight import doctor_models, status
 from yoyak.preflight.add_folds import add_entries
 from yoyak.preflight.check import read_params
 from yoyak.preflight.resolve import resolve_average
@@ -724,7 +725,46 @@ def test_bad_average(workplace: Path, capsys: pytest.CaptureFixture[str], change
     models = YAML(typ="safe").load(Path("params.yaml"))["models"]
     put({"models.kobart_other": models["kobart"], "models.qwen_other": models["qwen25_3b"], "models.both": OF_KOBART})
     put(changes)
-    assert complaint(capsys).startswith(f"params.yaml: {says}")
+    line = complaint(capsys)
+    assert line.startswith(f"params.yaml: {says}")
+    assert status_says() == line
+
+
+BAD_TUNED = {
+    "kobart": "kobart must be trained first; put it into run.models, too",
+    "bart_mini": "bart_mini has method: full, and adapters alone are tuned; take it out",
+    "qwen3_4b": "qwen3_4b is tuned over weights in 16 bits; set models.qwen3_4b.generation.load_in_4bit: false",
+    "nobody": "no model 'nobody'; there are",
+}
+
+
+@pytest.mark.parametrize(("name", "says"), BAD_TUNED.items(), ids=BAD_TUNED)
+def test_what_is_tuned_must_be_a_trained_adapter(
+    workplace: Path, capsys: pytest.CaptureFixture[str], name: str, says: str
+) -> None:
+    put({"run.models": ["bart_mini", "qwen3_4b"], "models.qwen3_4b.generation": {"load_in_4bit": True}})
+    put({"run.tuned": [name]})
+    line = complaint(capsys)
+    assert line.startswith(f"params.yaml: run.tuned: {says}")
+    assert status_says() == line
+
+
+def test_a_tuning_on_a_cpu_is_told_before_it_begins(workplace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save_model({"config.json": b'{"model_type": "qwen2", "eos_token_id": 2}'})
+    put({"models.qwen25_3b.weights": "./twins/kobart", "run.models": ["qwen25_3b"], "run.tuned": ["qwen25_3b"]})
+    assert prepared()
+    told = "qwen25_3b is tuned without a GPU: 8 summaries of each dialogue are written and learned from, 2 times over"
+    assert f"note: {told}, " in capsys.readouterr().err
+    (_, finding) = doctor_models.OF_RUN["computes"](read_params(Path("params.yaml")))
+    assert (finding.mark, finding.what) == ("warning", "tuning")
+    assert finding.told.startswith(told)
+
+
+def status_says() -> str:
+    """The line with which `yoyak status` ends."""
+    with pytest.raises(UserError) as stop:
+        status.states()
+    return f"{stop.value}\n"
 
 
 def test_an_average_has_its_members_own_models(workplace: Path) -> None:

@@ -377,6 +377,21 @@ def test_what_a_killed_run_has_left_at_work_is_waited_for(tmp_path: Path, capsys
     assert "is at work; waiting" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("hours", [(), ("--hours", "1")], ids=["recipe", "search"])
+def test_a_plan_beside_a_run_tells_who_is_at_work(
+    hours: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It would write what the run reads; and nobody is to wait hours for it."""
+    monkeypatch.setattr(competition, "WORK", tmp_path)
+    monkeypatch.setattr(search, "WORK", tmp_path)
+    monkeypatch.setattr("sys.argv", ["yoyak.sweeps", "competition", "data/sample", "--plan", *hours])
+    with competition.only_one(tmp_path), pytest.raises(SystemExit, match=r"^1$"):
+        main()
+    said = f"error: {tmp_path}: another run (process {os.getpid()}) is at work, and its own first lines have its plan; "
+    assert capsys.readouterr().err == f"{said}ask again when it has ended\n"
+    assert [path.name for path in tmp_path.iterdir()] == ["lock"]
+
+
 # The whole, shrunk
 
 SHRUNK = "from yoyak.sweeps import halving; halving.FINALISTS = 1; halving.LEVELS[:] = halving.LEVELS[2:3]"

@@ -17,6 +17,7 @@ from yoyak.training.steps import MicroBatching
 from yoyak.tuning.groups import Group, laid_out, log_probabilities, use_shared_prompts
 from yoyak.tuning.params import TuningConfig
 from yoyak.tuning.policy import Policy
+from yoyak.tuning.progress import TuningProgress
 from yoyak.tuning.rewards import Judged, advantages, judge
 from yoyak.tuning.trainer import trainer
 
@@ -195,6 +196,26 @@ def test_a_model_gains_by_its_own_summaries(tmp_path: Path) -> None:
     log = tuned.state.log_history
     assert max(entry["eval_rouge_mean"] for entry in log if "eval_rouge_mean" in entry) > before["eval_rouge_mean"] + 5
     assert {"drawn_rouge", "best_drawn_rouge", "drawn_length_ratio", "distinct"} <= set(log[0]) | set(log[1])
+
+
+def test_summaries_without_an_end_are_told_with_what_mends_them(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Their reward is 0 whatever they say; and the last step of few rows ends no more epochs than are asked for."""
+    policy, config = policy_of(trained)
+    short = config.generation.model_copy(update={"max_new_tokens": 1})
+    tuning = config.tuning.model_copy(update={"epochs": 0.4, "dialogues_a_step": 4, "candidates": 2})
+    config = config.model_copy(update={"generation": short, "tuning": tuning})
+    shown = TuningProgress("twin_tuned", short.max_new_tokens)
+    tuned = trainer(config, policy, PROMPTS, PROMPTS[:4], tmp_path / "tuned", [shown])
+    tuned.train()
+    said = [line for line in capsys.readouterr().out.splitlines() if ": epoch " in line]
+    assert [line[: line.index(",")] for line in said] == ["twin_tuned: epoch 0.4 of 0.4"]
+    assert ", reward 0.00, " in said[0]
+    assert said[0].endswith(
+        "; 100% of these summaries are cut off, and so worth nothing: raise generation.max_new_tokens, which is 1, or "
+        "train longer before"
+    )
 
 
 def test_a_step_learns_the_same_however_it_is_divided(trained: Path, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """Whether the ensemble is worth it, by its scores and its best member's: on dev or, of folds, on train."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from yoyak.core.records import Prediction, Prompt, read_records
 from yoyak.ensembling import postprocessing, weighting
@@ -11,32 +11,52 @@ from yoyak.evaluation import leaderboard, significance
 from yoyak.evaluation.leaderboard import ScoringParams, Split
 
 
+class Decision(NamedTuple):
+    """What dev has decided."""
+
+    plan: Plan
+    """For test."""
+    why: dict[str, Any]
+    """What it was learned on, and its `delta` to the best member on dev."""
+    judged: dict[str, list[Prediction]]
+    """The summaries of dev by which it was decided, by their name in the report; repaired."""
+    dev: list[Prediction]
+    """Dev's summaries by the plan, not repaired."""
+    studied: ScoredPools | None
+    """Dev's candidates, where they had to be scored."""
+
+
 def decide(
     params: EnsembleParams,
     predictions: dict[str, list[Prediction]],
     dev: Split,
     judging: ScoringParams,
     repairs: PostprocessingParams,
-) -> tuple[Plan, dict[str, Any], dict[str, list[Prediction]]]:
-    """The plan for test; why: what it was learned on, and its `delta` to the best member on dev; and the summaries of
-    dev that were judged. `predictions` are the members' for dev."""
+) -> Decision:
+    """Whether the members, whose `predictions` for dev these are, are better together than the best of them."""
     scores = weighting.dev_scores(Path("scores/rows.csv"), list(predictions), dev.fnames)
     alone = weighting.plan_of_best(scores)
+    by_best = weighting.combine(predictions, alone)
     if params.strategy == "best":
-        return alone, {"learned_on": "dev", "delta": None}, {}
+        return Decision(alone, {"learned_on": "dev", "delta": None}, {}, by_best, None)
+    studied = None
     if (train := study_of_train(list(predictions), judging)) is not None:
         learned_on, plan = "train, out of fold", weighting.plan_by_folds(params, train, list(predictions))
-        judged, best = weighting.combine(predictions, plan), weighting.combine(predictions, alone)
+        judged, best = weighting.combine(predictions, plan), by_best
+        together = judged
     else:
-        scored = weighting.study(predictions, scores, dev.references, judging.metric)
-        learned_on, plan = "dev", weighting.plan_of_mbr(params, scored)
+        studied = weighting.study(predictions, scores, dev.references, judging.metric)
+        learned_on, plan = "dev", weighting.plan_of_mbr(params, studied)
         fold = significance.parts(len(dev.fnames), judging.seed)
-        judged, best = weighting.cross_validated(params, scored, predictions, fold)
+        judged, best = weighting.cross_validated(params, studied, predictions, fold)
+        together = weighting.combine_studied(studied, plan)
     # Both repaired alike: the difference is the ensemble's own.
     judged, best = (postprocessing.apply(repairs, rows) for rows in (judged, best))
     delta = leaderboard.ensemble_delta(judged, best, judging)
     worth_it = delta["rouge_mean"] > 0 and not delta["noise"]
-    return (plan if worth_it else alone), {"learned_on": learned_on, "delta": delta}, {"cross_validated": judged}
+    chosen, rows = (plan, together) if worth_it else (alone, by_best)
+    why = {"learned_on": learned_on, "delta": delta}
+    return Decision(chosen, why, {"cross_validated": judged}, rows, studied)
 
 
 def study_of_train(models: list[str], judging: ScoringParams) -> ScoredPools | None:

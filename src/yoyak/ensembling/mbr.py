@@ -42,6 +42,18 @@ def pools(predictions: Mapping[str, Sequence[Prediction]]) -> list[Pool]:
     return [_pool(row, each) for row, each in zip(rows, utilities, strict=True)]
 
 
+def of_members(pool: Pool, places: Sequence[int]) -> Pool:
+    """What `pools` makes of these members alone, in this order; `places` are theirs in `pool`."""
+    of_each = [np.flatnonzero(pool.members == place) for place in places]
+    taken = np.concatenate(of_each)
+    return Pool(
+        pool.fname,
+        tuple(pool.candidates[place] for place in taken.tolist()),
+        np.repeat(np.arange(len(places)), [len(of_one) for of_one in of_each]),
+        np.ascontiguousarray(pool.utilities[taken][:, places]),
+    )
+
+
 def _texts(row: Sequence[Prediction]) -> list[list[str]]:
     """Each member's candidates."""
     if len(names := {member.fname for member in row}) > 1:

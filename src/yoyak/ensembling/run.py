@@ -7,7 +7,7 @@ from yoyak.core.records import Prediction, read_records, write_json, write_recor
 from yoyak.ensembling import postprocessing, weighting
 from yoyak.ensembling.decide import decide
 from yoyak.ensembling.postprocessing import PostprocessingParams
-from yoyak.ensembling.weighting import PLAN, EnsembleParams
+from yoyak.ensembling.weighting import PLAN, EnsembleParams, ScoredPools
 from yoyak.evaluation import leaderboard
 from yoyak.evaluation.leaderboard import ScoringParams
 
@@ -24,21 +24,26 @@ def ensemble(
     dev = leaderboard.read_split("dev")
     for split, by_model in predictions.items():
         weighting.check_rows(by_model, dev.fnames if split == "dev" else None)
-    plan, why, judged = decide(params, predictions["dev"], dev, judging, repairs)
-    combined = {split: weighting.combine(by_model, plan) for split, by_model in predictions.items()}
+    decision = decide(params, predictions["dev"], dev, judging, repairs)
+    plan = decision.plan
+    combined = {"dev": decision.dev, "test": weighting.combine(predictions["test"], plan)}
     measured = postprocessing.report(combined["dev"], dev, repairs, judging)
     combined = {split: postprocessing.apply(repairs, rows) for split, rows in combined.items()}
     for split, rows in combined.items():
         write_records(Path(f"ensemble/{split}.jsonl"), rows)
     write_json(PLAN, plan.model_dump())
+    studied = {"dev": decision.studied}
+    oracles = {
+        split: _oracle(predictions[split], split, studied.get(split), judging) for split in leaderboard.known_splits()
+    }
     decided = {
         "members": models,
         "used": plan.strategy,
         "weights": plan.weights,
-        "oracle": {split: _oracle(predictions[split], split, judging) for split in leaderboard.known_splits()},
-        **why,
+        "oracle": oracles,
+        **decision.why,
     }
-    report = leaderboard.ensemble_report({**combined, **judged}, judging)
+    report = leaderboard.ensemble_report({**combined, **decision.judged}, judging)
     write_json(Path("metrics/ensemble.json"), report | decided)
     # For the submission's checklist: no stage depends on a metrics file. Without the commit, by which the submission
     # would be made anew from the same summaries.
@@ -47,7 +52,12 @@ def ensemble(
     write_json(Path("metrics/postprocessing.json"), measured)
 
 
-def _oracle(predictions: Mapping[str, Sequence[Prediction]], split: str, judging: ScoringParams) -> float:
-    """Mean score of each row's best candidate, in percent."""
-    references = leaderboard.read_split(split).references
-    return round(float(weighting.oracle(predictions, references, judging.metric).mean()), 2)
+def _oracle(
+    predictions: Mapping[str, Sequence[Prediction]], split: str, studied: ScoredPools | None, judging: ScoringParams
+) -> float:
+    """Mean score of each row's best candidate, in percent; `studied` are the split's, where they have been scored."""
+    if studied is not None:
+        scores = weighting.oracle_of_studied(studied)
+    else:
+        scores = weighting.oracle(predictions, leaderboard.read_split(split).references, judging.metric)
+    return round(float(scores.mean()), 2)

@@ -141,6 +141,11 @@ def oracle(
     return np.array([max((100 * next(values).mean for _ in of_row), default=0.0) for of_row in texts])
 
 
+def oracle_of_studied(scored: ScoredPools) -> Floats:
+    """As `oracle`, of rows whose candidates have been scored."""
+    return np.array([max(scores, default=0.0) for scores in scored.candidate_scores])
+
+
 def out_of_fold(
     predictions: Mapping[str, Sequence[Prediction]], fnames: Sequence[str]
 ) -> dict[str, list[Prediction]] | None:
@@ -250,8 +255,20 @@ def combine(predictions: Mapping[str, Sequence[Prediction]], plan: Plan) -> list
     if plan.strategy == "best":
         (only,) = members.values()
         return list(only)
+    return _chosen(mbr.pools(members), plan)
+
+
+def combine_studied(scored: ScoredPools, plan: Plan) -> list[Prediction]:
+    """As `combine` under `mbr`, of rows that have been pooled: nothing is compared again."""
+    names = list(scored.scores)
+    places = [names.index(name) for name in plan.weights]
+    return _chosen([mbr.of_members(pool, places) for pool in scored.pools], plan)
+
+
+def _chosen(pools: Sequence[Pool], plan: Plan) -> list[Prediction]:
+    """Of pools whose members are those of the plan, in its order."""
     weights = np.array(list(plan.weights.values()))
-    return [mbr.prediction(pool, weights) for pool in mbr.pools(members)]
+    return [mbr.prediction(pool, weights) for pool in pools]
 
 
 def read_plan(path: Path = PLAN) -> Plan:

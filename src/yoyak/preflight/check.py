@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 from collections.abc import Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -15,75 +14,21 @@ from yoyak.core.limits import check_disk
 from yoyak.core.params import check, read_yaml
 from yoyak.core.records import Dialogue
 from yoyak.core.repository import cache_folder
-from yoyak.core.run import entry_of
 from yoyak.data.dialogues import DataParams
-from yoyak.ensembling.weighting import check_members
 from yoyak.modeling import weights
-from yoyak.preflight.params import Params, check_run, has_members
-from yoyak.preflight.resolve import refuse_outputs, resolve, resolve_average
+from yoyak.preflight.check_entries import check_entries
+from yoyak.preflight.params import Params
 from yoyak.submission.file import read_sample
-
-NAME = re.compile(r"[a-z0-9_]+")
-LONGEST_NAME = 100
-RESERVED = re.compile(r"baseline|ensemble|untuned_.*|.*_tuned")
-"""Names under which a run writes other things than models."""
 
 
 def read_params(path: Path) -> Params:
     """`params.yaml`, each section checked, and each entry of `models` too, whether the run has it or not."""
     params = check(Params, read_yaml(path), f"{path}:")
-    for name in params.models:
-        if len(name) > LONGEST_NAME:
-            raise UserError(f"{path}: models.{quoted(name)}: a name has at most {LONGEST_NAME} letters; shorten it")
-        if RESERVED.fullmatch(name):
-            raise UserError(f"{path}: models.{name}: this name is taken by what a run writes; choose another")
-        if not NAME.fullmatch(name):
-            raise UserError(
-                f"{path}: models.{quoted(name)}: a name has small letters, digits and _ alone (a dot breaks -S)"
-            )
-    refuse_outputs(str(params.data.dir), f"{path}: data.dir")
-    check_run(params)
-    check_members(params.ensemble, params.run.scored)
+    check_entries(params, path)
     for name, entry in params.models.items():
-        if has_members(params, name):
-            resolve_average(params, name, pins={})
-            continue
-        resolve(params, name, pin=None)
-        if entry["weights"] == "scratch":
-            _check_scratch(params, name)
-    for name in params.run.tuned:
-        _check_tuned(params, name)
-    for name in params.run.averaged:
-        _check_members_run(params, name)
+        if entry.get("weights") == "scratch":
+            _check_architecture(entry["architecture"], f"params.yaml: models.{name}.architecture")
     return params
-
-
-def _check_tuned(params: Params, name: str) -> None:
-    where = f"params.yaml: run.tuned: {name}"
-    if name not in params.run.models:
-        raise UserError(f"{where} must be trained first; put it into run.models, too")
-    config = resolve(params, name, pin=None)
-    if config.tuning is None:
-        raise UserError(f"{where} has method: full, and adapters alone are tuned; take it out")
-    if config.generation.quantization:
-        raise UserError(f"{where} is tuned over weights in 16 bits; set models.{name}.generation.load_in_4bit: false")
-
-
-def _check_members_run(params: Params, name: str) -> None:
-    missing = [member for member in params.models[name]["members"] if member not in params.run.trained]
-    of_list = {
-        "run.models": [member for member in missing if member in params.models],
-        "run.tuned": [entry_of(member) for member in missing if member not in params.models],
-    }
-    if missing:
-        what = " and ".join(f"{', '.join(names)} into {key}" for key, names in of_list.items() if names)
-        raise UserError(f"params.yaml: run.averaged: {name} is made of models that must run, too; put {what}")
-
-
-def _check_scratch(params: Params, name: str) -> None:
-    _check_architecture(params.models[name]["architecture"], f"params.yaml: models.{name}.architecture")
-    if name in params.run.untuned:
-        raise UserError(f"params.yaml: run.untuned: {name} is a model from scratch, nothing untuned; take it out")
 
 
 def _check_architecture(architecture: dict[str, Any], where: str) -> None:

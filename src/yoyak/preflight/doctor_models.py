@@ -20,6 +20,7 @@ from yoyak.modeling.spec import is_folder
 from yoyak.preflight.finding import Finding, within_patience
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import ResolvedModel, resolve
+from yoyak.tuning.params import told_without_gpu
 
 LITTLE_MEMORY_GIB = 4
 """The default run of a fresh clone takes up to 6 GB, some of which it can do without."""
@@ -69,6 +70,10 @@ def _computing(params: Params) -> Iterator[Finding]:
     chosen = {dtype: precision.choose(dtype) for dtype in sorted(asked)}
     told = [f"{dtype} in {taken.dtype} ({taken.why})" for dtype, taken in chosen.items()]
     yield Finding("ok", "computes", "; ".join(told))
+    configs = {name: model.tuning for name, model in _resolved(params).items() if name in params.run.tuned}
+    for name, config in configs.items() if environment.device() == "cpu" else ():
+        if config:
+            yield Finding("warning", "tuning", told_without_gpu(name, config.tuning))
 
 
 def _four_bits(params: Params) -> Iterator[Finding]:

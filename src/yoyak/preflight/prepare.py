@@ -1,7 +1,7 @@
 """The first stage: everything is checked, then prompts and resolved models are written."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -19,7 +19,8 @@ from yoyak.modeling import weights
 from yoyak.preflight.check import check_room, check_submission, check_wandb, remember_architectures
 from yoyak.preflight.check_files import check_files
 from yoyak.preflight.params import Params
-from yoyak.preflight.resolve import resolve, resolve_average
+from yoyak.preflight.resolve import ResolvedModel, resolve, resolve_average
+from yoyak.tuning.params import told_without_gpu
 
 
 def prepare(params: Params) -> None:
@@ -52,7 +53,8 @@ def prepare(params: Params) -> None:
         write_records(Path(f"data/prompts/{split}.jsonl"), of_split)
     for split, expected in references.items():
         write_records(Path(f"data/references/{split}.jsonl"), expected)
-    for note in [note for split in splits for note in _notes(params.data, split, splits[split])]:
+    notes = [note for split in splits for note in _notes(params.data, split, splits[split])]
+    for note in [*notes, *_notes_on_tuning(resolved, params.run.tuned)]:
         print(f"note: {note}", file=sys.stderr)
     write_json(Path("metrics/data.json"), dialogues.quality_report(splits))
     stale_outputs.put_away(Path("models"), params.run.trained)
@@ -78,6 +80,16 @@ def _notes(data: DataParams, split: str, rows: list[Dialogue]) -> list[str]:
     if split == "train" and any(len(row.summaries) > 1 for row in rows):
         notes.append("of several summaries a row training learns the first")
     return [f"{data.dir / getattr(data, split)}: {note}" for note in notes]
+
+
+def _notes_on_tuning(resolved: Mapping[str, ResolvedModel], names: Sequence[str]) -> list[str]:
+    if not names:
+        return []
+    # Imported here: it loads PyTorch, which no other run's preflight needs.
+    from yoyak.core.environment import device
+
+    configs = {name: resolved[name].tuning for name in names} if device() == "cpu" else {}
+    return [told_without_gpu(name, config.tuning) for name, config in configs.items() if config]
 
 
 def known_references(data: DataParams, splits: Mapping[str, list[Dialogue]]) -> dict[str, list[Reference]]:

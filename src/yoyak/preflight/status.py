@@ -16,7 +16,8 @@ from yoyak.core.params import PARAMS, Section, changes, check, read_section, rea
 from yoyak.core.records import read_json
 from yoyak.core.repository import cache_folder
 from yoyak.core.run import RunParams, entry_of, tuned
-from yoyak.preflight.params import Params, check_run
+from yoyak.preflight.check_entries import check_entries
+from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve, resolve_average
 from yoyak.training.checkpoints import last_checkpoint
 
@@ -180,7 +181,7 @@ def _inside(dep: Any) -> list[str]:
 
 def states() -> list[State]:
     """Of each stage of the run, in the order in which `dvc repro` takes them."""
-    check_run(check(Params, read_yaml(PARAMS), f"{PARAMS}:"))
+    check_entries(check(Params, read_yaml(PARAMS), f"{PARAMS}:"), PARAMS)
     with in_one_line("workspace"):
         from dvc.repo import Repo
 

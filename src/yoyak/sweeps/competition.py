@@ -10,7 +10,9 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
+import psutil
 from rich.console import Console
 
 from yoyak.core.errors import UserError
@@ -62,7 +64,7 @@ def write_submission(asked: Asked, plan_alone: bool = False) -> None:
     What is done already, on the same rows and with the same parameters, is not done again. Raises a `UserError` where a
     model was not trained, or the submission fails its checks.
     """
-    with only_one(WORK):
+    with only_one(WORK, waits=not plan_alone):
         options = prepare(asked)
         params = print_plan(options)
         if plan_alone:
@@ -168,20 +170,35 @@ def _take(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def only_one(folder: Path) -> Iterator[None]:
+def only_one(folder: Path, waits: bool = True) -> Iterator[None]:
     """Let no other run work in `folder` meanwhile, nor what a killed one has left behind.
 
-    A `dvc repro` that outlives the command that started it holds the lock, too: its work is waited for, not lost.
+    A `dvc repro` that outlives the command that started it holds the lock, too: its work is waited for, not lost. Where
+    nobody `waits`, a `UserError` says who is at work.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "lock").open("w") as lock:
+    # Not emptied: it has the number of the process that holds it.
+    with (folder / "lock").open("a+") as lock:
         os.set_inheritable(lock.fileno(), True)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{folder}: another run, or what was left of one that was killed, is at work; waiting", flush=True)
+            busy = f"{folder}: {_holder(lock)} is at work"
+            if not waits:
+                raise UserError(f"{busy}, and its own first lines have its plan; ask again when it has ended") from None
+            print(f"{busy}; waiting", flush=True)
             fcntl.flock(lock, fcntl.LOCK_EX)
+        lock.truncate(0)
+        print(os.getpid(), file=lock, flush=True)
         yield
+
+
+def _holder(lock: TextIO) -> str:
+    lock.seek(0)
+    number = lock.read().strip()
+    if number.isdigit() and psutil.pid_exists(int(number)):
+        return f"another run (process {number})"
+    return "what was left of a run that was killed"
 
 
 def link_weights(folder: Path) -> None:

@@ -153,7 +153,7 @@ def search_and_submit(asked: Asked, hours: float, plan_alone: bool = False) -> N
         raise UserError(f"HOURS={hours:g}: a number above 0 is expected")
     clock = Clock(hours)
     trials.require_git()
-    with competition.only_one(WORK):
+    with competition.only_one(WORK, waits=not plan_alone):
         search = _prepare(asked, clock)
         _print_plan(search)
         if plan_alone:

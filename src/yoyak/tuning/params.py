@@ -39,6 +39,15 @@ class TuningParams(Section):
     """Weight of the loss on the reference summary beside that of the reward: it keeps the model's language."""
 
 
+def told_without_gpu(model: str, params: TuningParams) -> str:
+    """What a user should know who has `model` tuned on a CPU."""
+    return (
+        f"{model} is tuned without a GPU: {params.candidates} summaries of each dialogue are written and learned from, "
+        f"{params.epochs:g} times over, which is several times the work of a training; use a GPU, or take it out of "
+        "run.tuned"
+    )
+
+
 class TuningConfig(Section):
     """All that decides a tuned model but data and the trained model: `data/resolved/<model>_tuned/tuning.yaml`."""
 

@@ -7,14 +7,17 @@ from transformers import TrainerCallback
 from yoyak.core import progress
 from yoyak.core.progress import Reporter, span
 
+MOSTLY = 0.5
+"""Share of dev's summaries that are cut off from which on it decides what the reward is."""
+
 
 class TuningProgress(TrainerCallback):
     """Shown while its `reporter`, a context, is open."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, max_new_tokens: int) -> None:
         self.reporter = Reporter(name, "steps")
         self._began, self._first_step = 0.0, 0
-        self._note = ""
+        self._note, self._max_new_tokens = "", max_new_tokens
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self._began, self._first_step = progress.clock(), state.global_step
@@ -35,11 +38,22 @@ class TuningProgress(TrainerCallback):
             )
             self._show(state, f"step {state.global_step} of {state.max_steps}, {self._note}")
         if "eval_reward" in figures:
+            # Of few rows the last step ends behind what was asked for.
+            epoch = min(state.epoch or 0, args.num_train_epochs)
             self.reporter.say(
-                f"epoch {state.epoch or 0:g} of {args.num_train_epochs:g}, on dev ROUGE "
+                f"epoch {round(epoch, 2):g} of {args.num_train_epochs:g}, on dev ROUGE "
                 f"{figures['eval_rouge_mean']:.2f}, reward {figures['eval_reward']:.2f}, length "
                 f"{figures['eval_length_ratio']:.2f} of the reference's, loss {figures['eval_loss']:.3f}"
+                f"{self._told_of_cut_off(figures['eval_cut_off'])}"
             )
+
+    def _told_of_cut_off(self, share: float) -> str:
+        if share < MOSTLY:
+            return ""
+        return (
+            f"; {share:.0%} of these summaries are cut off, and so worth nothing: raise generation.max_new_tokens, "
+            f"which is {self._max_new_tokens}, or train longer before"
+        )
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         took = span(progress.clock() - self._began)

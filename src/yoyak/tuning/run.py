@@ -25,7 +25,7 @@ from yoyak.training.curves import Curves, epochs
 from yoyak.training.resume import go_on
 from yoyak.training.saving import KeepBudget, RoomToSave, SaveWithinEpochs, checkpoint_size, save_model
 from yoyak.tuning.guards import StopAtNaN, doubts
-from yoyak.tuning.params import TuningConfig
+from yoyak.tuning.params import TuningConfig, told_without_gpu
 from yoyak.tuning.policy import Policy
 from yoyak.tuning.progress import TuningProgress
 from yoyak.tuning.trainer import RewardTrainer, trainer
@@ -85,7 +85,7 @@ def _tune(tuning: Tuning, train: list[Prompt], dev: list[Prompt], scratch: Path)
         policy = Policy(loaded, tuning.trained)
     # Of each checkpoint's writing: there is one bar.
     disable_progress_bar()
-    shown, curves = TuningProgress(name), Path(f"plots/training/{name}")
+    shown, curves = TuningProgress(name, config.generation.max_new_tokens), Path(f"plots/training/{name}")
     with (
         Live(dir=str(curves), save_dvc_exp=False, dvcyaml=None, report=None, monitor_system=False) as live,
         shown.reporter,
@@ -111,6 +111,8 @@ def _tune(tuning: Tuning, train: list[Prompt], dev: list[Prompt], scratch: Path)
             f"{name}: {len(train)} dialogues, {params.candidates} summaries of each, {params.dialogues_a_step} "
             f"dialogues a step, on {environment.describe()['device']}"
         )
+        if environment.device() == "cpu":
+            progress.say(f"{name}: {told_without_gpu(tuning.model, params)}")
         outcome = go_on(learner, checkpoint)
     check_finite(policy.model, f"{name} at step {learner.state.global_step}")
     save_model(config.model, loaded, policy.model, Path(f"models/{name}"))

@@ -118,8 +118,9 @@ class RewardTrainer(MicroBatching):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Loss on dev's references; ROUGE, reward, length and faults of its greedy summaries."""
-        _, judged = self._judged(self.dev_dialogues, self.config.greedy)
+        """Loss on dev's references; ROUGE, reward, length and faults of its greedy summaries, and the share of them
+        that are cut off."""
+        answers, judged = self._judged(self.dev_dialogues, self.config.greedy)
         greedy = [row[0] for row in judged]
         figures = {
             "loss": self._dev_loss(),
@@ -127,6 +128,7 @@ class RewardTrainer(MicroBatching):
             "reward": 100 * fmean(each.reward(self.config.tuning.max_length_ratio) for each in greedy),
             "length_ratio": fmean(each.length for each in greedy),
             "faulty": sum(each.faulty for each in greedy),
+            "cut_off": fmean(not row.candidates[0].finished for row in answers),
         }
         metrics = {f"{metric_key_prefix}_{key}": value for key, value in figures.items()}
         return EvalLoopOutput(None, None, metrics, num_samples=len(greedy))
