@@ -62,9 +62,9 @@ def trainer_of(
     return trainer, rows
 
 
-def full_trainer_of(twin: Path, scratch: Path, **training: Any) -> tuple[Any, Rows]:
-    """A trainer of an encoder-decoder, without dropout, in fp32."""
-    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "full", "dtype": "fp32"}
+def full_trainer_of(twin: Path, scratch: Path, dtype: str = "fp32", **training: Any) -> tuple[Any, Rows]:
+    """A trainer of an encoder-decoder, without dropout, in fp32 unless another dtype is asked for."""
+    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "full", "dtype": dtype}
     defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
     config = TrainingConfig.model_validate(
         {
