@@ -4,9 +4,8 @@ from typing import Any
 
 import pytest
 import torch
-from beam_searches import ENCODER_DECODERS, encoded, load
+from beam_searches import ENCODER_DECODERS, encoded, greedy_ends, greedy_of_generate, load
 from inferences import WithoutTheHost
-from transformers import GenerationConfig
 from twins import Family
 
 from yoyak.modeling.cuda_graphs import GraphedStep
@@ -21,26 +20,6 @@ def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     return load(family, tmp_path_factory.mktemp(family.__name__) / "twin", 0)
 
 
-def by_generate(loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, ends: list[int]) -> list[list[int]]:
-    """One at a time, so that nothing is padded."""
-    config = GenerationConfig(
-        max_new_tokens=max_new_tokens,
-        eos_token_id=ends,
-        pad_token_id=0,
-        decoder_start_token_id=loaded.model.config.decoder_start_token_id,
-    )
-    return [
-        loaded.model.generate(input_ids=torch.tensor([prompt]), generation_config=config)[0, 1:].tolist()
-        for prompt in prompts
-    ]
-
-
-def some_ends(loaded: Loaded, prompts: list[list[int]]) -> list[int]:
-    """That end some summaries at once, some early and others not at all."""
-    rows = by_generate(loaded, prompts, 40, [-1])
-    return [rows[0][0], rows[3][5], rows[6][17]]
-
-
 @pytest.mark.parametrize("max_new_tokens", [1, 7, 80])
 @pytest.mark.parametrize("look_every", [1, 8])
 def test_summaries_are_those_of_generate(
@@ -48,15 +27,15 @@ def test_summaries_are_those_of_generate(
 ) -> None:
     monkeypatch.setattr(greedy, "LOOK_EVERY", look_every)
     prompts = encoded(loaded)
-    ends = some_ends(loaded, prompts)
-    expected = by_generate(loaded, prompts, max_new_tokens, ends)
+    ends = greedy_ends(loaded, prompts)
+    expected = greedy_of_generate(loaded, prompts, max_new_tokens, ends)
     assert max_new_tokens < 80 or len(set(map(len, expected))) > 3
     assert greedy.summaries(loaded.model, prompts, max_new_tokens, ends) == expected
 
 
 def test_a_batch_whose_summaries_have_all_ended_is_over(loaded: Loaded, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts = encoded(loaded)
-    ends = [row[4] for row in by_generate(loaded, prompts, 10, [-1])]
+    ends = [row[4] for row in greedy_of_generate(loaded, prompts, 10, [-1])]
     step, steps = GraphedStep.__call__, []
 
     def counted(recorded: GraphedStep, next_tokens: Any) -> torch.Tensor:
