@@ -148,13 +148,14 @@ def synchronised() -> float:
 
 
 class Clock(TrainerCallback):
-    """Times steps and looks at dev, each by itself, of the epochs after the first."""
+    """Times steps, looks at dev and checkpoints, each by itself, of the epochs after the first."""
 
     def __init__(self, tokens: int) -> None:
         self.tokens, self.epoch = tokens, 0
         """Of an epoch; which one it is."""
         self.steps: list[float] = []
         self.dev: list[float] = []
+        self.saves: list[float] = []
         """Seconds of each epoch."""
         self.lapped = 0.0
 
@@ -172,12 +173,16 @@ class Clock(TrainerCallback):
     def on_evaluate(self, *_: Any, **__: Any) -> None:
         self.dev.append(self.lap())
 
+    def on_save(self, *_: Any, **__: Any) -> None:
+        self.saves.append(self.lap())
+
     def figures(self) -> dict[str, float]:
         later = self.steps[1:]
         return {
             "tokens_per_second": len(later) * self.tokens / sum(later),
             "first_epoch_seconds": self.steps[0],
             "dev_seconds": sum(self.dev[1:]) / len(later),
+            "checkpoint_seconds": sum(self.saves[1:]) / len(later),
         }
 
 

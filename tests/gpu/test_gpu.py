@@ -353,7 +353,7 @@ def test_dev_is_summarised_in_16_bits(encoder_decoder_twin: Path, tmp_path: Path
     assert all("eval_rouge_mean" in entry for entry in trainer.state.log_history if "eval_loss" in entry)
 
 
-def test_memory_that_runs_out_while_a_pass_is_recorded_costs_no_step(
+def test_memory_that_runs_out_beside_recorded_passes_costs_no_step(
     tmp_path: Path, memory_cap: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     twin = save_twin(bart, tmp_path / "twin")

@@ -166,6 +166,8 @@ class Recording:
 def recordings(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
     monkeypatch.setattr(graphed, "Recorded", Recording)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(graphed.gpu, "reset_peak_memory", lambda: None)
+    monkeypatch.setattr(graphed.gpu, "free_memory", lambda: 1)
     monkeypatch.setattr(Recording, "replayed", 0)
     return Recording
 
@@ -205,6 +207,17 @@ def test_memory_that_runs_out_is_taken_from_recorded_passes_first(
     trainer.budget.tokens = plain.budget.tokens = 10_000
     assert losses(trainer) == pytest.approx(losses(plain), rel=1e-4)
     assert (trainer.passes.on, trainer.budget.tokens) == (False, 10_000)
+
+
+def test_what_does_not_fit_twice_is_not_recorded(
+    twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = full_trainer_of(twin, tmp_path, epochs=4)
+    trainer.passes = graphed.GraphedPasses(trainer.model)
+    monkeypatch.setattr(graphed.gpu, "free_memory", lambda: -1)
+    losses(trainer)
+    assert trainer.passes._bytes
+    assert recordings.replayed == 0
 
 
 def test_a_pass_can_be_recorded(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

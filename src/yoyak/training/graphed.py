@@ -5,10 +5,14 @@ from typing import Any
 
 import torch
 
+from yoyak.core import gpu
+
 Inputs = dict[str, torch.Tensor]
 Run = Callable[[Inputs], torch.Tensor]
 """A forward and a backward pass, whose loss it returns. Nothing in it may wait for the GPU."""
 Shapes = tuple[tuple[str, torch.Size], ...]
+SHARE = 0.85
+"""Of what seems free: less may be left in one piece."""
 
 
 class GraphedPasses:
@@ -23,7 +27,8 @@ class GraphedPasses:
         self.on = True
         self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
         """Where they always are: a graph is of tensors at their addresses."""
-        self._seen: set[Shapes] = set()
+        self._bytes: dict[Shapes, int] = {}
+        """Of memory that a pass takes."""
         self._recorded: dict[Shapes, Recorded] = {}
         self._pool: Any = None
         """Memory that all graphs share: none runs while another does."""
@@ -34,27 +39,33 @@ class GraphedPasses:
             return run(inputs)
         self._put_gradients_in_place()
         shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
-        if shapes not in self._seen:
-            # Kernels are loaded, and it shows how much memory the pass takes.
-            loss = run(inputs)
-            self._seen.add(shapes)
-            self._keep_gradients()
-            return loss
-        if shapes not in self._recorded:
-            self._pool = self._pool or torch.cuda.graph_pool_handle()
-            self._recorded[shapes] = Recorded(run, inputs, self._pool)
+        if shapes in self._recorded:
+            return self._recorded[shapes](inputs)
+        if shapes not in self._bytes:
+            return self._first(run, inputs, shapes)
+        if self._bytes[shapes] > SHARE * gpu.free_memory():
+            return run(inputs)
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        self._recorded[shapes] = Recorded(run, inputs, self._pool)
         return self._recorded[shapes](inputs)
+
+    def _first(self, run: Run, inputs: Inputs, shapes: Shapes) -> torch.Tensor:
+        """A pass that loads kernels, and shows how much memory it takes."""
+        gpu.reset_peak_memory()
+        before = torch.cuda.memory_allocated()
+        loss = run(inputs)
+        self._bytes[shapes] = torch.cuda.max_memory_allocated() - before
+        if not self._gradients:
+            grown = {weight: weight.grad for weight in self.model.parameters()}
+            self._gradients = {weight: gradient for weight, gradient in grown.items() if gradient is not None}
+        return loss
 
     def give_up(self) -> bool:
         """No more graphs, for their memory is wanted; whether there were any."""
         had_any, self.on = bool(self._recorded), False
         self._recorded.clear()
+        self._gradients.clear()
         return had_any
-
-    def _keep_gradients(self) -> None:
-        if not self._gradients:
-            trained = (weight for weight in self.model.parameters() if weight.grad is not None)
-            self._gradients = {weight: weight.grad for weight in trained if weight.grad is not None}
 
     def _put_gradients_in_place(self) -> None:
         """Where a step begins, they are not there: the trainer has dropped them."""
