@@ -9,7 +9,8 @@ guard is made for it, else there is none. Random weights never end a summary, so
 does. Each side runs in a process of its own, three times over all dialogues, of which the best counts: the first
 compiles kernels. vLLM (0.26, its engine in the process, else with its defaults) forgets all prompts after each.
 
-The third form measures one side and prints which kernels take the time.
+The third form measures one side and prints which kernels take the time. It knows `"shape": "llama_8b"` or
+`"qwen3_14b"`, `"four_bits": true`, `"tokens": 128` for summaries of that many tokens each, and `"cap": 23.0`, in GiB.
 """
 
 import json
@@ -78,7 +79,9 @@ def main() -> None:
 def measure(options: dict[str, Any], lengths: list[tuple[int, int]], folder: Path) -> dict[str, float]:
     """Dialogues a second of one side, and what the card had in use at its end, PyTorch's reserve and the driver's own
     included."""
-    base = random_weights(SHAPE, folder)
+    base = random_weights(options.pop("shape", SHAPE), folder)
+    if tokens := options.pop("tokens", None):
+        lengths = [(prompt, tokens) for prompt, _ in lengths]
     side = {"old": old_recipe, "ours": ours, "vllm": vllm}[options.pop("side")]
     rate = side(base, lengths, options)
     free, total = torch.cuda.mem_get_info()
@@ -128,7 +131,7 @@ def ours(base: Path, lengths: list[tuple[int, int]], options: dict[str, Any]) ->
     profiled, cap = options.pop("profile", False), options.pop("cap", None)
     if cap:
         gpu.limit(LimitsParams(gpu_gib=cap))
-    model = merged(base)
+    model = four_bits(base).eval() if options.pop("four_bits", False) else merged(base)
     tokenizer = base.parent / "tokenizer"
     guard = guard_of(tokenizer, model) if tokenizer.exists() else None
     seconds = [decode_all(model, guard, lengths, options) for _ in range(PASSES)]

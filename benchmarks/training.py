@@ -2,13 +2,14 @@
 
     python benchmarks/training.py LENGTHS FOLDER 3b
     python benchmarks/training.py LENGTHS FOLDER 8b
+    python benchmarks/training.py LENGTHS FOLDER 14b
     UNSLOTH=/path/to/site-packages python benchmarks/training.py LENGTHS FOLDER 3b
 
-On a GPU. LENGTHS is a JSON list of pairs, tokens of prompt and summary of each row. FOLDER has room for the weights (6
-and 16 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side trains
-in a process of its own, and what it measured is kept in FOLDER, so that a run that was cut off goes on. The memory of
-some sides is capped to that of a 24 GB card. Rates are of real tokens, padding not counted, and of steps after the
-first ones, in which kernels are compiled.
+On a GPU. LENGTHS is a JSON list of pairs, tokens of prompt and summary of each row. FOLDER has room for the weights (6,
+16 and 30 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side
+trains in a process of its own, and what it measured is kept in FOLDER, so that a run that was cut off goes on. The
+memory of some sides is capped to that of a 24 GB card. Rates are of real tokens, padding not counted, and of steps
+after the first ones, in which kernels are compiled.
 """
 
 import hashlib
@@ -56,7 +57,19 @@ SHAPES: dict[str, dict[str, Any]] = {
         "vocab_size": 128256,
         "tie_word_embeddings": False,
     },
+    "qwen3_14b": {
+        "model_type": "qwen3",
+        "hidden_size": 5120,
+        "intermediate_size": 17408,
+        "num_hidden_layers": 40,
+        "num_attention_heads": 40,
+        "num_key_value_heads": 8,
+        "head_dim": 128,
+        "vocab_size": 151936,
+        "tie_word_embeddings": False,
+    },
 }
+NAMED = {"3b": "llama_3b", "8b": "llama_8b", "14b": "qwen3_14b"}
 CAP_GIB = 23.0
 LONGEST = 1224
 """Tokens of a row, prompt and summary: the longest prompt that the defaults allow, and a long summary."""
@@ -74,7 +87,7 @@ def main() -> None:
     def run(which: str, **options: Any) -> dict[str, float]:
         site = os.environ.get("UNSLOTH") if which == "unsloth" else None
         environment = {**os.environ, **({"PYTHONPATH": f"{site}:benchmarks:src"} if site else {})}
-        arguments = json.dumps({"side": which, "shape": f"llama_{what}", **options})
+        arguments = json.dumps({"side": which, "shape": NAMED[what], **options})
         key = repr((arguments, Path(lengths).read_bytes(), describe(), repository.commit()))
         kept = Path(folder) / f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
         if not kept.exists():
@@ -89,7 +102,7 @@ def main() -> None:
         command = f"python benchmarks/training.py LENGTHS FOLDER {what}"
         return recording.row(name, "real tokens/s", *figures, whose, mine["peak_gib"], command)
 
-    recording.record(f"training_{what}", {"3b": of_3b, "8b": of_8b}[what](run, row))
+    recording.record(f"training_{what}", {"3b": of_3b, "8b": of_a_card, "14b": of_a_card}[what](run, row))
 
 
 Run = Callable[..., dict[str, float]]
@@ -122,7 +135,7 @@ def of_3b(run: Run, row: Row) -> list[dict[str, Any]]:
     ]
 
 
-def of_8b(run: Run, row: Row) -> list[dict[str, Any]]:
+def of_a_card(run: Run, row: Row) -> list[dict[str, Any]]:
     ours, old = run("ours", cap=CAP_GIB, long_every=32), run("old", rows=1, cap=CAP_GIB, long_every=32)
     return [row(f"64 rows a step, two of {LONGEST} tokens, {CAP_GIB:g} GiB", ours, old, "the same, batches of 1")]
 
@@ -140,13 +153,14 @@ def measure(options: dict[str, Any], lengths: list[tuple[int, int]], folder: Pat
 
 def random_weights(shape: str, folder: Path) -> Path:
     """A folder with a model of that shape, and a tokenizer, which nothing here asks for a token."""
-    from transformers import AutoModelForCausalLM, LlamaConfig
+    from transformers import AutoConfig, AutoModelForCausalLM
 
     from yoyak.training.from_scratch import _learned_tokenizer
 
     path = folder / shape
     if not (path / "model.safetensors.index.json").exists() and not (path / "model.safetensors").exists():
-        config = LlamaConfig(**SHAPES[shape], rms_norm_eps=1e-5, bos_token_id=128000, eos_token_id=128009)
+        known = {"model_type": "llama", "rms_norm_eps": 1e-5, "bos_token_id": 128000, "eos_token_id": 128009}
+        config = AutoConfig.for_model(**known | SHAPES[shape])
         with torch.device("cuda"):
             model = AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
         _learned_tokenizer(["가나다"], 300).save_pretrained(path)

@@ -290,7 +290,8 @@ def test_beams_are_those_of_generate(family: Family, search: str, tmp_path: Path
     prompts, params = [beam_searches.encoded(loaded)], beam_searches.params_of(**beam_searches.SEARCHES[search])
     ends = beam_searches.some_ends(loaded)
     expected = beam_searches.theirs([loaded], prompts, params, ends)
-    beam_searches.assert_same(beam_searches.ours([loaded], prompts, params, ends), expected)
+    # A GPU sums up batches of other shapes in another order.
+    beam_searches.assert_same(beam_searches.ours([loaded], prompts, params, ends), expected, within=1e-3)
 
 
 @pytest.mark.parametrize("family", [bart, llama32, qwen25, qwen3, gemma3, gemma3_with_its_long_heads])

@@ -64,6 +64,13 @@ def some_ends(model: Any) -> list[int]:
     return [long[0][4], long[2][20]]
 
 
+@pytest.fixture(params=[False, True], ids=["", "looks_behind"])
+def looks_behind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, where the host sees a step's end when the next one is on its way."""
+    monkeypatch.setattr(decoding.Slots, "_looks_behind", request.param)
+
+
+@pytest.mark.usefixtures("looks_behind")
 @pytest.mark.parametrize("max_batch_size", [1, 2, 3, 6, 50])
 def test_greedy_candidates_are_those_of_generate(model: Any, max_batch_size: int) -> None:
     """However many are in work together: slots are given to the next prompt, narrowed and closed on the way."""
@@ -97,6 +104,7 @@ def test_log_probabilities_are_those_of_a_second_pass(model: Any) -> None:
     assert [row.log_probabilities[0] for row in found] == pytest.approx(again, abs=1e-4)
 
 
+@pytest.mark.usefixtures("looks_behind")
 def test_facts_stay_with_their_prompt(model: Any) -> None:
     """Each prompt is told how its candidates begin, and when they end."""
 
@@ -144,6 +152,7 @@ def test_a_model_with_itself_is_that_model(model: Any) -> None:
         assert row.log_probabilities == pytest.approx(expected[number].log_probabilities, abs=1e-4)
 
 
+@pytest.mark.usefixtures("looks_behind")
 def test_a_limit_of_one_token(model: Any) -> None:
     found = decoded(model, 1, greedy, [1999], 1, max_batch_size=2)
     assert [row.ids for row in found] == [[plain(model, prompt, [1999], 1)] for prompt in PROMPTS]

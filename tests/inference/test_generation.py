@@ -207,8 +207,12 @@ def test_a_run_that_goes_on_writes_what_one_that_was_not_killed_writes(folder: P
     assert again.predictions == resumed.predictions
 
 
-def test_how_many_stand_together_changes_no_text(folder: Path, tmp_path: Path) -> None:
-    """In fp32; each dialogue has draws of its own."""
+@pytest.mark.parametrize("looks_behind", [False, True])
+def test_how_many_stand_together_changes_no_text(
+    folder: Path, tmp_path: Path, looks_behind: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In fp32; each dialogue has draws of its own. Nor does a host that sees a step's end when the next one runs."""
+    monkeypatch.setattr(generate.decoding.Slots, "_looks_behind", looks_behind)
     runs = []
     for together in (1, 5, 100):
         config = config_of(folder, batch_size=together)

@@ -113,10 +113,10 @@ def greedy_ends(loaded: Loaded, prompts: list[list[int]]) -> list[int]:
     return [rows[0][0], rows[3][5], rows[6][17]]
 
 
-def assert_same(found: list[Candidates], expected: list[Candidates]) -> None:
+def assert_same(found: list[Candidates], expected: list[Candidates], within: float = 1e-4) -> None:
     assert [row.ids for row in found] == [row.ids for row in expected]
     for row, other in zip(found, expected, strict=True):
-        assert row.log_probabilities == pytest.approx(other.log_probabilities, abs=1e-4)
+        assert row.log_probabilities == pytest.approx(other.log_probabilities, abs=within)
 
 
 def some_ends(loaded: Loaded) -> list[int]:

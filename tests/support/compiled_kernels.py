@@ -22,18 +22,19 @@ def main() -> None:
         compiled(kernels._log_sum_exp, dtype, {"block": 4096}, 8)
     for dtype, bytes_a_value in (("bf16", 2), ("fp32", 4)):
         for size, window in ((128, 0), (256, 512)):
-            tokens = kernels.block_tokens(size, bytes_a_value)
-            queries = kernels.block_queries(size, bytes_a_value)
-            options = ATTENTION | {"size": size, "window": window, "block_tokens": tokens}
-            compiled(kernels._over_prompts, dtype, options | {"block_queries": queries}, 4)
-            compiled(kernels._over_own, dtype, options | {"block_queries": 16}, 2)
+            tokens, queries = kernels.blocks(size, bytes_a_value)
+            options = ATTENTION | {"size": size, "window": window}
+            over_prompts = options | {"block_queries": queries, "block_tokens": tokens}
+            compiled(kernels._over_prompts, dtype, over_prompts, 4)
+            over_own = options | {"block_queries": 16, "block_tokens": kernels.OWN_TOKENS}
+            compiled(kernels._over_own, dtype, over_own, 1, 4)
 
 
-def compiled(kernel: Any, dtype: str, constants: dict[str, Any], warps: int) -> None:
+def compiled(kernel: Any, dtype: str, constants: dict[str, Any], warps: int, stages: int = 3) -> None:
     signature = {name: "constexpr" if name in constants else type_of(name, kernel, dtype) for name in kernel.arg_names}
     places = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(fn=kernel, signature=signature, constexprs=places)
-    result = triton.compile(source, target=TARGET, options={"num_warps": warps})
+    result = triton.compile(source, target=TARGET, options={"num_warps": warps, "num_stages": stages})
     print(kernel.__name__, dtype, constants.get("size"), result.metadata.shared)
 
 

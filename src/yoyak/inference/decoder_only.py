@@ -85,4 +85,4 @@ def over_beams(
     queries = query.reshape(slots, keys.shape[1], group * beams, size).to(keys.dtype)
     bias = kv_cache.bias(sliding_window, group, keys.dtype)
     output = scaled_dot_product_attention(queries, keys, values, attn_mask=bias, scale=scaling)
-    return output.view(slots, heads, beams, size).transpose(1, 2).to(query.dtype), None
+    return output.reshape(slots, heads, beams, size).transpose(1, 2).to(query.dtype), None

@@ -195,8 +195,13 @@ class Slots:
         before, self.launched = self.launched, Launched(list(self.numbers), Fetched([done]))
         if before is not None:
             yield from self._results_after(before)
-        if self.device.type == "cpu":
+        if not self._looks_behind:
             yield from self.settle()
+
+    @property
+    def _looks_behind(self) -> bool:
+        """Whether steps go on meanwhile."""
+        return bool(self.device.type == "cuda")
 
     def settle(self) -> Iterator[tuple[int, Candidates]]:
         """Wait for the GPU, and yield all candidates that are done."""
@@ -218,7 +223,9 @@ class Slots:
         """Add a token to the candidates at slots `at`; at which of them all are done."""
         max_new_tokens, counts = self.request.max_new_tokens, self.counts[at]
         facts = {name: fact[at] for name, fact in self.facts.items()}
-        generated = GeneratedTokens(self.tokens[at, :, :max_new_tokens], counts, facts)
+        # Slots that are done have no next token, and theirs may be any.
+        before = counts.clamp(max=max_new_tokens - 1)
+        generated = GeneratedTokens(self.tokens[at, :, :max_new_tokens], before, facts)
         chosen = self.request.choose(logits, generated)
         unended = (self.lengths[at] == max_new_tokens) & (counts < max_new_tokens)[:, None]
         self.tokens[at, :, counts] = chosen

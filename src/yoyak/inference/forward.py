@@ -11,7 +11,7 @@ from yoyak.inference.paged_cache import PagedCache, pages_for
 from yoyak.inference.shared_prefix import KVCache, Prefill
 from yoyak.modeling.attention import supports_flash
 
-MAX_PREFILL_TOKENS = 16_384
+MAX_PREFILL_TOKENS = 8_192
 """Most prompt tokens that go through a model at once: a constant, so that texts do not depend on the machine."""
 PREFILL_SHARE = 4
 """A quarter of the slots is prefilled at once: fewer would be slow, and more would wait empty for each other."""
@@ -144,11 +144,17 @@ def forwards_of(
     own = candidates * pages_for(min(EXPECTED_TOKENS, max_new_tokens))
     wanted = [1 + sum(map(pages_for, longest)) + slots * own for longest in lengths]
     least = [1 + pages_for(longest[0]) + candidates * pages_for(max_new_tokens) for longest in lengths]
-    free = gpu.free_memory() - sum(
-        decoder.activation_bytes(MAX_PREFILL_TOKENS, slots * candidates) for decoder in decoders
+    prefilled = [min(MAX_PREFILL_TOKENS, max(1, slots // PREFILL_SHARE) * longest[0]) for longest in lengths]
+    bytes_wanted = sum(count * decoder.page_bytes for count, decoder in zip(wanted, decoders, strict=True))
+    activations = sum(
+        decoder.activation_bytes(tokens, slots * candidates)
+        for decoder, tokens in zip(decoders, prefilled, strict=True)
     )
-    share = min(1.0, free / sum(count * decoder.page_bytes for count, decoder in zip(wanted, decoders, strict=True)))
-    pages = [max(enough, int(share * count)) for enough, count in zip(least, wanted, strict=True)]
+    share = POOL_SHARE * (gpu.free_memory() - activations) / bytes_wanted
+    if share < 1:
+        # All that is free must be free in one piece.
+        torch.cuda.empty_cache()
+    pages = [max(enough, int(min(share, 1.0) * count)) for enough, count in zip(least, wanted, strict=True)]
     return [
         FusedForward(decoder, PagedCache(decoder.pool(count), slots, candidates, longest[0], max_new_tokens))
         for decoder, count, longest in zip(decoders, pages, lengths, strict=True)

@@ -12,10 +12,9 @@ import triton.language as tl
 
 from yoyak.inference.paged_cache import PAGE
 
-MAX_BLOCK_TOKENS, BLOCK_BYTES = 64, 2**14
-"""Keys that are looked at together: so many, and of one head no more bytes, which is what smaller cards bear."""
-MAX_BLOCK_QUERIES = 64
-"""Queries of one prompt that look at them together; half as many of long heads in fp32."""
+PROMPT_TOKENS, OWN_TOKENS, QUERIES = 64, 16, 64
+"""Of a prompt and of a candidate, keys that are looked at together, and of one prompt queries that look at them: fewer
+where heads are long, for all must lie in the memory of a block."""
 
 
 def rms_norm(
@@ -247,14 +246,15 @@ def attend(
         "size": size,
         "page_size": PAGE,
         "window": sliding_window or 0,
-        "block_tokens": block_tokens(size, query.itemsize),
     }
-    queries = min(block_queries(size, query.itemsize), triton.next_power_of_2(max(16, candidates * group)))
+    prompt_tokens, most = blocks(size, query.itemsize)
+    queries = min(most, triton.next_power_of_2(max(16, candidates * group)))
     grid = slots, heads, triton.cdiv(candidates * group, queries)
     _over_prompts[grid](
         *(query, *pages, *prompts, own[1], over_prompts, log_sums),
         *(scaling, query.stride(0), prompts[0].stride(0)),
         **shape,
+        block_tokens=prompt_tokens,
         block_queries=queries,
         num_warps=4,
     )
@@ -262,18 +262,17 @@ def attend(
         *(query, *pages, *own, over_prompts, log_sums, output),
         *(scaling, query.stride(0), own[0].stride(0)),
         **shape,
+        block_tokens=OWN_TOKENS,
         block_queries=triton.next_power_of_2(max(16, group)),
-        num_warps=2,
+        num_warps=1,
+        num_stages=4,
     )
     return output
 
 
-def block_tokens(size: int, bytes_a_value: int) -> int:
-    return min(MAX_BLOCK_TOKENS, BLOCK_BYTES // (size * bytes_a_value))
-
-
-def block_queries(size: int, bytes_a_value: int) -> int:
-    return min(MAX_BLOCK_QUERIES, 2 * BLOCK_BYTES // (size * bytes_a_value))
+def blocks(size: int, bytes_a_value: int) -> tuple[int, int]:
+    """How many keys of a prompt, and how many queries."""
+    return min(PROMPT_TOKENS, 2**14 // (size * bytes_a_value)), min(QUERIES, 2**15 // (size * bytes_a_value))
 
 
 @triton.jit

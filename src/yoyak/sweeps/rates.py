@@ -27,9 +27,9 @@ from yoyak.training.params import TrainingConfig
 RESULTS = Path("sweeps/results")
 MEASURED = ("true_size", "final", "final_again")
 """Folders of `RESULTS`: runs of one model each."""
-MATRIX_RATES = {"NVIDIA H200": 7.9e14}
-"""Of the devices of these runs in bf16, in operations a second: about, and not yet measured by `matrix_rate`. On such
-a device itself it cancels out."""
+MATRIX_RATES = {"NVIDIA H200": 6.6e14}
+"""Of the devices of these runs in bf16, in operations a second, by `matrix_rate`. On such a device itself it cancels
+out."""
 CHARACTERS_A_TOKEN = 1.415
 """Of dialogues and summaries together, the prompt's own words included: Qwen2.5's tokenizer on the competition's
 2,500 rows. Llama-3's takes 2 % more tokens."""
