@@ -15,10 +15,11 @@ from transformers.modeling_outputs import CausalLMOutput
 from twins import Family
 
 from yoyak.core.records import Prediction
-from yoyak.inference import beams, decoding, generate, hf_decoding
+from yoyak.inference import beams, generate, hf_decoding
 from yoyak.inference.averaging import Averaged
 from yoyak.inference.beam_search import BeamSearch
 from yoyak.inference.params import GenerationParams
+from yoyak.modeling import cuda_graphs
 from yoyak.modeling.loading import Loaded
 
 
@@ -110,16 +111,16 @@ def addresses(found: Any) -> list[int]:
         return [address for part in found.values() for address in addresses(part)]
     if isinstance(found, list | tuple):
         return [address for part in found for address in addresses(part)]
-    if not type(found).__module__.startswith("yoyak.inference"):
+    if not type(found).__module__.startswith(("yoyak.inference", "yoyak.modeling")):
         return []
     return addresses({name: part for name, part in vars(found).items() if not name.startswith("_")})
 
 
 def test_a_step_can_be_recorded(loaded: Loaded, ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
     """It needs nothing from the host, and what it looks at stays where it is, or it is known to have changed."""
-    step, seen = decoding.GraphedStep.__call__, []
+    step, seen = cuda_graphs.GraphedStep.__call__, []
 
-    def checked(recorded: decoding.GraphedStep, next_tokens: Any) -> torch.Tensor:
+    def checked(recorded: cuda_graphs.GraphedStep, next_tokens: Any) -> torch.Tensor:
         slots = next_tokens
         now = addresses([slots.__self__.search, slots.__self__.readers])
         assert len(now) > 20
@@ -128,7 +129,7 @@ def test_a_step_can_be_recorded(loaded: Loaded, ends: list[int], monkeypatch: py
         with WithoutTheHost():
             return step(recorded, next_tokens)
 
-    monkeypatch.setattr(decoding.GraphedStep, "__call__", checked)
+    monkeypatch.setattr(cuda_graphs.GraphedStep, "__call__", checked)
     models, prompts = [loaded.model, loaded.model], [encoded(loaded)] * 2
     forbidden = torch.zeros((len(prompts[0]), loaded.model.config.vocab_size), dtype=torch.bool)
     params = params_of(**SEARCHES["penalties"] | {"max_new_tokens": 70, "length_penalty": -1.0})

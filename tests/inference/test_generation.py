@@ -28,10 +28,11 @@ from twins import bart, llama32, save_twin
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction, read_json, read_records
-from yoyak.inference import decoding, generate, hf_decoding
+from yoyak.inference import generate, hf_decoding
 from yoyak.inference.generate import Asked
 from yoyak.inference.params import GenerationParams
 from yoyak.inference.sampling import drawn, likeliest, penalised
+from yoyak.modeling import cuda_graphs
 
 
 @pytest.fixture(scope="module")
@@ -143,14 +144,14 @@ def test_a_step_can_be_recorded(
     """With all penalties, as in the second search."""
     penalties = {"repetition_penalty": 1.2, "no_repeat_ngram_size": 2, "min_new_tokens": 4}
     config = config_of(folder, search=search, candidates=candidates, **penalties)
-    step, steps = decoding.GraphedStep.__call__, []
+    step, steps = cuda_graphs.GraphedStep.__call__, []
 
-    def checked(recorded: decoding.GraphedStep, next_tokens: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def checked(recorded: cuda_graphs.GraphedStep, next_tokens: Callable[[], torch.Tensor]) -> torch.Tensor:
         steps.append(None)
         with WithoutTheHost():
             return step(recorded, next_tokens)
 
-    monkeypatch.setattr(decoding.GraphedStep, "__call__", checked)
+    monkeypatch.setattr(cuda_graphs.GraphedStep, "__call__", checked)
     generate.generate(load(config), PROMPTS[:3], config, "twin", tmp_path)
     assert len(steps) > 4
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 from inferences import config_of
 from trainers import PROMPTS
+from transformers import GenerationConfig
 from twins import Family, bart, gemma3, llama32, qwen3, qwen25, save_twin, t5
 
 from yoyak.inference import beams, hf_decoding
@@ -89,6 +90,27 @@ def ours(
     found = list(beams.decode(models, prompts, max_batch_size, beams.Request(params, ends)))
     assert sorted(number for number, _ in found) == list(range(len(prompts[0])))
     return [candidates for _, candidates in sorted(found, key=lambda pair: pair[0])]
+
+
+def greedy_of_generate(
+    loaded: Loaded, prompts: list[list[int]], max_new_tokens: int, ends: list[int]
+) -> list[list[int]]:
+    """An encoder-decoder's, one at a time, so that nothing is padded."""
+    model = loaded.model
+    config = GenerationConfig(
+        max_new_tokens=max_new_tokens,
+        eos_token_id=ends,
+        pad_token_id=0,
+        decoder_start_token_id=model.config.decoder_start_token_id,
+    )
+    ids = (torch.tensor([prompt], device=model.device) for prompt in prompts)
+    return [model.generate(input_ids=row, generation_config=config)[0, 1:].tolist() for row in ids]
+
+
+def greedy_ends(loaded: Loaded, prompts: list[list[int]]) -> list[int]:
+    """Which end some summaries at once, some early and others not at all."""
+    rows = greedy_of_generate(loaded, prompts, 40, [-1])
+    return [rows[0][0], rows[3][5], rows[6][17]]
 
 
 def assert_same(found: list[Candidates], expected: list[Candidates], within: float = 1e-4) -> None:

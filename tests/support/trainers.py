@@ -62,9 +62,11 @@ def trainer_of(
     return trainer, rows
 
 
-def full_trainer_of(twin: Path, scratch: Path, **training: Any) -> tuple[Any, Rows]:
-    """A trainer of an encoder-decoder, without dropout, in fp32."""
-    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "full", "dtype": "fp32"}
+def full_trainer_of(
+    twin: Path, scratch: Path, dtype: str = "fp32", dropout: bool = False, **training: Any
+) -> tuple[Any, Rows]:
+    """A trainer of an encoder-decoder, without dropout and in fp32 unless something else is asked for."""
+    model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "full", "dtype": dtype}
     defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
     config = TrainingConfig.model_validate(
         {
@@ -78,7 +80,7 @@ def full_trainer_of(twin: Path, scratch: Path, **training: Any) -> tuple[Any, Ro
     set_seed(1)
     loaded = load_for_training(config.model, None, [])
     for module in loaded.model.modules():
-        if hasattr(module, "dropout"):
+        if hasattr(module, "dropout") and not dropout:
             module.dropout = 0.0 if isinstance(module.dropout, float) else torch.nn.Identity()
     rows = seq2seq_rows(PROMPTS, loaded.prompt_tokenizer)
     return seq2seq.trainer(config, loaded, rows, rows, scratch, []), rows

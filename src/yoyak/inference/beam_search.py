@@ -7,10 +7,9 @@ from typing import NamedTuple
 
 import torch
 
-from yoyak.inference.beam_cache import Step
 from yoyak.inference.params import GenerationParams
 from yoyak.inference.sampling import penalised
-from yoyak.inference.shared_prefix import CAPACITY_STEP
+from yoyak.modeling.beam_cache import CAPACITY_STEP, Step
 
 UNLIKELY = -1e9
 """The score of a beam that is none; minus infinity would be no number as soon as it is multiplied by 0."""

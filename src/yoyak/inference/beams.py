@@ -13,15 +13,16 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from yoyak.inference import encoder_decoder
 from yoyak.inference.averaging import mean_logits
 from yoyak.inference.beam_search import BeamSearch
 from yoyak.inference.decoder_only import NAME, DecoderOnly, over_beams
-from yoyak.inference.decoding import Candidates, GraphedStep
-from yoyak.inference.encoder_decoder import EncoderDecoder
+from yoyak.inference.decoding import Candidates
 from yoyak.inference.forward import MAX_PREFILL_TOKENS, PREFILL_SHARE
 from yoyak.inference.params import GenerationParams
+from yoyak.modeling import encoder_decoder
 from yoyak.modeling.attention import has_plain_attention
+from yoyak.modeling.cuda_graphs import GraphedStep
+from yoyak.modeling.encoder_decoder import EncoderDecoder
 
 Forms = tuple[list[int], ...]
 """A prompt's tokens, in the form of each model."""

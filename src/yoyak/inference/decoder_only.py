@@ -5,10 +5,10 @@ from typing import Any
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from yoyak.inference.beam_cache import BeamCache, Step, as_bias
 from yoyak.inference.forward import prefill
 from yoyak.inference.shared_prefix import Prefill, shared_prefix
 from yoyak.modeling.attention import supports_flash
+from yoyak.modeling.beam_cache import BeamCache, Step, as_bias
 
 NAME = "beams"
 

@@ -10,14 +10,9 @@ import torch
 from torch.nn.functional import pad
 
 from yoyak.modeling.attention import each_row_alone, packed_rows
+from yoyak.modeling.beam_cache import CAPACITY_STEP, SPARE_CAPACITY, Layers
 
 NAME = "shared_prefix"
-CAPACITY_STEP = 64
-"""Tokens by which the capacity for candidates grows."""
-SPARE_CAPACITY = 256
-"""Tokens of capacity that are never released: the next long candidate would need them again."""
-Layers = dict[int, tuple[torch.Tensor, torch.Tensor]]
-"""Keys and values, by the number of the layer."""
 
 
 class Prefill:

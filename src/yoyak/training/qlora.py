@@ -17,13 +17,13 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTConfig, SFTTrainer
 
-from yoyak.metrics import rouge
 from yoyak.modeling import isolation
 from yoyak.modeling.loading import Loaded
 from yoyak.modeling.tokenization import PromptTokenizer
 from yoyak.training import adapters, attention, memory
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.base_model import dequantize
+from yoyak.training.dev import rouge_of
 from yoyak.training.memory import TokenBudget
 from yoyak.training.params import EVALUATED_ROWS, TrainingConfig, TrainingParams
 from yoyak.training.rows import IGNORED, Row, Rows
@@ -151,10 +151,7 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
             prompts = [row["input_ids"][: row["labels"].count(IGNORED)] for row in rows]
             summaries = [row["input_ids"][row["labels"].count(IGNORED) :] for row in rows]
             generated = self._greedy(model, prompts, max(map(len, summaries)) + 1)
-            texts, references = (
-                [text.strip() for text in self.prompt_tokenizer.decode(ids)] for ids in (generated, summaries)
-            )
-            return [score.mean for score in rouge.score(texts, [(reference,) for reference in references])]
+            return rouge_of(self.prompt_tokenizer, generated, summaries)
 
         at_once = 1 if self.one_by_one else SUMMARISED_ROWS
         return 100 * fmean(chain.from_iterable(self.in_dev_batches("ROUGE", self.summarised, at_once, scored)))

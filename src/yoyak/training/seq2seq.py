@@ -1,29 +1,38 @@
-"""Every weight of an encoder-decoder, on transformers' `Seq2SeqTrainer`."""
+"""Every weight of an encoder-decoder, on transformers' `Trainer`."""
 
-from collections.abc import Callable, Iterator
-from functools import partial
+import copy
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-import numpy as np
 import torch
-from datasets import Dataset
-from torch.nn.functional import cross_entropy
-from transformers import DataCollatorForSeq2Seq, Seq2SeqTrainer, Seq2SeqTrainingArguments, TrainerCallback
+from torch.nn.functional import cross_entropy, pad
+from torch.nn.utils.rnn import pad_sequence
+from transformers import GenerationConfig, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
 from transformers.trainer_utils import EvalLoopOutput
 
-from yoyak.metrics import rouge
+from yoyak.modeling import encoder_decoder
 from yoyak.modeling.loading import Loaded
-from yoyak.modeling.tokenization import PromptTokenizer
+from yoyak.training import greedy
 from yoyak.training.arguments import trainer_arguments
+from yoyak.training.dev import rouge_of
+from yoyak.training.graphed import GraphedPasses
 from yoyak.training.memory import TokenBudget
 from yoyak.training.params import EVALUATED_ROWS, TrainingConfig
-from yoyak.training.rows import IGNORED, Rows
+from yoyak.training.rows import IGNORED, Row, Rows
 from yoyak.training.steps import MicroBatching
 
 BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
+SUMMARISED_ROWS = 128
+"""Dev rows that are summarised at once: a constant, as `EVALUATED_ROWS` is."""
+GPU_WIDTH_STEP = 32
+"""To multiples of which rows are padded on a GPU, so that few shapes are to be recorded."""
+MAX_GRAPHED_TOKENS = 8192
+"""Of a micro-batch: more keep a GPU busy for longer than the host takes to launch them, and their graph much memory."""
 
 
 class GroupedByLength(LengthGroupedSampler):
@@ -42,35 +51,89 @@ class GroupedByLength(LengthGroupedSampler):
         self.generator.manual_seed(self.seed + epoch)
 
 
-class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
-    """`Seq2SeqTrainer` whose loss is the mean over all summary tokens of an optimiser step, whatever the micro-batch.
+@dataclass(frozen=True)
+class Padded:
+    """Makes rows a batch: ids and labels padded on the right, the decoder's inputs, and how many tokens are real."""
+
+    model: Any
+    pad_token_id: int
+    width_step: int
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        labels = self._padded([row["labels"] for row in rows], IGNORED)
+        return {
+            **self.of_prompts([row["input_ids"] for row in rows]),
+            "labels": labels,
+            "decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels=labels),
+            # Counted here: on a GPU, to count them is to wait for it.
+            "real_tokens": sum(len(row["input_ids"]) + len(row["labels"]) for row in rows),
+        }
+
+    def of_prompts(self, prompts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
+        """What the encoder takes."""
+        ids = self._padded(prompts, self.pad_token_id)
+        lengths = torch.tensor([len(prompt) for prompt in prompts])
+        mask = torch.arange(ids.shape[1]) < lengths[:, None]
+        return {"input_ids": ids, "attention_mask": mask.long()}
+
+    def _padded(self, sequences: Sequence[list[int]], fill: int) -> torch.Tensor:
+        ids = pad_sequence([torch.tensor(each) for each in sequences], batch_first=True, padding_value=fill)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        width = -(-ids.shape[1] // self.width_step) * self.width_step
+        if positions is not None:
+            width = max(ids.shape[1], min(width, positions))
+        return pad(ids, (0, width - ids.shape[1]), value=fill)
+
+
+class TokenMeanTrainer(MicroBatching):
+    """A `Trainer` whose loss is the mean over all summary tokens of an optimiser step, whatever the micro-batch.
 
     transformers 5.23 takes BART and T5, whose loss is already a mean of the micro-batch, for models that divide by the
     step's token count, and so sums the gradients of micro-batches: twice as large with half the micro-batch.
     """
 
+    loaded: Loaded
+    """Whose model it is."""
+    max_new_tokens: int
+    """Of a summary of dev."""
+    passes: GraphedPasses | None = None
+
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Rows of the batch are padded alike, and so take as much memory."""
+        tensors = {key: value for key, value in inputs.items() if key != "real_tokens"}
         rows, start = len(inputs["input_ids"]), 0
         while start < rows:
             # The budget changes once the first micro-batch has been measured.
             end = min(rows, start + max(1, self.budget.tokens // self.longest_row(inputs)))
-            micro_batch = {key: tensor[start:end] for key, tensor in inputs.items()}
+            micro_batch = {key: tensor[start:end] for key, tensor in tensors.items()}
             yield micro_batch, (end - start) * self.longest_row(inputs)
             start = end
 
+    def run_pass(self, model: Any, micro_batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return super(TokenMeanTrainer, self).run_pass(model, inputs, inputs.pop("labels_of_step"))
+
+        inputs = {**micro_batch, "labels_of_step": labels}
+        tokens = len(micro_batch["input_ids"]) * self.longest_row(micro_batch)
+        if self.passes is None or self.budget.checkpointing or tokens > MAX_GRAPHED_TOKENS:
+            return run(inputs)
+        return self.passes(run, inputs)
+
+    def gave_up_memory(self) -> bool:
+        return self.passes is not None and self.passes.give_up()
+
     def real_tokens(self, inputs: dict[str, Any]) -> int:
-        return int(inputs["attention_mask"].sum() + (inputs["labels"] != IGNORED).sum())
+        return int(inputs["real_tokens"])
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
-        lengths = [len(ids) for ids in self.train_dataset["input_ids"]]
+        lengths = [len(row["input_ids"]) for row in self.train_dataset]
         return GroupedByLength(self.args.train_batch_size, lengths, self.args.data_seed)
 
     def lengths(self, inputs: dict[str, Any]) -> list[int]:
         return [self.longest_row(inputs)] * len(inputs["input_ids"])
 
     def select(self, inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        return {key: tensor[rows] for key, tensor in inputs.items()}
+        return {key: value[rows] for key, value in inputs.items() if key != "real_tokens"}
 
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         masks = inputs["attention_mask"].bool()
@@ -83,7 +146,7 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         labels = inputs.pop("labels")
-        outputs = model(**inputs)
+        outputs = model(**inputs, use_cache=False)
         total = cross_entropy(
             outputs.logits.flatten(0, 1).float(),
             labels.flatten(),
@@ -102,55 +165,103 @@ class TokenMeanTrainer(MicroBatching, Seq2SeqTrainer):
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> EvalLoopOutput:
-        """Ranks share the batches, which are the same; each figure is a mean over rows."""
-        rows = dataloader.dataset
-        loop = partial(super().evaluation_loop, description=description, prediction_loss_only=prediction_loss_only)
-        if self.ranks.count == 1:
-            return loop(dataloader, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix)
-        own, metrics = self.own_of_dev(len(rows), self.args.eval_batch_size), {}
-        if own:
-            loader = self.get_eval_dataloader(rows.select(own))
-            metrics = loop(loader, ignore_keys=ignore_keys, metric_key_prefix=metric_key_prefix).metrics
-        shares = [(count, of_rank) for count, of_rank in self.ranks.gather((len(own), metrics)) if count]
-        means = {key: sum(count * of_rank[key] for count, of_rank in shares) / len(rows) for key in shares[0][1]}
-        return EvalLoopOutput(None, None, means, num_samples=len(rows))
+        """The mean loss of a label, and ROUGE of a greedy summary of each row."""
+        # Of like length side by side.
+        rows = sorted(dataloader.dataset, key=lambda row: len(row["input_ids"]), reverse=True)
+        self.model.eval()
+        with torch.no_grad():
+            figures = {"loss": self._dev_loss(rows), "rouge_mean": self._rouge(rows)}
+        metrics = {f"{metric_key_prefix}_{name}": figure for name, figure in figures.items()}
+        return EvalLoopOutput(None, None, metrics, num_samples=len(rows))
+
+    def _dev_loss(self, rows: list[Row]) -> float:
+        def summed(batch: Sequence[Row]) -> float:
+            inputs = self._prepare_inputs(self.data_collator(batch))
+            del inputs["real_tokens"]
+            with self.accelerator.autocast():
+                return float(self.compute_loss(self.model, inputs, num_items_in_batch=1))
+
+        total = sum(self.in_dev_batches("loss", rows, EVALUATED_ROWS["full"], summed))
+        return total / sum(len(row["labels"]) for row in rows)
+
+    def _rouge(self, rows: list[Row]) -> float:
+        """The mean of ROUGE-1/2/L in percent."""
+        model = self._as_inference_loads_it()
+
+        def scored(batch: Sequence[Row]) -> list[float]:
+            generated = self._greedy(model, [row["input_ids"] for row in batch])
+            return rouge_of(self.loaded.prompt_tokenizer, generated, [row["labels"] for row in batch])
+
+        return 100 * fmean(chain.from_iterable(self.in_dev_batches("ROUGE", rows, SUMMARISED_ROWS, scored)))
+
+    def _as_inference_loads_it(self) -> Any:
+        """In the dtype of its computations, which its weights have not, being trained."""
+        dtype = self.loaded.precision.torch_dtype
+        return self.model if dtype == self.model.dtype else copy.deepcopy(self.model).to(dtype)
+
+    def _greedy(self, model: Any, prompts: list[list[int]]) -> list[list[int]]:
+        """Token ids of each prompt's summary."""
+        if encoder_decoder.is_known(model):
+            return greedy.summaries(model, prompts, self.max_new_tokens, self.loaded.end_ids)
+        return self._by_generate(model, prompts)
+
+    def _by_generate(self, model: Any, prompts: list[list[int]]) -> list[list[int]]:
+        """Of a family that ours does not know."""
+        tokenizer, limit = self.loaded.tokenizer, self.max_new_tokens
+        # A new one: some models come with a repetition penalty, which is not greedy.
+        config = GenerationConfig(
+            max_new_tokens=limit,
+            do_sample=False,
+            eos_token_id=self.loaded.end_ids,
+            pad_token_id=tokenizer.pad_token_id,
+            decoder_start_token_id=model.config.decoder_start_token_id,
+        )
+        batch = self._prepare_inputs(self.data_collator.of_prompts(prompts))
+        output = model.generate(**batch, generation_config=config)
+        return [row[1:] for row in output.tolist()]
 
 
 def trainer(
     config: TrainingConfig, loaded: Loaded, train: Rows, dev: Rows, scratch: Path, callbacks: list[TrainerCallback]
 ) -> TokenMeanTrainer:
     """A trainer that keeps the epoch with the best dev ROUGE of greedy summaries."""
+    longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
     # Saved with the model, for whoever opens it: greedy, and as long as the longest summary and the token before it.
-    loaded.model.generation_config.max_length = 1 + max(len(row["labels"]) for row in [*train.rows, *dev.rows])
-    arguments = Seq2SeqTrainingArguments(
-        **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
+    loaded.model.generation_config.max_length = 1 + longest
+    on_gpu = torch.cuda.is_available()
+    arguments = TrainingArguments(
+        **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows))
+        # Nothing waits for a batch to be copied.
+        | {"dataloader_pin_memory": on_gpu, "accelerator_config": {"non_blocking": on_gpu}},
         **BEST,
         per_device_eval_batch_size=EVALUATED_ROWS["full"],
         label_smoothing_factor=config.training.label_smoothing,
-        predict_with_generate=True,
+        remove_unused_columns=False,
+        prediction_loss_only=True,
     )
-    return TokenMeanTrainer(
+    result = TokenMeanTrainer(
         budget=TokenBudget(),
         model=loaded.model,
         args=arguments,
-        train_dataset=Dataset.from_list(train.rows),
-        eval_dataset=Dataset.from_list(dev.rows),
-        data_collator=DataCollatorForSeq2Seq(loaded.tokenizer, model=loaded.model, label_pad_token_id=IGNORED),
+        train_dataset=train.rows,
+        eval_dataset=dev.rows,
+        data_collator=Padded(loaded.model, loaded.tokenizer.pad_token_id, GPU_WIDTH_STEP if on_gpu else 1),
         processing_class=loaded.tokenizer,
-        compute_metrics=_rouge_of(loaded.prompt_tokenizer),
         callbacks=callbacks,
     )
+    result.loaded, result.max_new_tokens = loaded, longest
+    why_not = _why_not_graphed(result.model)
+    if why_not is None:
+        result.passes = GraphedPasses(result.model)
+    result.ran_with = {"cuda_graphs": f"no: {why_not}" if why_not else "yes"}
+    return result
 
 
-def _rouge_of(prompt_tokenizer: PromptTokenizer) -> Callable[[Any], dict[str, float]]:
-    """The mean of ROUGE-1/2/L in percent, against the dev summaries."""
-
-    def compute(prediction: Any) -> dict[str, float]:
-        texts, references = (
-            prompt_tokenizer.decode(np.where(ids == IGNORED, prompt_tokenizer.tokenizer.pad_token_id, ids))
-            for ids in (prediction.predictions, prediction.label_ids)
-        )
-        scores = rouge.score(texts, [(reference,) for reference in references])
-        return {"rouge_mean": 100 * fmean(row.mean for row in scores)}
-
-    return compute
+def _why_not_graphed(model: Any) -> str | None:
+    if not torch.cuda.is_available():
+        return "not on a GPU"
+    if not encoder_decoder.is_known(model):
+        return f"{model.config.model_type} may wait for the GPU within a pass"
+    if any(getattr(module, "layerdrop", 0) for module in model.modules()):
+        return "layers are dropped by the host"
+    return None

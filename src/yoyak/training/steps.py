@@ -87,9 +87,11 @@ class MicroBatching(Trainer):
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
+            gave_up = self.gave_up_memory()
             gpu.release_memory()
             assert share is not None, "nothing ran that could run out"
-            self.budget.shrink(self.longest_row(share), of)
+            if not gave_up:
+                self.budget.shrink(self.longest_row(share), of)
             self._recompute_if_decided(model)
 
     def _share_of(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
@@ -109,11 +111,20 @@ class MicroBatching(Trainer):
         losses, done, whole = [], 0, inputs["input_ids"].numel()
         for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
-                losses.append(super().training_step(model, micro_batch, labels))
+                losses.append(self.run_pass(model, micro_batch, labels))
             # A share, for to count real tokens may mean to wait for the GPU.
             done += micro_batch["input_ids"].numel()
             self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
+
+    def run_pass(self, model: Any, micro_batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        """Forward and backward; the loss, divided by the step's `labels`."""
+        loss: torch.Tensor = super().training_step(model, micro_batch, labels)
+        return loss
+
+    def gave_up_memory(self) -> bool:
+        """Whether, memory having run out, something could be given up that takes some."""
+        return False
 
     def in_dev_batches(
         self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
@@ -156,6 +167,10 @@ class MicroBatching(Trainer):
         """What the first will save; it alone knows that it is whole."""
         if self.ranks.is_first:
             super()._load_best_model()
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Nobody asks for them, and to count them is to walk through all parameters at each step."""
+        return 0
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """With real tokens a second since the last one, and the peak of memory so far in GiB."""

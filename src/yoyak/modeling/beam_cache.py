@@ -8,8 +8,12 @@ from typing import NamedTuple
 
 import torch
 
-from yoyak.inference.shared_prefix import CAPACITY_STEP, SPARE_CAPACITY, Layers
-
+CAPACITY_STEP = 64
+"""Tokens by which the capacity for candidates grows."""
+SPARE_CAPACITY = 256
+"""Tokens of capacity that are never released: the next long candidate would need them again."""
+Layers = dict[int, tuple[torch.Tensor, torch.Tensor]]
+"""Keys and values, by the number of the layer."""
 ALIGNMENT = 8
 """Keys come in multiples of it: PyTorch's kernel copies masks of other widths."""
 

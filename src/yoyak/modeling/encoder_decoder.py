@@ -9,8 +9,7 @@ from torch.nn.functional import embedding, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import EncoderDecoderCache
 
-from yoyak.inference.beam_cache import BeamCache, Step, aligned, as_bias
-from yoyak.inference.shared_prefix import Layers
+from yoyak.modeling.beam_cache import BeamCache, Layers, Step, aligned, as_bias
 
 
 def is_known(model: Any) -> bool:
