@@ -87,11 +87,9 @@ class MicroBatching(Trainer):
                 return loss
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
-            gave_up = self.gave_up_memory()
             gpu.release_memory()
             assert share is not None, "nothing ran that could run out"
-            if not gave_up:
-                self.budget.shrink(self.longest_row(share), of)
+            self.budget.shrink(self.longest_row(share), of)
             self._recompute_if_decided(model)
 
     def _share_of(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
@@ -111,20 +109,11 @@ class MicroBatching(Trainer):
         losses, done, whole = [], 0, inputs["input_ids"].numel()
         for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
-                losses.append(self.run_pass(model, micro_batch, labels))
+                losses.append(super().training_step(model, micro_batch, labels))
             # A share, for to count real tokens may mean to wait for the GPU.
             done += micro_batch["input_ids"].numel()
             self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
-
-    def run_pass(self, model: Any, micro_batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
-        """Forward and backward; the loss, divided by the step's `labels`."""
-        loss: torch.Tensor = super().training_step(model, micro_batch, labels)
-        return loss
-
-    def gave_up_memory(self) -> bool:
-        """Whether, memory having run out, something could be given up that takes some."""
-        return False
 
     def in_dev_batches(
         self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
