@@ -60,7 +60,7 @@ def test_each_does_what_it_is_told() -> None:
         ("refuse", "no room\nfor this"),
         (
             "die",
-            r"twin: the process of number 2 was killed \(SIGKILL\); `dvc repro` goes on where it was",
+            r"twin: the process of GPU 2 was killed \(SIGKILL\); `dvc repro` goes on where it was",
         ),
     ],
 )

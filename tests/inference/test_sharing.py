@@ -108,7 +108,7 @@ def test_the_stage_goes_on_after_the_death_of_any_process(project: Project, monk
     os.kill(workers[0], signal.SIGKILL)
     told, _ = running.communicate(timeout=60)
     assert running.returncode == 1
-    how = "the process of number 1 was killed (SIGKILL)"
+    how = "the process of GPU 1 was killed (SIGKILL)"
     assert told.splitlines()[-1] == f"error: bart_mini: {how}; `dvc repro` goes on where it was"
     assert "Traceback" not in told
     assert not any(map(is_alive, workers))

@@ -122,18 +122,11 @@ class Workers:
             case Fault(line):
                 raise UserError(line)
             case Death(number):
-                raise UserError(f"{self.who}: {self._how_ended(number)}")
+                raise UserError(
+                    f"{self.who}: {_how_ended(self._processes[number], self.gpus[number] or str(number + 1))}"
+                )
             case _:
                 yield message
-
-    def _how_ended(self, number: int) -> str:
-        process, name = self._processes[number], self.gpus[number]
-        process.join()
-        code = process.exitcode or 0
-        whose = f"GPU {name}" if name else f"number {number + 1}"
-        if code < 0:
-            return f"the process of {whose} was killed ({signal.Signals(-code).name}); `dvc repro` goes on where it was"
-        return f"the process of {whose} has ended with exit code {code}; its error stands above"
 
     def _receive(self, number: int, connection: Connection) -> None:
         """In a thread: a worker never waits until we listen."""
@@ -142,6 +135,16 @@ class Workers:
                 self._messages.put(connection.recv())
         except (EOFError, OSError):
             self._messages.put(Death(number))
+
+
+def _how_ended(process: SpawnProcess, gpu_name: str) -> str:
+    process.join()
+    code = process.exitcode or 0
+    if code < 0:
+        return (
+            f"the process of GPU {gpu_name} was killed ({signal.Signals(-code).name}); `dvc repro` goes on where it was"
+        )
+    return f"the process of GPU {gpu_name} has ended with exit code {code}; its error stands above"
 
 
 @contextmanager
