@@ -34,6 +34,11 @@ def test_a_command_that_is_interrupted(fresh: Project, moment: str, tmp_path: Pa
     interrupt(fresh, [str(command), "status"], moment, tmp_path)
 
 
+def test_make_competition_that_is_interrupted_names_no_other_command(fresh: Project, tmp_path: Path) -> None:
+    interrupt(fresh, ["-m", "yoyak.sweeps", "competition", "data/sample"], "yoyak.sweeps.search", tmp_path)
+    assert "`dvc repro`" not in INTERRUPTED
+
+
 def interrupt(project: Project, script: list[str], module: str, folder: Path) -> None:
     """Ctrl-C to a script when it begins to import what follows `module`."""
     log = folder / "imports"

@@ -11,7 +11,7 @@ from typing import NoReturn, ParamSpec
 from yoyak.core import disk, out_of_memory
 
 P = ParamSpec("P")
-INTERRUPTED = "interrupted; give the same command again: `dvc repro` goes on where it was"
+INTERRUPTED = "interrupted; give the same command again, and it goes on where it was"
 
 LONGEST_QUOTE = 200
 """Most letters of a value that an error line repeats: a cell of a CSV may be a book."""
