@@ -144,6 +144,15 @@ def test_a_short_training_has_a_line_an_epoch(twin: Path, tmp_path: Path, monkey
     assert len(log.lines) == 4
 
 
+def test_no_more_epochs_are_told_than_were_asked_for(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The last of few steps ends behind them: half of three steps are two."""
+    log = Log(monkeypatch)
+    shown(twin, tmp_path, at(0.001, log), epochs=0.5).train()
+    assert [line[: line.index(",")] for line in log.texts if ": epoch " in line] == ["twin: epoch 0.5 of 0.5"]
+
+
 def test_a_step_that_begins_anew_counts_no_token_twice(
     twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

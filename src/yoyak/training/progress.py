@@ -107,7 +107,9 @@ class TrainingProgress(TrainerCallback):
             self._looks_left -= 1
             self.reporter.move(state.global_step, self._note(args, state))
             rouge = f", ROUGE {figures['eval_rouge_mean']:.2f}" if "eval_rouge_mean" in figures else ""
-            epoch = f"epoch {state.epoch:g} of {args.num_train_epochs:g}"
+            # Of few rows the last step ends behind what was asked for.
+            done = round(min(state.epoch, args.num_train_epochs), 2)
+            epoch = f"epoch {done:g} of {args.num_train_epochs:g}"
             self.reporter.say(f"{epoch}, loss on dev {figures['eval_loss']:.3f}{rouge}")
 
     def on_prediction_step(
