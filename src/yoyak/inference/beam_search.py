@@ -3,6 +3,7 @@
 Everything stays on the device, and no line of it waits for a number from there: a step is recorded as a CUDA graph.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -158,10 +159,10 @@ class BeamSearch:
         _, *kept = (tensor[:, wanted].tolist() for tensor in _at(self.kept, at))
         results = []
         for totals, texts, lengths, ended in zip(*kept, strict=True):
-            # Where too few tokens are allowed for so many beams, the last ones are empty.
+            # Where too few tokens are allowed for so many beams, the last ones are empty. What is no number stays so.
             ids = [text[:length] if there else empty for text, length, there in zip(texts, lengths, ended, strict=True)]
             values = [
-                total / length if there else UNLIKELY
+                total / length if there or math.isnan(total) else UNLIKELY
                 for total, length, there in zip(totals, lengths, ended, strict=True)
             ]
             results.append((ids, values))

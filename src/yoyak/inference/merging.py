@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 from safetensors.torch import load_file
+from transformers.pytorch_utils import Conv1D
 
 from yoyak.core.records import Written, read_object
 
@@ -62,7 +63,7 @@ class Adapter:
     """A plain adapter in memory."""
 
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
-        self._alpha, self._transposed = config["lora_alpha"], config.get("fan_in_fan_out")
+        self._alpha = config["lora_alpha"]
         self._factors: dict[str, dict[str, torch.Tensor]] = {}
         """By the layer's name in the model, then by `FACTORS`."""
         self.biases: dict[str, torch.Tensor] = {}
@@ -81,10 +82,9 @@ class Adapter:
         return list(self._factors)
 
     def change(self, layer: str) -> torch.Tensor:
-        """What it adds to the layer's weight, of that weight's shape, in fp32."""
+        """What it adds to the layer's weight, shape (outputs, inputs), in fp32."""
         into, out = (self._factors[layer][factor] for factor in FACTORS)
-        change = (out @ into).mul_(self._alpha / len(into))
-        return change.T if self._transposed else change
+        return (out @ into).mul_(self._alpha / len(into))
 
 
 @torch.no_grad()
@@ -95,7 +95,11 @@ def _add(model: Any, adapters: Sequence[Adapter]) -> None:
             change += other
         if len(adapters) > 1:
             change /= len(adapters)
-        weight = model.get_submodule(layer).weight
+        module = model.get_submodule(layer)
+        weight = module.weight
+        if isinstance(module, Conv1D):
+            # GPT-2's layers have their weights the other way round; PEFT sees that, too, whatever the config says.
+            change = change.T
         # To add 32 bits to 16 in place gives the same, but takes a CPU 15 times as long: not by its vectors.
         weight.copy_(weight.float().add_(change))
     for adapter in adapters:
