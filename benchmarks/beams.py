@@ -4,8 +4,8 @@
     python benchmarks/beams.py --smoke
 
 On a GPU. LENGTHS as in benchmarks/training.py. Random weights never end a summary, so each is made to end where the
-real one does. `generate` has batches of 4, of like length, ours as many dialogues together as `params.yaml` has; both
-are in bf16 and give 4 candidates of 4 beams. Each side runs in a process of its own. What both say in fp32 is compared,
+real one does. `generate` has batches of 4, of like length, ours 32 dialogues together, as the stage has; both are in
+bf16 and give 4 candidates of 4 beams. Each side runs in a process of its own. What both say in fp32 is compared,
 too. With --smoke it is of tiny shapes, on any machine, and writes no file.
 """
 
