@@ -4,14 +4,14 @@
     python benchmarks/training.py LENGTHS FOLDER 8b
     python benchmarks/training.py LENGTHS FOLDER 14b
     UNSLOTH=/path/to/site-packages python benchmarks/training.py LENGTHS FOLDER 3b
-    python benchmarks/training.py LENGTHS FOLDER 8b '{"side": "ours", "shape": "llama_8b", "cap": 23.0, "profile": true}'
+    python benchmarks/training.py LENGTHS FOLDER 8b '{"side": "ours", "shape": "llama_8b", "profile": true}'
 
 On a GPU. LENGTHS is a JSON list of pairs, tokens of prompt and summary of each row. FOLDER has room for the weights (6,
 16 and 30 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side
 trains in a process of its own, and what it measured is kept in FOLDER, so that a run that was cut off goes on. The
 memory of some sides is capped to that of a 24 GB card. Rates are of real tokens, padding not counted, and of steps
 after the first ones, in which kernels are compiled. The last form measures one side, ours, and prints which kernels
-take the time of one more step.
+take the time of one more step; it knows `"cap": 23.0`, in GiB, and `"long_every": 32`.
 """
 
 import hashlib
