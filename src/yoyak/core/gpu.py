@@ -62,8 +62,10 @@ def memory_in_one_piece() -> int:
 
 
 def make_room_to_record() -> None:
-    """Give back what PyTorch holds in reserve, where a step that is recorded as a CUDA graph might find no memory beside
-    it: a graph takes other memory than the same step before it, and PyTorch gives nothing back while one is recorded."""
+    """Give back what PyTorch holds in reserve, where a CUDA graph might find no memory beside it.
+
+    A graph takes other memory than the same step before it, and PyTorch gives nothing back while one is recorded.
+    """
     if free_memory() < 2 * _held_in_reserve():
         torch.cuda.empty_cache()
 
