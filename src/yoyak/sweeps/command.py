@@ -61,4 +61,4 @@ def run_sweep(
 
 def _from(folder: Path, path: Path) -> Path:
     """The same path from here."""
-    return Path(os.path.relpath(folder / path))
+    return path if path.is_absolute() else Path(os.path.relpath(folder / path))

@@ -28,8 +28,8 @@ from yoyak.sweeps.data_folder import REFERENCES
 
 PARTS = ("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".dvc/config")
 DATA = Path("data/raw")
-WITHOUT_GIT = "[core]\n    no_scm = true\n[cache]\n    dir = {cache}\n"
-REMOTE = "[core]\n    remote = {name}\n['remote \"{name}\"']\n"
+WITHOUT_GIT = "[cache]\n    dir = {cache}\n[core]\n    no_scm = true\n"
+REMOTE = "    remote = {name}\n['remote \"{name}\"']\n"
 SHARED = ("packages", "weights")
 """Of `.cache`: what is downloaded and converted once for all."""
 KILLED_SECONDS = 10
@@ -138,7 +138,15 @@ def repro(
     pull = ["--pull"] if remote else []
     if not python(["-m", "dvc", "repro", *pull, last], log, within, folder, seconds, watched):
         return False
-    return not remote or python(["-m", "dvc", "push", "--run-cache"], log, within, folder, seconds, watched)
+    return not remote or python(
+        ["-m", "yoyak.sweeps.push"], log, with_its_code(folder, within), folder, seconds, watched
+    )
+
+
+def with_its_code(folder: Path, environment: dict[str, str]) -> dict[str, str]:
+    """The environment in which `yoyak` is the copy's own, whatever this machine's is."""
+    path = os.pathsep.join([str(folder / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**environment, "PYTHONPATH": path}
 
 
 def of_copy(folder: Path) -> dict[str, str]:

@@ -55,9 +55,7 @@ def execute(
     minutes = (time.monotonic() - started) / 60
     if well:
         told = json.dumps({**about, "minutes": round(minutes, 2)})
-        # The copy's own code, whatever this machine's is.
-        path = os.pathsep.join([str(copy / "src"), *filter(None, [os.environ.get("PYTHONPATH")])])
         # In a process of its own: several may end at once, and each scores on its own share of the cores.
         collect = ["-m", "yoyak.sweeps.collect", str(copy), str(result), told]
-        well = copies.python(collect, log, {**environment, "PYTHONPATH": path}, watched=watched)
+        well = copies.python(collect, log, copies.with_its_code(copy, environment), watched=watched)
     return Outcome(well, minutes)

@@ -52,14 +52,13 @@ def start(tasks: dict[str, Task], devices: list[str], options: Options) -> Itera
         gpus = 0 if options.gpus == 0 or not ray.cluster_resources().get("GPU") else 1 / options.per_gpu
         if not gpus:
             print("no GPU is used: on the CPU", flush=True)
-        run = ray.remote(_run).options(num_cpus=1, num_gpus=gpus)
+        run = ray.remote(_run)
         ends, host = time.time() + 60 * options.minutes, socket.gethostname()
 
         def start_one(name: str) -> Future[Outcome]:
             outcome: Future[Outcome] = Future()
-            run.remote(tasks[name], host, gpus, ends).future().add_done_callback(
-                lambda done: outcome.set_result(_outcome(done))
-            )
+            found = run.options(name=name, num_cpus=1, num_gpus=gpus).remote(tasks[name], host, gpus, ends)
+            found.future().add_done_callback(lambda done: outcome.set_result(_outcome(done)))
             return outcome
 
         yield start_one
