@@ -214,6 +214,8 @@ def run_here(
         ({}, ["--gpus", "-1"], r"^error: --gpus -1: at least 0$"),
         ({}, ["--per-gpu", "0"], r"^error: --per-gpu 0: at least 1$"),
         ({}, ["--out", "pyproject.toml"], r"^error: --out pyproject\.toml: a file; name a folder$"),
+        ({}, ["--remote", "far"], r"^error: --remote far: DVC has storage; `dvc remote add` names one$"),
+        ({}, ["--address", "127.0.0.1:1"], r"^error: --address 127\.0\.0\.1:1: Ray is not installed; `pip install"),
         ({}, ["--gpus", "99"], r"--gpus 99: PyTorch finds \d+"),
         (
             {"set": ["run.models=[twin]", "run.untuned=[]", "models.twin.weights=./twin"]},
@@ -511,7 +513,27 @@ def test_an_unknown_key_of_a_list(tmp_path: Path) -> None:
         read_list(tmp_path / "list.yaml")
 
 
-def test_a_node_of_ray_that_is_killed_costs_no_result(ran: Ran, sample: Path, tmp_path: Path, short_folder: str) -> None:
+def test_what_another_machine_has_computed_comes_through_the_remote(ran: Ran, sample: Path, tmp_path: Path) -> None:
+    """Two machines have a cache each."""
+    content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/config").write_text(f"['remote \"far\"']\n    url = {tmp_path}/far\n")
+    python = ran[0] / ".venv/bin/python3"
+    environment = environment_of(python) | {"DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "settings")}
+    logs = []
+    for machine in ("here", "there"):
+        (tmp_path / machine).mkdir()
+        more = ("--only", "base", "--remote", "far")
+        done = run_list(tmp_path / machine, sample, content, *more, python=python, environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        logs.append((tmp_path / machine / "out/base.few.s42.log").read_text())
+    assert [log.count("Running stage") for log in logs] == [5, 0]
+    assert logs[1].count("is cached - skipping run") == 5
+
+
+def test_a_node_of_ray_that_is_killed_costs_no_result(
+    ran: Ran, sample: Path, tmp_path: Path, short_folder: str
+) -> None:
     """One of two, while an experiment is at work there: the results are those without Ray, and no process is left."""
     content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
     content["experiments"].pop("fails")

@@ -39,32 +39,33 @@ WATCH = 'read -r _; kill -KILL -- "-$0"'
 
 
 def make(
-    folder: Path, cache: Path, data: Path, changes: dict[str, Any], overrides: list[str], remote: str | None = None
+    folder: Path, cache: Path, data: Path, changes: dict[str, Any], overrides: list[str], remote: str = ""
 ) -> None:
     """Copy the project to `folder`, its parameters changed first by the mapping, then by overrides as `-S` takes them.
 
-    `cache` is DVC's for all copies, `data` a folder of CSV files; `remote` names the DVC remote that copies with other
-    caches share. A copy that is there already is brought up to date, and what it has computed stays.
+    `cache` is DVC's for all copies, `data` a folder of CSV files; `remote` has the `remote_settings` of what it
+    shares with copies that have another. A copy that is there already is brought up to date, and what it has computed
+    stays.
     """
     for part in PARTS:
         replace(Path(part), folder / part)
     replace(data, folder / DATA)
-    local = WITHOUT_GIT.format(cache=cache.resolve()) + (_remote(remote) if remote else "")
-    (folder / ".dvc/config.local").write_text(local, encoding="utf-8")
+    local = WITHOUT_GIT.format(cache=cache.resolve())
+    (folder / ".dvc/config.local").write_text(local + remote, encoding="utf-8")
     for name in SHARED:
         _link(folder / ".cache" / name, cache_folder() / name)
     write_params(folder / "params.yaml", data, changes, overrides)
 
 
-def _remote(name: str) -> str:
-    """The project's remote as the settings of a copy have it, wherever that lies."""
+def remote_settings(name: str) -> str:
+    """The project's remote of DVC as a copy's settings have it; a `UserError` where it has none of that name."""
     remotes = Config.from_cwd()["remote"]
     if name not in remotes:
         raise UserError(f"--remote {name}: DVC has {', '.join(remotes) or 'none'}; `dvc remote add` names one")
     return REMOTE.format(name=name) + "".join(f"    {key} = {value}\n" for key, value in remotes[name].items())
 
 
-def pack(cache: Path, data: Path, changes: dict[str, Any], overrides: list[str], remote: str | None = None) -> bytes:
+def pack(cache: Path, data: Path, changes: dict[str, Any], overrides: list[str], remote: str = "") -> bytes:
     """What `make` would write, as an archive for `unpack` on any machine that has this project's folder."""
     packed = io.BytesIO()
     with tempfile.TemporaryDirectory() as folder, tarfile.open(fileobj=packed, mode="w:gz", compresslevel=1) as archive:
@@ -125,22 +126,21 @@ def repro(
     environment: dict[str, str],
     last: str = "ensemble",
     seconds: float = math.inf,
-    remote: str | None = None,
+    shared: bool = False,
     watched: bool = False,
 ) -> bool:
     """Run `dvc repro` up to the stage `last` in a copy; whether it ended well, within so many seconds.
 
-    What it prints goes to `log`. What the copies of others have pushed to `remote` is not computed again, and what is
-    computed is pushed.
+    What it prints goes to `log`. Where a remote is `shared`, what others have pushed to it is not computed again, and
+    what is computed is pushed.
     """
     log.write_text("", encoding="utf-8")
     within = {**of_copy(folder), **environment}
-    pull = ["--pull"] if remote else []
+    pull = ["--pull"] if shared else []
     if not python(["-m", "dvc", "repro", *pull, last], log, within, folder, seconds, watched):
         return False
-    return not remote or python(
-        ["-m", "yoyak.sweeps.push"], log, with_its_code(folder, within), folder, seconds, watched
-    )
+    push = ["-m", "yoyak.sweeps.push"]
+    return not shared or python(push, log, with_its_code(folder, within), folder, seconds, watched)
 
 
 def with_its_code(folder: Path, environment: dict[str, str]) -> dict[str, str]:

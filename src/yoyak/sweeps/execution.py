@@ -43,7 +43,7 @@ def execute(
     about: dict[str, Any],
     environment: dict[str, str],
     seconds: float = math.inf,
-    remote: str | None = None,
+    shared: bool = False,
     watched: bool = False,
 ) -> Outcome:
     """Run the stages of a copy, and write `result`, in which `about` comes before the figures.
@@ -51,7 +51,7 @@ def execute(
     What is printed goes to `log`. The rest is as `copies.repro` has it.
     """
     started = time.monotonic()
-    well = copies.repro(copy, log, environment, seconds=seconds, remote=remote, watched=watched)
+    well = copies.repro(copy, log, environment, seconds=seconds, shared=shared, watched=watched)
     minutes = (time.monotonic() - started) / 60
     if well:
         told = json.dumps({**about, "minutes": round(minutes, 2)})

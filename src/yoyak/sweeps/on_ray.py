@@ -37,8 +37,8 @@ class Task:
     """Where the copy is, on each machine; on storage that they share a retry finds the checkpoints there."""
     about: dict[str, Any]
     """Where its JSON begins."""
-    remote: str | None
-    """The DVC remote."""
+    shared: bool
+    """Whether machines share what they compute through a remote of DVC."""
 
 
 @contextlib.contextmanager
@@ -114,7 +114,7 @@ def _run(task: Task, driver: str, gpus: float, ends: float) -> Outcome:
             result,
             task.about,
             {**_environment(gpus), **online},
-            remote=task.remote,
+            shared=task.shared,
             watched=True,
         )
         written = [log, result] if outcome.well else [log]

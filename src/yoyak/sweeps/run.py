@@ -40,6 +40,8 @@ class Work:
     """Each of them."""
     commit: str
     """Of the project."""
+    remote: str
+    """Its settings in a copy; empty: none is shared."""
 
     def about(self, name: str) -> dict[str, Any]:
         """Where the JSON begins."""
@@ -47,11 +49,11 @@ class Work:
         told = {"experiment": run.experiment, "on": run.data, "seed": run.seed, **self.checked[name].made_of}
         return {**told, "commit": self.commit}
 
-    def made_of(self, name: str) -> tuple[Path, Path, dict[str, Any], list[str], str | None]:
+    def made_of(self, name: str) -> tuple[Path, Path, dict[str, Any], list[str], str]:
         """Of its copy, as `copies.make` takes it: DVC's cache, data, changed parameters, overrides, remote."""
         options, run = self.options, self.runs[name]
         cache, data = options.work / "cache", options.data / run.data
-        return cache, data, self.listed.params, list(run.overrides), options.remote
+        return cache, data, self.listed.params, list(run.overrides), self.remote
 
 
 Start = Callable[[str], Future[Outcome]]
@@ -88,6 +90,7 @@ def prepare(options: Options) -> Work:
     for option, folder in (("--out", options.out), ("--work", options.work)):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{option} {folder}: a file; name a folder")
+    remote = copies.remote_settings(options.remote) if options.remote else ""
     listed = read_list(options.experiments)
     chosen = _chosen(options, listed)
     checked = {
@@ -98,7 +101,7 @@ def prepare(options: Options) -> Work:
     print(f"{len(waiting)} of {len(chosen)} experiments to run", flush=True)
     check.fetch_weights({source: key for name in waiting for source, key in checked[name].weights.items()})
     options.out.mkdir(parents=True, exist_ok=True)
-    return Work(options, listed, waiting, checked, options.commit or repository.commit())
+    return Work(options, listed, waiting, checked, options.commit or repository.commit(), remote)
 
 
 def _run(work: Work, place: AbstractContextManager[Start]) -> set[str]:
@@ -129,7 +132,7 @@ def here(work: Work, devices: list[str]) -> Iterator[Start]:
         seconds = begun + options.seconds - time.monotonic()
         try:
             environment = execution.environment(device, len(devices))
-            return execution.execute(*files, work.about(name), environment, seconds, options.remote)
+            return execution.execute(*files, work.about(name), environment, seconds, bool(work.remote))
         finally:
             free.put(device)
 
@@ -144,7 +147,7 @@ def here(work: Work, devices: list[str]) -> Iterator[Start]:
 def _tasks(work: Work) -> dict[str, on_ray.Task]:
     return {
         name: on_ray.Task(
-            copies.pack(*work.made_of(name)), work.options.copy(run).resolve(), work.about(name), work.options.remote
+            copies.pack(*work.made_of(name)), work.options.copy(run).resolve(), work.about(name), bool(work.remote)
         )
         for name, run in work.runs.items()
     }
