@@ -503,7 +503,7 @@ def test_no_document_of_nothing(tmp_path: Path) -> None:
         document.document(tmp_path)
     (tmp_path / "final").mkdir()
     (tmp_path / "final/a.json").write_text("{}")
-    with pytest.raises(UserError, match=r"a\.json: not what `python -m yoyak\.sweeps run` writes"):
+    with pytest.raises(UserError, match=r"a\.json: not what `yoyak sweep` writes"):
         document.document(tmp_path)
 
 
