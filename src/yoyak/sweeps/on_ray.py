@@ -22,9 +22,10 @@ from yoyak.sweeps import copies, execution
 from yoyak.sweeps.execution import LATE, Outcome
 from yoyak.sweeps.options import Options
 
-ON_LOOPBACK = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+OF_ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_memory_monitor_refresh_ms": "0"}
 """A Ray of one machine is for nobody beyond it: else Ray 2.60 listens on all of its interfaces, `_node_ip_address` or
-not (a token is asked for there, too)."""
+not, though it asks for a token. And memory that runs out is met by the stages themselves; Ray would kill them, and begin
+anew without end."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def start(tasks: dict[str, Task], devices: list[str], options: Options) -> Itera
 def _connected(devices: list[str], options: Options) -> Iterator[Any]:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if options.address is None:
-        os.environ.update(ON_LOOPBACK)
+        os.environ.update(OF_ONE_MACHINE)
         room = {"num_cpus": len(devices), "num_gpus": len({*devices} - {""})}
     elif options.gpus:
         raise UserError("--gpus: of a cluster each node tells its own, `ray start --num-gpus`; 0 is for the CPU alone")
