@@ -24,8 +24,8 @@ from yoyak.sweeps.options import Options
 
 OF_ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_memory_monitor_refresh_ms": "0"}
 """A Ray of one machine is for nobody beyond it: else Ray 2.60 listens on all of its interfaces, `_node_ip_address` or
-not, though it asks for a token. And memory that runs out is met by the stages themselves; Ray would kill them, and begin
-anew without end."""
+not, though it asks for a token. And stages themselves meet a memory that runs out; Ray would kill them, and begin anew
+without end."""
 
 
 @dataclass(frozen=True)
