@@ -2,7 +2,7 @@
 
     python docs/generate/results.py
 
-`sweeps/results` has a folder of what `python -m yoyak.sweeps run` wrote for each list: `final`, `sweep`, `ablations`,
+`sweeps/results` has a folder of what `yoyak sweep` wrote for each list: `final`, `sweep`, `ablations`,
 `true_size`; of `make competition` it has `final_again`. A section is there where its folder is; a test writes the
 document anew and compares.
 """
@@ -51,7 +51,7 @@ def document(folder: Path) -> str:
     }
     found = {name: read_results(folder / name) for name in sections}
     if not any(found.values()):
-        raise UserError(f"{folder}: no result is there; `python -m yoyak.sweeps run` writes some")
+        raise UserError(f"{folder}: no result is there; `yoyak sweep` writes some")
     written = [sections[name](results) for name, results in found.items() if results]
     return "\n\n".join([HEAD, f"What a run's parameters do not name was: {wording.usual()}.", *written]) + "\n"
 

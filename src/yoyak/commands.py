@@ -19,6 +19,7 @@ from yoyak.core.params import PARAMS
 from yoyak.core.repository import project_folder
 from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, ReferenceRule
+from yoyak.sweeps.command import run_sweep
 
 SUBMISSIONS_PICTURE = Path("plots/submissions.png")
 
@@ -29,6 +30,7 @@ app = typer.Typer(
 
 submissions_app = typer.Typer(help="What was sent to the competition, and how it scored there: submissions.csv.")
 app.add_typer(submissions_app, name="submissions")
+app.command("sweep")(run_sweep)
 Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the competition shows it, percent.")]
 
 

@@ -51,7 +51,7 @@ SRC = ROOT / "src/yoyak"
 MOST_LINES = 130
 SHORTEST_QUOTE = 10
 SUBCOMMANDS: Any = get_command(app).commands  # type: ignore[attr-defined]
-ELSEWHERE = ("apt", "iconv", "pip", "rm")
+ELSEWHERE = ("apt", "export", "iconv", "pip", "rm")
 """Programs of the system."""
 
 
@@ -146,6 +146,13 @@ def check_hf(arguments: list[str], folder: Path) -> None:
     assert arguments[0] == "auth"
 
 
+def check_ray(arguments: list[str], folder: Path) -> None:
+    """Ray, which this environment has not, knows the command and its options."""
+    parse = "import sys, ray.scripts.scripts as ray; ray.cli.commands[sys.argv[1]].make_context('ray', sys.argv[2:])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / ".cache/ray")}
+    subprocess.run([sys.executable, "-c", parse, *arguments], env=environment, check=True)
+
+
 def check_source(arguments: list[str], folder: Path) -> None:
     assert arguments == [".venv/bin/activate"]
 
@@ -157,6 +164,7 @@ CHECKS: dict[str, Callable[[list[str], Path], None]] = {
     "git": check_git,
     "python": check_python,
     "hf": check_hf,
+    "ray": check_ray,
     "source": check_source,
 }
 

@@ -17,7 +17,7 @@ INLINE_CODE = re.compile(r"`([^`]+)`")
 LINK = re.compile(r"\]\((?!\w+:)([^)\s]+)\)")
 FIGURE = re.compile(r"\d+(?:[.,]\d+)+")
 """With a point or a comma: small numbers are words in one language and digits in the other."""
-PROGRAMS = ("make", "dvc", "yoyak", "git", "python", "hf")
+PROGRAMS = ("make", "dvc", "yoyak", "git", "python", "hf", "ray")
 """An inline code that begins with one of these, and goes on, is a command."""
 
 

@@ -34,8 +34,8 @@ from yoyak.preflight.resolve import resolve
 from yoyak.sweeps import candidates, competition, copies, costs, halving, rates, recipe, run, search, sizes
 from yoyak.sweeps.cli import main
 from yoyak.sweeps.halving import LEVELS, Level
+from yoyak.sweeps.options import Options
 from yoyak.sweeps.rates import Rates, Span
-from yoyak.sweeps.run import Options
 from yoyak.sweeps.sizes import KNOWN
 from yoyak.sweeps.true_size import SHAPES
 

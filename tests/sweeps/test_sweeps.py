@@ -3,20 +3,27 @@
 import hashlib
 import json
 import re
+import secrets
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pandas as pd
+import psutil
 import pytest
 from project import ROOT, Project
 from ruamel.yaml import YAML
 from twins import qwen25, save_twin
 from virtual_environment import virtual_environment
 
+from yoyak import cli
 from yoyak.core.errors import UserError
 from yoyak.data.dialogues import turns
 from yoyak.preflight.check import read_params
@@ -33,6 +40,8 @@ from comparisons import paired_interval
 
 NO_LISTS = ("anchors", "search")
 LISTS = sorted(path for path in (ROOT / "sweeps").glob("*.yaml") if path.stem not in NO_LISTS)
+YOYAK = ("-c", "from yoyak.cli import main; main()")
+RAY = ROOT / ".cache/ray"
 MODELS_PAGE = ROOT / "docs/models.md"
 FEW: dict[str, Any] = {
     "set": [
@@ -43,6 +52,7 @@ FEW: dict[str, Any] = {
     "experiments": {
         "base": [],
         "more": ["generation.candidates=3"],
+        "rank": ["lora.r=8"],
         # 64 tokens hold no dialogue of the sample.
         "fails": ["+models.twin.max_prompt_tokens=64"],
     },
@@ -70,18 +80,27 @@ def run_list(
     *more: str,
     project: Path = ROOT,
     python: Path = Path(sys.executable),
+    environment: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     path = tmp_path / "list.yaml"
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    command = [python, "-m", "yoyak.sweeps", "run", path, *folders, "--gpus", "0", *more]
-    environment = Project(project).environment()
-    # Stages are called by the active environment's.
-    environment["PATH"] = f"{python.parent}:{environment['PATH']}"
+    command = [python, *YOYAK, "sweep", path, *folders, "--gpus", "0", *more]
     return subprocess.run(
-        [*map(str, command)], cwd=project, env=environment, capture_output=True, text=True, check=False
+        [*map(str, command)],
+        cwd=project,
+        env=environment or environment_of(python, project),
+        capture_output=True,
+        text=True,
+        check=False,
     )
+
+
+def environment_of(python: Path, project: Path = ROOT) -> dict[str, str]:
+    """In which stages are called by this Python, for it is that of the active environment."""
+    environment = Project(project).environment()
+    return {**environment, "PATH": f"{python.parent}:{environment['PATH']}"}
 
 
 @pytest.fixture(scope="module")
@@ -103,9 +122,9 @@ Ran = tuple[Path, subprocess.CompletedProcess[str]]
 def test_one_that_fails_is_told_and_the_rest_go_on(ran: Ran) -> None:
     tmp_path, done = ran
     assert done.returncode == 1, done.stderr
-    assert "2 done, 1 failed, 0 left" in done.stdout
+    assert "3 done, 1 failed, 0 left" in done.stdout
     assert re.search(r"fails\.few\.s42: failed .*\n(.*\n)*.*nothing of it fits into 64 tokens", done.stdout)
-    assert {path.name for path in (tmp_path / "out").glob("*.json")} == {"base.few.s42.json", "more.few.s42.json"}
+    assert {path.name.split(".")[0] for path in (tmp_path / "out").glob("*.json")} == {"base", "more", "rank"}
 
 
 def test_what_is_shared_is_trained_once(ran: Ran) -> None:
@@ -135,7 +154,7 @@ def test_what_is_there_is_not_run_again(
     content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
     content["experiments"].pop("fails")
     assert run_here(ran[0], sample, content, monkeypatch=monkeypatch) == 0
-    assert "0 of 2 experiments to run" in capsys.readouterr().out
+    assert "0 of 3 experiments to run" in capsys.readouterr().out
 
 
 def test_one_that_was_made_with_other_parameters_or_data_is_refused(
@@ -180,21 +199,23 @@ def run_here(
     with path.open("w") as file:
         YAML(typ="safe").dump(content, file)
     folders = ["--data", data, "--out", tmp_path / "out", "--work", tmp_path / "work"]
-    call(monkeypatch, "run", path, *folders, "--gpus", "0", *more)
+    call(monkeypatch, "sweep", path, *folders, "--gpus", "0", *more)
     with pytest.raises(SystemExit) as ended:
-        main()
+        cli.main()
     return ended.value.code
 
 
 @pytest.mark.parametrize(
     ("change", "more", "said"),
     [
-        ({}, ["--only", "bsae"], r"--only bsae: .*other\.yaml has base, fails, more"),
+        ({}, ["--only", "bsae"], r"--only bsae: .*other\.yaml has base, fails, more, rank"),
         ({"set": ["run.models=[twin]", "lora.r=0"]}, [], r"^error: \S*other\.yaml: base: params\.yaml: lora\.r: "),
         ({"set": ["run.models.x=3"]}, [], r"base: "),
         ({}, ["--gpus", "-1"], r"^error: --gpus -1: at least 0$"),
         ({}, ["--per-gpu", "0"], r"^error: --per-gpu 0: at least 1$"),
         ({}, ["--out", "pyproject.toml"], r"^error: --out pyproject\.toml: a file; name a folder$"),
+        ({}, ["--remote", "far"], r"^error: --remote far: DVC has storage; `dvc remote add` names one$"),
+        ({}, ["--address", "127.0.0.1:1"], r"^error: --address 127\.0\.0\.1:1: Ray is not installed; `pip install"),
         ({}, ["--gpus", "99"], r"--gpus 99: PyTorch finds \d+"),
         (
             {"set": ["run.models=[twin]", "run.untuned=[]", "models.twin.weights=./twin"]},
@@ -482,7 +503,7 @@ def test_no_document_of_nothing(tmp_path: Path) -> None:
         document.document(tmp_path)
     (tmp_path / "final").mkdir()
     (tmp_path / "final/a.json").write_text("{}")
-    with pytest.raises(UserError, match=r"a\.json: not what `python -m yoyak\.sweeps run` writes"):
+    with pytest.raises(UserError, match=r"a\.json: not what `yoyak sweep` writes"):
         document.document(tmp_path)
 
 
@@ -490,6 +511,113 @@ def test_an_unknown_key_of_a_list(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("data: [f0]\nexperiments: {a: {sets: [lora.r=3]}}\n")
     with pytest.raises(UserError, match=r"list\.yaml: experiments\.a\.sets: unknown key; did you mean 'set'"):
         read_list(tmp_path / "list.yaml")
+
+
+def test_what_another_machine_has_computed_comes_through_the_remote(ran: Ran, sample: Path, tmp_path: Path) -> None:
+    """Two machines have a cache each."""
+    content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
+    (tmp_path / "settings").mkdir()
+    (tmp_path / "settings/config").write_text(f"['remote \"far\"']\n    url = {tmp_path}/far\n")
+    python = ran[0] / ".venv/bin/python3"
+    environment = environment_of(python) | {"DVC_GLOBAL_CONFIG_DIR": str(tmp_path / "settings")}
+    logs = []
+    for machine in ("here", "there"):
+        (tmp_path / machine).mkdir()
+        more = ("--only", "base", "--remote", "far")
+        done = run_list(tmp_path / machine, sample, content, *more, python=python, environment=environment)
+        assert done.returncode == 0, done.stdout + done.stderr
+        logs.append((tmp_path / machine / "out/base.few.s42.log").read_text())
+    assert [log.count("Running stage") for log in logs] == [5, 0]
+    assert logs[1].count("is cached - skipping run") == 5
+
+
+def test_a_node_of_ray_that_is_killed_costs_no_result(
+    ran: Ran, sample: Path, tmp_path: Path, short_folder: str
+) -> None:
+    """One of two, while an experiment is at work there: the results are those without Ray, and no process is left."""
+    content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
+    content["experiments"].pop("fails")
+    with (tmp_path / "list.yaml").open("w") as file:
+        YAML(typ="safe").dump(content, file)
+    python = ran[0] / ".venv/bin/python3"
+    environment = on_ray(python, tmp_path, short_folder)
+    start = partial(subprocess.Popen, cwd=ROOT, env=environment, text=True, stdout=subprocess.PIPE)
+    with start([python, "tests/support/ray_cluster.py"], stdin=subprocess.PIPE) as cluster:
+        assert cluster.stdin
+        assert cluster.stdout
+        address = cluster.stdout.readline().strip()
+        folders = ["--data", sample, "--out", tmp_path / "out", "--work", tmp_path / "work"]
+        with start([python, *YOYAK, "sweep", tmp_path / "list.yaml", *folders, "--address", address]) as sweep:
+            print("kill", file=cluster.stdin, flush=True)
+            killed = cluster.stdout.readline().strip()
+            assert {each.laddr.ip.removeprefix("::ffff:") for each in listening(tmp_path)} == {"127.0.0.1"}
+            said, _ = sweep.communicate()
+        cluster.stdin.close()
+    assert Path(killed).parent == tmp_path / "work"
+    assert "3 done, 0 failed, 0 left" in said
+    for name in ("base", "more", "rank"):
+        without, with_ray = (json.loads((of / f"out/{name}.few.s42.json").read_text()) for of in (ran[0], tmp_path))
+        for key in ("models", "scores", "ensemble", "rows"):
+            assert with_ray[key] == without[key]
+    assert "Stage 'train@twin' is cached - skipping run" in (tmp_path / "out/more.few.s42.log").read_text()
+    assert not marked(tmp_path)
+
+
+def test_without_a_cluster_ray_starts_on_this_machine(
+    ran: Ran, sample: Path, tmp_path: Path, short_folder: str
+) -> None:
+    environment = on_ray(ran[0] / ".venv/bin/python3", tmp_path, short_folder)
+    # As it is by itself.
+    for key in ("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "RAY_AUTH_MODE"):
+        environment.pop(key)
+    content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
+    done = run_list(tmp_path, sample, content, "--minutes", "0", environment=environment)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "on Ray: this machine, 1 node\n" in done.stdout
+    assert "0 done, 0 failed, 4 left for later" in done.stdout
+    assert not marked(tmp_path)
+
+
+@pytest.fixture
+def short_folder() -> Iterator[str]:
+    """For Ray's sockets, whose paths must be."""
+    with TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        yield folder
+
+
+def on_ray(python: Path, mark: Path, folder: str) -> dict[str, str]:
+    """The environment of Ray's processes, by whose `mark` they are found; they write into `folder`."""
+    assert (RAY / "ready").exists(), "make .cache/ray/ready"
+    environment = environment_of(python)
+    return environment | {
+        "PYTHONPATH": f"{environment['PYTHONPATH']}:{RAY}",
+        # Nobody beyond this machine is asked to join, and a secret keeps its other users out.
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_TMPDIR": folder,
+        "RAY_AUTH_TOKEN": secrets.token_hex(16),
+        "MARK": str(mark),
+    }
+
+
+def marked(mark: Path) -> list[psutil.Process]:
+    """Processes that have this mark in their environment."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if process.environ().get("MARK") == str(mark):
+                found.append(process)
+    return found
+
+
+def listening(mark: Path) -> list[Any]:
+    """Where such processes listen."""
+    found: list[Any] = []
+    for process in marked(mark):
+        with suppress(psutil.NoSuchProcess):
+            found += [each for each in process.net_connections("tcp") if each.status == psutil.CONN_LISTEN]
+    return found
 
 
 def test_the_old_name_of_a_target_is_refused() -> None:

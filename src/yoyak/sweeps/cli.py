@@ -1,44 +1,24 @@
 """The command `python -m yoyak.sweeps`."""
 
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from yoyak.core.errors import exits_with_one_line
+from yoyak.core.errors import UserError, exits_with_one_line
 from yoyak.sweeps import competition, folds, search, true_size
 from yoyak.sweeps.competition import Asked
-from yoyak.sweeps.run import Options, run_list
 
-app = typer.Typer(help="Many experiments, run side by side through the stages.", no_args_is_help=True)
+app = typer.Typer(help="What experiments need, and the competition's whole run.", no_args_is_help=True)
 Gpus = Annotated[int | None, typer.Option(help="0: on the CPU; default: 1 where there is one.")]
 PerGpu = Annotated[int, typer.Option(help="Experiments at once on each.")]
 TrainAndDev = Annotated[Path, typer.Argument(metavar="DATA", help="The folder with train.csv and dev.csv.")]
 
 
-@app.command("run")
-def run_experiments(
-    experiments: Annotated[Path, typer.Argument(metavar="LIST", help="A YAML file such as sweeps/sweep.yaml.")],
-    data: Annotated[Path, typer.Option(help="The folder that the list's data folders are in.")],
-    out: Annotated[Path, typer.Option(help="Where a JSON and a log of each experiment go.")],
-    work: Annotated[Path, typer.Option(help="Copies, and DVC's cache for them.")] = Path(".cache/experiments"),
-    gpus: Gpus = None,
-    per_gpu: PerGpu = 1,
-    minutes: Annotated[float, typer.Option(help="After so many no experiment starts.")] = math.inf,
-    only: Annotated[list[str] | None, typer.Option(help="An experiment to run; repeat it for others.")] = None,
-    commit: Annotated[
-        str | None, typer.Option(help="Where the project is no git repository: the commit that it is of.")
-    ] = None,
-) -> None:
-    """Run a list of experiments, and keep of each one small JSON.
-
-    What has its JSON in --out is not run again, and must have been made with the parameters of today. Where one fails,
-    the end of its log is printed, and the rest go on. Ends with exit status 1 where one failed, and 0 where the
-    deadline left some for later.
-    """
-    if run_list(Options(experiments, data, out, work, gpus, per_gpu, minutes, tuple(only or ()), commit)):
-        raise typer.Exit(1)
+@app.command("run", hidden=True, context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def tell_the_new_name() -> None:
+    """Refuse what this command was once called by."""
+    raise UserError("python -m yoyak.sweeps run is now: yoyak sweep LIST")
 
 
 @app.command("folds")

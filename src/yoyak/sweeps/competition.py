@@ -27,8 +27,9 @@ from yoyak.preflight import status
 from yoyak.preflight.params import Params
 from yoyak.sweeps import check, copies, costs, data_folder, rates, recipe, sizes
 from yoyak.sweeps.experiments import Run, read_list, runs
+from yoyak.sweeps.options import Options
 from yoyak.sweeps.rates import Rates
-from yoyak.sweeps.run import Options, run_list, slots
+from yoyak.sweeps.run import run_list, slots
 
 WORK = Path(".cache/final")
 SUBMISSION = Path("submission/final.csv")

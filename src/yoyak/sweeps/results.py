@@ -91,5 +91,5 @@ def read_results(folder: Path) -> list[Result]:
 def _figures(path: Path) -> dict[str, Any]:
     figures = read_json(path)
     if not isinstance(figures, dict) or not {"experiment", "on", "seed", "rows"} <= figures.keys():
-        raise UserError(f"{path}: not what `python -m yoyak.sweeps run` writes; remove it")
+        raise UserError(f"{path}: not what `yoyak sweep` writes; remove it")
     return figures

@@ -1,11 +1,15 @@
 """Running a list of experiments through the stages, several at once; of each run one small JSON is kept."""
 
-import json
-import math
+import contextlib
+import importlib.util
 import os
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import torch
@@ -13,84 +17,140 @@ import torch
 from yoyak.core import repository
 from yoyak.core.errors import UserError
 from yoyak.core.records import read_json
-from yoyak.sweeps import check, copies, schedule
+from yoyak.sweeps import check, copies, execution, on_ray, schedule
+from yoyak.sweeps.check import CheckedRun
 from yoyak.sweeps.collect import MBR
+from yoyak.sweeps.execution import LATE, Outcome
 from yoyak.sweeps.experiments import ExperimentList, Run, read_list, runs
+from yoyak.sweeps.options import Options
 
 LOG_LINES = 12
 """How many of a failed run's log are printed, its last ones."""
 
 
 @dataclass(frozen=True)
-class Options:
-    """Which experiments run, where, and how many at once."""
+class Work:
+    """What is to be run."""
 
-    experiments: Path
-    """The YAML file with the list."""
-    data: Path
-    """The folder that the list's data folders are in."""
-    out: Path
-    """Where a JSON and a log of each run go."""
-    work: Path
-    """Copies of the project, and DVC's cache for them."""
-    gpus: int | None = None
-    """0: on the CPU; None: one, where there is one."""
-    per_gpu: int = 1
-    """Runs at once on each."""
-    minutes: float = math.inf
-    """After so many no run starts."""
-    only: tuple[str, ...] = ()
-    """Names of the experiments that are run; empty: all."""
-    commit: str | None = None
-    """Of the project, where it is no git repository."""
-    seconds: float = math.inf
-    """After so many a run that is not done yet is killed; called again, it goes on."""
+    options: Options
+    listed: ExperimentList
+    runs: dict[str, Run]
+    """Those without a result, by name, in the order of the list."""
+    checked: dict[str, CheckedRun]
+    """Each of them."""
+    commit: str
+    """Of the project."""
+    remote: str
+    """Its settings in a copy; empty: none is shared."""
 
-    def result(self, run: Run) -> Path:
-        return self.out / f"{run.name}.json"
+    def about(self, name: str) -> dict[str, Any]:
+        """Where the JSON begins."""
+        run = self.runs[name]
+        told = {"experiment": run.experiment, "on": run.data, "seed": run.seed, **self.checked[name].made_of}
+        return {**told, "commit": self.commit}
 
-    def log(self, run: Run) -> Path:
-        return self.out / f"{run.name}.log"
+    def made_of(self, name: str) -> tuple[Path, Path, dict[str, Any], list[str], str]:
+        """Of its copy, as `copies.make` takes it: DVC's cache, data, changed parameters, overrides, remote."""
+        options, run = self.options, self.runs[name]
+        cache, data = options.work / "cache", options.data / run.data
+        return cache, data, self.listed.params, list(run.overrides), self.remote
 
-    def copy(self, run: Run) -> Path:
-        """The run's copy of the project."""
-        return self.work / run.name
+
+Start = Callable[[str], Future[Outcome]]
+"""Lets a run begin as soon as there is room."""
 
 
 def run_list(options: Options) -> set[str]:
-    """Run what has not been run yet; the names of the runs that failed, their logs kept.
+    """Run what has not been run yet on this machine; the names of the runs that failed, their logs kept.
 
     Each is `dvc repro` in a copy of the project. Copies share DVC's cache: what one has trained or written no other
     does again. A fault in any run's parameters or data is a `UserError` before the first starts.
     """
     devices = slots(options)
+    work = prepare(options)
+    return _run(work, here(work, devices))
+
+
+def sweep(options: Options) -> set[str]:
+    """As `run_list`; but several runs go to Ray where it is installed, and any to the cluster that the options name."""
+    devices = slots(options)
+    work = prepare(options)
+    has_ray = importlib.util.find_spec("ray") is not None
+    if options.address and not has_ray:
+        raise UserError(f"--address {options.address}: Ray is not installed; `pip install -e '.[ray]'`")
+    if options.address or (has_ray and len(work.runs) > 1):
+        return _run(work, on_ray.start(_tasks(work), devices, options))
+    if len(devices) > 1 and len(work.runs) > 1:
+        print(f"without Ray: {len(devices)} at once on this machine", flush=True)
+    return _run(work, here(work, devices))
+
+
+def prepare(options: Options) -> Work:
+    """What has no result yet, checked, with its weights downloaded and pinned."""
     for option, folder in (("--out", options.out), ("--work", options.work)):
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{option} {folder}: a file; name a folder")
-    if not devices[0]:
-        print("no GPU is used: on the CPU", flush=True)
+    remote = copies.remote_settings(options.remote) if options.remote else ""
     listed = read_list(options.experiments)
     chosen = _chosen(options, listed)
     checked = {
         run.name: check.check_run(listed, run, options.data / run.data, f"{options.experiments}: {run.experiment}")
         for run in chosen
     }
-    waiting = [run for run in chosen if not check.has_run(options.result(run), checked[run.name].made_of)]
+    waiting = {run.name: run for run in chosen if not check.has_run(options.result(run), checked[run.name].made_of)}
     print(f"{len(waiting)} of {len(chosen)} experiments to run", flush=True)
-    check.fetch_weights({source: key for run in waiting for source, key in checked[run.name].weights.items()})
-    for run in waiting:
-        # After their weights were fetched: the copies cannot pin what they have not in their lock file.
-        cache, data = options.work / "cache", options.data / run.data
-        copies.make(options.copy(run), cache, data, listed.params, list(run.overrides))
+    check.fetch_weights({source: key for name in waiting for source, key in checked[name].weights.items()})
     options.out.mkdir(parents=True, exist_ok=True)
-    ends = time.monotonic() + options.seconds
-    named = {run.name: run for run in waiting}
-    return schedule.run_all(
-        {name: checked[name].needs for name in named},
-        devices,
-        lambda name, gpu: _run(options, named[name], checked[name].made_of, gpu, len(devices), ends),
-        options.minutes,
-    )
+    return Work(options, listed, waiting, checked, options.commit or repository.commit(), remote)
+
+
+def _run(work: Work, place: AbstractContextManager[Start]) -> set[str]:
+    needs = {name: work.checked[name].needs for name in work.runs}
+    with place as start:
+        return schedule.run_all(needs, start, lambda name, outcome: _tell(work, name, outcome))
+
+
+@contextlib.contextmanager
+def here(work: Work, devices: list[str]) -> Iterator[Start]:
+    """A process of this machine for each run, as many at once as there are `devices`, each a `CUDA_VISIBLE_DEVICES`."""
+    options = work.options
+    if not devices[0]:
+        print("no GPU is used: on the CPU", flush=True)
+    for name, run in work.runs.items():
+        # After their weights were fetched: the copies cannot pin what they have not in their lock file.
+        copies.make(options.copy(run), *work.made_of(name))
+    begun = time.monotonic()
+    free: SimpleQueue[str] = SimpleQueue()
+    for device in devices:
+        free.put(device)
+
+    def run_one(name: str) -> Outcome:
+        if time.monotonic() - begun >= 60 * options.minutes:
+            return LATE
+        run, device = work.runs[name], free.get()
+        files = options.copy(run).resolve(), options.log(run), options.result(run)
+        seconds = begun + options.seconds - time.monotonic()
+        try:
+            environment = execution.environment(device, len(devices))
+            return execution.execute(*files, work.about(name), environment, seconds, bool(work.remote))
+        finally:
+            free.put(device)
+
+    pool = ThreadPoolExecutor(len(devices))
+    try:
+        yield lambda name: pool.submit(run_one, name)
+    finally:
+        # What Ctrl-C has ended is not followed by those that waited for it.
+        pool.shutdown(cancel_futures=True)
+
+
+def _tasks(work: Work) -> dict[str, on_ray.Task]:
+    return {
+        name: on_ray.Task(
+            copies.pack(*work.made_of(name)), work.options.copy(run).resolve(), work.about(name), bool(work.remote)
+        )
+        for name, run in work.runs.items()
+    }
 
 
 def _chosen(options: Options, listed: ExperimentList) -> list[Run]:
@@ -101,15 +161,17 @@ def _chosen(options: Options, listed: ExperimentList) -> list[Run]:
 
 
 def slots(options: Options) -> list[str]:
-    """`CUDA_VISIBLE_DEVICES` of each slot, one at least, so that the first runs are spread over all GPUs.
+    """`CUDA_VISIBLE_DEVICES` of each slot, so that the first runs are spread over all GPUs: one at least, but none on a
+    cluster, whose nodes have their own.
 
     Raises a `UserError` for numbers that cannot be.
     """
     for option, number, least in (("--gpus", options.gpus or 0, 0), ("--per-gpu", options.per_gpu, 1)):
         if number < least:
             raise UserError(f"{option} {number}: at least {least}")
-    # Of those that CUDA_VISIBLE_DEVICES names.
-    there = torch.cuda.device_count()
+    if options.address:
+        return []
+    there = torch.cuda.device_count()  # Of those that CUDA_VISIBLE_DEVICES names.
     wanted = min(1, there) if options.gpus is None else options.gpus
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     if wanted > there:
@@ -119,35 +181,19 @@ def slots(options: Options) -> list[str]:
     return (gpus[:wanted] or [""]) * options.per_gpu
 
 
-def _run(options: Options, run: Run, made_of: dict[str, Any], gpu: str, at_once: int, ends: float) -> bool:
-    """Run one of `at_once`; whether it ended well, before `ends` on the monotonic clock. `gpu` is its
-    `CUDA_VISIBLE_DEVICES`."""
-    copy, log, result = options.copy(run).resolve(), options.log(run), options.result(run)
-    cores = str(max(1, (os.cpu_count() or 1) // at_once))
-    environment = {
-        "CUDA_VISIBLE_DEVICES": gpu,
-        "OMP_NUM_THREADS": cores,
-        "LOKY_MAX_CPU_COUNT": cores,
-        "TORCHINDUCTOR_COMPILE_THREADS": cores,
-    }
-    started = time.monotonic()
-    ended_well = copies.repro(copy, log, environment, seconds=ends - time.monotonic())
-    minutes = (time.monotonic() - started) / 60
-    about = {
-        "experiment": run.experiment,
-        "on": run.data,
-        "seed": run.seed,
-        **made_of,
-        "minutes": round(minutes, 2),
-        "commit": options.commit or repository.commit(),
-    }
-    # In a process of its own: several runs may end at once, and each scores on its own share of the cores.
-    collect = ["-m", "yoyak.sweeps.collect", str(copy), str(result), json.dumps(about)]
-    if ended_well and copies.python(collect, log, environment):
-        print(f"{run.name}: {_scores(read_json(result))}, {minutes:.1f} minutes", flush=True)
+def _tell(work: Work, name: str, outcome: Outcome) -> bool | None:
+    """Print what came of a run, having written what of it is not here yet; whether it ended well."""
+    if outcome.well is None:
+        return None
+    run, options = work.runs[name], work.options
+    for ending, content in outcome.files.items():
+        (options.out / f"{name}{ending}").write_text(content, encoding="utf-8")
+    if outcome.well:
+        print(f"{name}: {_scores(read_json(options.result(run)))}, {outcome.minutes:.1f} minutes", flush=True)
         return True
+    log = options.log(run)
     last = log.read_text(encoding="utf-8", errors="replace").splitlines()[-LOG_LINES:]
-    print(f"{run.name}: failed after {minutes:.1f} minutes, see {log}", *last, sep="\n  ", flush=True)
+    print(f"{name}: failed after {outcome.minutes:.1f} minutes, see {log}", *last, sep="\n  ", flush=True)
     return False
 
 

@@ -1,9 +1,9 @@
-"""When a run may start: as many at once as there are slots, and what two have in common is done once."""
+"""When a run may start: what two have in common is done once."""
 
 import hashlib
-import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from typing import TypeVar
 
 from yoyak.core.run import tuned
 from yoyak.preflight.params import Params
@@ -54,32 +54,34 @@ def may_start(name: str, needs: Mapping[str, frozenset[str]], done: set[str], fa
     )
 
 
+Outcome = TypeVar("Outcome")
+
+
 def run_all(
-    needs: Mapping[str, frozenset[str]], slots: list[str], run: Callable[[str, str], bool], minutes: float
+    needs: Mapping[str, frozenset[str]],
+    start: Callable[[str], Future[Outcome]],
+    ended_well: Callable[[str, Outcome], bool | None],
 ) -> set[str]:
     """Run all, and print how many ended well; the names of those that failed.
 
-    `needs` has the `work` of each run, in the order of the list. `run` takes a run's name and its slot, and returns
-    whether it ended well. A slot has one run at a time. After `minutes` no further run starts.
+    `needs` has the `work` of each run, in the order of the list. `start` is given a run's name as soon as what it has
+    in common with others is done, and finds it a place: on this machine, or on one of Ray's. `ended_well` is told what
+    came of it; it says None where the run did not begin, which leaves it for later.
     """
-    started = time.monotonic()
-    waiting, free = list(needs), list(slots)
+    waiting = list(needs)
     done: set[str] = set()
     failed: set[str] = set()
-    running: dict[Future[bool], tuple[str, str]] = {}
-    with ThreadPoolExecutor(len(slots)) as pool:
-        while True:
-            if time.monotonic() - started < 60 * minutes:
-                ready = [name for name in waiting if may_start(name, needs, done, failed)]
-                for name in ready[: len(free)]:
-                    waiting.remove(name)
-                    slot = free.pop(0)
-                    running[pool.submit(run, name, slot)] = name, slot
-            if not running:
-                break
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                name, slot = running.pop(future)
-                free.append(slot)
-                (done if future.result() else failed).add(name)
-    print(f"{len(done)} done, {len(failed)} failed, {len(waiting)} left for later", flush=True)
+    running: dict[Future[Outcome], str] = {}
+    late: list[str] = []
+    while True:
+        for name in [name for name in waiting if may_start(name, needs, done, failed)]:
+            waiting.remove(name)
+            running[start(name)] = name
+        if not running:
+            break
+        for future in wait(running, return_when=FIRST_COMPLETED).done:
+            name = running.pop(future)
+            well = ended_well(name, future.result())
+            (late.append if well is None else done.add if well else failed.add)(name)
+    print(f"{len(done)} done, {len(failed)} failed, {len(waiting) + len(late)} left for later", flush=True)
     return failed

@@ -29,9 +29,10 @@ from yoyak.sweeps.competition import Asked
 from yoyak.sweeps.costs import Rows
 from yoyak.sweeps.experiments import Run, read_list, runs
 from yoyak.sweeps.halving import LEVELS, PARTS, Level
+from yoyak.sweeps.options import Options
 from yoyak.sweeps.rates import Rates, Span
 from yoyak.sweeps.recipe import Recipe
-from yoyak.sweeps.run import Options, run_list, slots
+from yoyak.sweeps.run import run_list, slots
 
 WORK = Path(".cache/search")
 STATE = WORK / "state.json"
