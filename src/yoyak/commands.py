@@ -20,7 +20,8 @@ from yoyak.core.repository import project_folder
 from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, ReferenceRule
 
-ExportKind = Literal["adapter", "hf"]
+ExportKind = Literal["adapter", "hf", "gguf"]
+Quantized = Literal["q8_0"]
 SUBMISSIONS_PICTURE = Path("plots/submissions.png")
 
 app = typer.Typer(
@@ -182,10 +183,11 @@ def print_weights(model: Annotated[str, typer.Argument(help="An entry of models 
 @app.command("export")
 def export_model(
     model: Annotated[str, typer.Argument(help="A trained model, or a mean of weights.")],
-    to: Annotated[ExportKind, typer.Option(help="LoRA adapters, or merged weights for transformers.")],
+    to: Annotated[ExportKind, typer.Option(help="LoRA adapters, merged weights for transformers, or a GGUF.")],
     rows: Annotated[int, typer.Option(min=0, help="Of dev, on which it is held to the pipeline's; 0: all.")] = 100,
     licence: Annotated[str | None, typer.Option("--license", help="Of the base weights, as the hub writes it.")] = None,
     data_licence: Annotated[str | None, typer.Option("--data-license", help="Of the training data.")] = None,
+    quantize: Annotated[Quantized | None, typer.Option(help="Of a GGUF: 8 bits a weight.")] = None,
     push: Annotated[str | None, typer.Option(metavar="NAME", help="Upload it to the hub, private.")] = None,
 ) -> None:
     """Write a trained model into export/MODEL-KIND, for others to load, once it is measured to be the same model."""
@@ -193,7 +195,7 @@ def export_model(
     from yoyak.exporting.run import Options, export
 
     _enter_the_project()
-    exported = export(model, to, Options(rows, licence, data_licence, push))
+    exported = export(model, to, Options(rows, licence, data_licence, quantize, push))
     Console(highlight=False).print(*report.tables(exported), sep="\n")
 
 

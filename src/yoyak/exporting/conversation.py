@@ -5,8 +5,7 @@ from typing import Any
 
 from yoyak.core.records import Prompt
 from yoyak.modeling.chat_template import OPTIONS, QUESTION, SYSTEM, ChatTemplate
-from yoyak.modeling.loading import Loaded
-from yoyak.modeling.tokenization import BEFORE_ANSWER
+from yoyak.modeling.tokenization import BEFORE_ANSWER, PromptTokenizer
 
 Asked = str | list[dict[str, Any]]
 """Messages for a chat template; or the text that an encoder reads."""
@@ -15,14 +14,14 @@ Asked = str | list[dict[str, Any]]
 class Conversation:
     """What a user of the exported model says, and the chat template that is exported with it."""
 
-    def __init__(self, loaded: Loaded) -> None:
-        self.prompt_tokenizer = loaded.prompt_tokenizer
+    def __init__(self, prompt_tokenizer: PromptTokenizer, seq2seq: bool) -> None:
+        self.prompt_tokenizer = prompt_tokenizer
         own = self.prompt_tokenizer.template
         self.chat_template: str | None = None
         if own:
-            self.chat_template = _as_trained(own, loaded.tokenizer)
-        elif not loaded.model.config.is_encoder_decoder:
-            self.chat_template = _without_roles(loaded.tokenizer, self._before_answer)
+            self.chat_template = _as_trained(own, prompt_tokenizer.tokenizer)
+        elif not seq2seq:
+            self.chat_template = _without_roles(prompt_tokenizer.tokenizer, self._before_answer)
 
     def asked(self, prompt: Prompt) -> Asked:
         return self.around(prompt.system, self.prompt_tokenizer.request(prompt, prompt.turns))

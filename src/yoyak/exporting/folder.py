@@ -34,3 +34,10 @@ def write_weights(folder: Path, model: Any) -> None:
     for path in folder.glob("*.safetensors"):
         # safetensors 0.8 writes what its owner alone can read.
         shutil.copymode(folder / "config.json", path)
+
+
+def remove_weights(folder: Path) -> None:
+    """What a GGUF file has in itself."""
+    for path in folder.iterdir():
+        if path.suffix != ".gguf" and path.name != "generation_config.json":
+            path.unlink()

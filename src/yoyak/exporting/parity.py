@@ -4,7 +4,6 @@ The pipeline's side is its own prompts and its own decoder. The export's side is
 the folder and messages as its card shows them.
 """
 
-import gc
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,13 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from yoyak.core import gpu, progress
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prompt
 from yoyak.evaluation import leaderboard
 from yoyak.evaluation.leaderboard import ScoringParams
-from yoyak.exporting import plain
-from yoyak.exporting.conversation import Conversation
+from yoyak.exporting import gguf_file, plain
+from yoyak.exporting.conversation import Asked, Conversation
+from yoyak.exporting.llama_cpp import LlamaCpp
 from yoyak.inference.generate import generate
 from yoyak.inference.hf_decoding import bears_padding
 from yoyak.inference.params import InferenceConfig
@@ -30,6 +29,8 @@ EQUAL_TEXTS = 0.99
 """Least share of greedy summaries that are the same to the letter, in fp32."""
 ROUGE_DELTA = 0.1
 """Most that the mean of ROUGE-1/2/L, in percent, may differ in 16 bits, unless the difference may be chance."""
+SAME_LOSS = 0.001
+"""Nats a token: what the same weights may differ by, computed in fp32 in another order."""
 
 
 class Row(NamedTuple):
@@ -90,10 +91,10 @@ def _steers(loaded: Loaded, prompt: Prompt) -> bool:
     return loaded.prompt_tokenizer.control_tokens.count(ids) > 0
 
 
-def check_prompts(tokenizer: Any, conversation: Conversation, rows: Rows) -> None:
+def check_prompts(prompt_ids: Callable[[Asked], list[int]], conversation: Conversation, rows: Rows) -> None:
     """Stop unless the exported tokenizer makes of each row's messages the very tokens that the pipeline reads."""
     for row in rows.rows:
-        found = plain.prompt_ids(tokenizer, conversation.asked(row.prompt))
+        found = prompt_ids(conversation.asked(row.prompt))
         if found != row.ids:
             place = next((at for at, pair in enumerate(zip(found, row.ids, strict=False)) if pair[0] != pair[1]), -1)
             raise UserError(
@@ -124,21 +125,33 @@ def of_pipeline(loaded: Loaded, config: InferenceConfig, rows: Rows, title: str)
 
 
 def of_folder(
-    folder: Path, dtype: torch.dtype, rows: Rows, conversation: Conversation, most: int, at_once: int, title: str
+    folder: Path, dtype: torch.dtype, rows: Rows, conversation: Conversation, most: int, at_once: int
 ) -> Measured:
     """By `generate`, from the exported folder alone."""
-    with progress.timed(f"{title}: {len(rows.rows)} summaries from {folder} in {_short(dtype)}"):
-        model, tokenizer = plain.load(folder, dtype)
-        check_prompts(tokenizer, conversation, rows)
-        return of_plain(model, tokenizer, rows, conversation, most, at_once)
+    model, tokenizer = plain.load(folder, dtype)
+    check_prompts(lambda asked: plain.prompt_ids(tokenizer, asked), conversation, rows)
+    return of_plain(model, tokenizer, rows, conversation, most, at_once)
+
+
+def of_gguf(file: Path, rows: Rows, conversation: Conversation, most: int, title: str) -> Measured:
+    """Prompts and summaries by llama.cpp; the loss by transformers, of the weights as fp32."""
+    context = max(len(row.ids) for row in rows.rows) + most + 1
+    llama_cpp = LlamaCpp(file, context)
+    check_prompts(llama_cpp.prompt_ids, conversation, rows)
+    texts = llama_cpp.greedy([row.ids for row in rows.rows], most, title)
+    return Measured(plain.loss(gguf_file.load(file), rows.pairs), as_tags(texts, conversation))
 
 
 def of_plain(model: Any, tokenizer: Any, rows: Rows, conversation: Conversation, most: int, at_once: int) -> Measured:
     written = plain.greedy(model, tokenizer, [row.ids for row in rows.rows], most, at_once)
-    texts = plain.texts(tokenizer, written)
-    if conversation.prompt_tokenizer.persons == "speakers":
-        texts = [SPEAKER.sub(r"#Person\1#", text) for text in texts]
-    return Measured(plain.loss(model, rows.pairs), texts)
+    return Measured(plain.loss(model, rows.pairs), as_tags(plain.texts(tokenizer, written), conversation))
+
+
+def as_tags(texts: list[str], conversation: Conversation) -> list[str]:
+    """With the data's own tags, where the model writes `화자1`."""
+    if conversation.prompt_tokenizer.persons == "tags":
+        return texts
+    return [SPEAKER.sub(r"#Person\1#", text) for text in texts]
 
 
 def together(loaded: Loaded) -> int:
@@ -188,21 +201,18 @@ def check_texts(name: str, pipeline: Sequence[str], exported: Sequence[str]) -> 
     return share
 
 
-def check_rouge(name: str, delta: dict[str, Any]) -> None:
+def check_rouge(name: str, delta: dict[str, Any], how: str) -> None:
+    """`delta` is of the exported model's ROUGE; `how` both were computed."""
     if abs(delta["rouge_mean"]) > ROUGE_DELTA and not delta["noise"]:
         raise UserError(
-            f"{name}: in 16 bits the exported model's ROUGE is {delta['rouge_mean']:+.2f} to the pipeline's, which is "
+            f"{name}: {how} the exported model's ROUGE is {delta['rouge_mean']:+.2f} to the pipeline's, which is "
             f"no chance (p {delta['p']}); it is not exported"
         )
 
 
-def freed(make: Callable[[], Measured]) -> Measured:
-    """What `make` measures; its model is gone then."""
-    measured = make()
-    gc.collect()
-    gpu.release_memory()
-    return measured
-
-
-def _short(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
+def check_loss(name: str, delta: float) -> None:
+    """Of weights that were rewritten, not rounded."""
+    if abs(delta) > SAME_LOSS:
+        raise UserError(
+            f"{name}: the converted weights have another loss ({delta:+.4f} nats a token); it is not exported"
+        )

@@ -13,4 +13,5 @@ def tables(exported: Exported) -> list[Table | str]:
     for row in exported.parity["models"]:
         low, high = row["ci95"]
         table.add_row(row["what"], f"{row['loss']:.4f}", f"{row['rouge_mean']:.2f}", f"{low:.2f} to {high:.2f}")
-    return [table, *map(escape, exported.parity["checks"]), f"exported: {exported.folder}"]
+    pushed = [f"pushed: {exported.pushed}"] if exported.pushed else []
+    return [table, *map(escape, exported.parity["checks"]), f"exported: {exported.folder}", *pushed]

@@ -4,29 +4,25 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 from transformers.utils.logging import set_verbosity_error
 
-from yoyak.core import environment, gpu, progress, repository
+from yoyak.core import gpu, repository
 from yoyak.core.errors import UserError
 from yoyak.core.files import read_text
-from yoyak.core.limits import check_disk
 from yoyak.core.params import PARAMS
 from yoyak.core.records import Prompt, read_json, read_records, write_json
 from yoyak.evaluation.leaderboard import made_by
-from yoyak.exporting import card, folder, generation_config, licences, parity, trained
-from yoyak.exporting.conversation import Conversation
-from yoyak.exporting.parity import Judge, Measured, Rows
+from yoyak.exporting import card, licences, trained
+from yoyak.exporting.gguf_file import Quantized, check_tools
+from yoyak.exporting.measured import Export, Kind
+from yoyak.exporting.push import check_name, push
 from yoyak.exporting.trained import Trained
-from yoyak.modeling import precision
-from yoyak.modeling.precision import TORCH_DTYPES
 from yoyak.preflight import status
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params
 
-Kind = Literal["adapter", "hf"]
 EXPORTS = Path("export")
 
 
@@ -37,6 +33,8 @@ class Options(NamedTuple):
     """Of dev that are compared; 0: all."""
     licence: str | None
     data_licence: str | None
+    quantized: Quantized | None
+    """Of a GGUF."""
     repository: str | None
     """Name on the hub."""
 
@@ -46,10 +44,14 @@ class Exported(NamedTuple):
 
     folder: Path
     parity: dict[str, Any]
+    pushed: str | None
+    """Address on the hub."""
 
 
 def export(name: str, kind: Kind, options: Options) -> Exported:
     """Write `export/<name>-<kind>` from the trained model `name`, or stop where it would not be that model."""
+    if options.repository:
+        check_name(options.repository)
     params = read_params(PARAMS)
     found = trained.find(params, name)
     _check_kind(found, kind)
@@ -60,16 +62,21 @@ def export(name: str, kind: Kind, options: Options) -> Exported:
     gpu.limit(params.limits)
     target = EXPORTS / f"{name}-{kind}"
     with _half(target) as half:
-        report, about = _written(params, found, kind, half, options)
-        write_json(half / "parity.json", report)
-        facts = _facts(params, found, kind, options, report, about, (data_licence, base_licence), target)
+        made = Export(params, found, kind, half, options.rows, options.quantized)
+        write_json(half / "parity.json", made.report)
+        facts = _facts(params, made, options.repository or str(target), data_licence, base_licence)
         card.write(half / "README.md", facts)
-    return Exported(target, report)
+    pushed = push(target, options.repository) if options.repository else None
+    return Exported(target, made.report, pushed)
 
 
 def _check_kind(found: Trained, kind: Kind) -> None:
     if kind == "adapter" and not found.has_adapters:
         raise UserError(f"{found.name} has no adapters (method: full): --to hf")
+    if kind == "gguf":
+        if found.spec.method == "full":
+            raise UserError(f"{found.name} is an encoder-decoder, or trained as one (method: full): --to hf")
+        check_tools()
     if kind == "adapter" and found.is_mean:
         raise UserError(f"{found.name} is the mean of several adapters, which is none of their rank: --to hf")
 
@@ -88,145 +95,15 @@ def _half(target: Path) -> Iterator[Path]:
         shutil.rmtree(half, ignore_errors=True)
 
 
-class About(NamedTuple):
-    """What a card needs of the loaded model."""
-
-    conversation: Conversation
-    differences: list[str]
-    seq2seq: bool
-
-
-def _written(params: Params, found: Trained, kind: Kind, half: Path, options: Options) -> tuple[dict[str, Any], About]:
-    """Write weights and what stands beside them, and measure."""
-    name, dtype = found.name, TORCH_DTYPES[found.spec.dtype]
-    with progress.timed(f"{name}: loading it in fp32"):
-        loaded = trained.load(found, "fp32")
-    conversation = Conversation(loaded)
-    rows = parity.read_rows(loaded, read_records(Path("data/prompts/dev.jsonl"), Prompt), options.rows)
-    judge = Judge(rows, params.scoring)
-    generation = found.config.generation
-    about = About(
-        conversation, generation_config.left_out(loaded, generation), bool(loaded.model.config.is_encoder_decoder)
-    )
-    folder.write_around(half, loaded, conversation, generation)
-    at_once = parity.together(loaded)
-    learned = parity.of_pipeline(loaded, found.config, rows, f"{name}, as trained, fp32")
-    measured = {"as trained, in fp32": learned}
-    pipeline = learned
-    if kind == "adapter":
-        folder.write_adapter(half, found)
-    else:
-        check_disk(params.limits, _gigabytes(loaded.model, dtype), f"the export of {name}")
-        folder.write_weights(half, loaded.model.to(dtype))
-        if dtype != torch.float32:
-            loaded.model.float()
-            pipeline = parity.of_pipeline(loaded, found.config, rows, f"{name}, rounded to {found.spec.dtype}")
-            measured[f"its weights rounded to {found.spec.dtype}, computed in fp32"] = pipeline
-    del loaded
-    gpu.release_memory()
-    exported = parity.of_folder(
-        half, torch.float32, rows, conversation, generation.max_new_tokens, at_once, f"{name}, exported"
-    )
-    measured["exported, computed in fp32"] = exported
-    share = parity.check_texts(name, pipeline.texts, exported.texts)
-    checks = [f"{parity.percent(share)} of the greedy summaries in fp32 are the pipeline's to the letter"]
-    checks += _lost(judge, measured)
-    checks += _in_16_bits(found, half, rows, conversation, judge, at_once, measured)
-    return _report(rows, judge, measured, checks, options), about
-
-
-def _lost(judge: Judge, measured: dict[str, Measured]) -> list[str]:
-    """What rounding costs, where there was any."""
-    first, *others = measured.items()
-    return [
-        f"{what}: {other.loss - first[1].loss:+.4f} nats a token to {first[0]}, "
-        f"ROUGE {_told(judge.delta(other.texts, first[1].texts))}, "
-        f"{parity.percent(parity.equal(first[1].texts, other.texts))} of the summaries the same"
-        for what, other in others
-        if what.startswith("its weights")
-    ]
-
-
-def _in_16_bits(
-    found: Trained,
-    half: Path,
-    rows: Rows,
-    conversation: Conversation,
-    judge: Judge,
-    at_once: int,
-    measured: dict[str, Measured],
-) -> list[str]:
-    """ROUGE of pipeline and export, both by `generate`."""
-    asked = found.spec.dtype
-    if asked == "fp32":
-        return ["its weights are in 32 bits, and so is its inference"]
-    chosen = precision.choose(asked)
-    if chosen.dtype != asked:
-        return [f"not compared in {asked}: {chosen.why}"]
-    most = found.config.generation.max_new_tokens
-    with progress.timed(f"{found.name}: {len(rows.rows)} summaries of the pipeline's model in {asked}"):
-        loaded = trained.load(found, asked)
-        loaded.model.generation_config = generation_config.of(loaded, found.config.generation)
-        pipeline = parity.of_plain(loaded.model, loaded.tokenizer, rows, conversation, most, at_once)
-    del loaded
-    gpu.release_memory()
-    exported = parity.of_folder(half, TORCH_DTYPES[asked], rows, conversation, most, at_once, f"{found.name}, exported")
-    measured[f"the pipeline's, in {asked}"] = pipeline
-    measured[f"exported, in {asked}"] = exported
-    delta = judge.delta(exported.texts, pipeline.texts)
-    parity.check_rouge(found.name, delta)
-    return [f"in {asked}, exported less the pipeline's: ROUGE {_told(delta)}"]
-
-
-def _told(delta: dict[str, Any]) -> str:
-    low, high = delta["ci95"]
-    return f"{delta['rouge_mean']:+.2f} [{low}, {high}]"
-
-
-def _report(
-    rows: Rows, judge: Judge, measured: dict[str, Measured], checks: list[str], options: Options
-) -> dict[str, Any]:
-    """`parity.json`."""
-    left_out = {
-        "lose turns to max_prompt_tokens": rows.shortened,
-        "hold texts of control tokens": rows.steering,
-    }
-    checks += [f"{number} rows were left out: they {why}" for why, number in left_out.items() if number]
-    return {
-        "rows": len(rows.rows),
-        "rows_asked_for": options.rows or "all of dev",
-        "left_out": left_out,
-        "checks": checks,
-        "models": [
-            {"what": what, "loss": round(each.loss, 5), **judge.entry(each.texts)} for what, each in measured.items()
-        ],
-        "device": environment.describe()["device"],
-        "ran": environment.describe(),
-        "commit": repository.commit(),
-    }
-
-
-def _gigabytes(model: Any, dtype: torch.dtype) -> float:
-    return float(sum(weight.numel() for weight in model.parameters()) * dtype.itemsize / 1e9)
-
-
-def _facts(
-    params: Params,
-    found: Trained,
-    kind: Kind,
-    options: Options,
-    report: dict[str, Any],
-    about: About,
-    both: tuple[str, str],
-    target: Path,
-) -> card.Facts:
+def _facts(params: Params, made: Export, where: str, data_licence: str, base_licence: str) -> card.Facts:
+    found = made.found
     scores, why = _scores(found.name)
     rows = len(read_records(Path("data/prompts/train.jsonl"), Prompt))
     first = found.folders[0].name
     training = Path(f"data/resolved/{first}/training.yaml")
     tuning = Path(f"data/resolved/{first}/tuning.yaml")
     used = next((path for path in (tuning, training) if path.is_file()), None)
-    request = about.conversation.prompt_tokenizer.request(
+    request = made.conversation.prompt_tokenizer.request(
         Prompt(
             fname="example",
             system=params.prompts.system,
@@ -237,21 +114,21 @@ def _facts(
     )
     return card.Facts(
         name=found.name,
-        kind=kind,
-        where=options.repository or str(target),
+        kind=made.kind,
+        where=where,
         spec=found.spec,
         training=read_text(used, "no such file; run `dvc repro`", "run `dvc repro`") if used else "",
-        asked=about.conversation.around(params.prompts.system, request),
+        asked=made.conversation.around(params.prompts.system, request),
         data=str(params.data.dir),
         rows=rows,
-        data_licence=both[0],
-        base_licence=both[1],
+        data_licence=data_licence,
+        base_licence=base_licence,
         scoring=read_json(Path("metrics/scores.json"))["scoring"] if scores else made_by(params.scoring),
         scores=scores,
         not_scored=why,
-        parity=report,
-        differences=about.differences,
-        seq2seq=about.seq2seq,
+        parity=made.report,
+        differences=made.differences,
+        seq2seq=made.seq2seq,
         commit=repository.commit(),
     )
 
