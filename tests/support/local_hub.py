@@ -14,8 +14,11 @@ REVISION = "a" * 40
 
 
 @contextmanager
-def serve_hub(repository: str, folder: Path, gated: bool = False) -> Iterator[str]:
-    """Its address, for `HF_ENDPOINT`; `repository` has the files of `folder`, which `gated` keeps from strangers."""
+def serve_hub(repository: str, folder: Path, gated: bool = False, licence: str | None = None) -> Iterator[str]:
+    """Its address, for `HF_ENDPOINT`; `repository` has the files of `folder`, which `gated` keeps from strangers.
+
+    `licence` is on its model card.
+    """
 
     class Hub(BaseHTTPRequestHandler):
         def do_HEAD(self) -> None:
@@ -32,6 +35,8 @@ def serve_hub(repository: str, folder: Path, gated: bool = False) -> Iterator[st
                 for file in folder.iterdir()
             ]
             whole = {"id": repository, "sha": REVISION, "siblings": files, "private": False, "tags": [], "likes": 0}
+            if licence:
+                whole["cardData"] = {"license": licence}
             return self._send_json(files if path.startswith(f"/api/models/{repository}/tree/") else whole)
 
         def _refuse(self) -> None:

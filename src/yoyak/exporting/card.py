@@ -29,7 +29,7 @@ class Facts(NamedTuple):
     """The name, or the folder, that its reader loads it by."""
     spec: ModelSpec
     training: str
-    """The resolved parameters of its training, YAML."""
+    """The resolved parameters of its training, YAML, without the place of its weights."""
     asked: Asked
     """Messages, or the text for an encoder, with `MARK` in it."""
     data: str
@@ -49,6 +49,8 @@ class Facts(NamedTuple):
     differences: list[str]
     """What the pipeline's inference does beyond the exported generation config."""
     seq2seq: bool
+    file: str | None
+    """Of a GGUF: its name."""
     commit: str
 
 
@@ -159,7 +161,7 @@ def _code_of_gguf(facts: Facts) -> str:
     lines = [
         "from llama_cpp import Llama",
         "",
-        f'model = Llama("{facts.where}/{facts.name}.gguf", n_ctx=2048)',
+        f'model = Llama("{facts.where}/{facts.file}", n_ctx=2048)',
         f'dialogue = """{DIALOGUE}"""',
         "messages = [",
         *(f"    {_message(message)}," for message in facts.asked),
@@ -231,8 +233,8 @@ def _scores(facts: Facts) -> str:
 def _parity(facts: Facts) -> str:
     parity = facts.parity
     lines = [
-        f"## Held to the model that was trained\n\nOn {parity['rows']} rows of dev, {parity['device']}: the prompt's "
-        "tokens, made by the exported chat template alone, are the pipeline's in each row."
+        f"## Held to the model that was trained\n\nOn {parity['rows']} rows of dev, {parity['ran']['device']}: the "
+        "prompt's tokens, made by the exported chat template alone, are the pipeline's in each row."
     ]
     lines += [f"{line}." for line in parity["checks"]]
     table = "| model | loss, nats a token | ROUGE, greedy |\n| --- | --- | --- |\n" + "\n".join(

@@ -13,6 +13,7 @@ from yoyak.core import progress
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.repository import cache_folder
+from yoyak.modeling.gguf import header_read_once
 from yoyak.modeling.spec import DType
 
 Quantized = Literal["q8_0"]
@@ -42,13 +43,20 @@ def convert(weights: Path, target: Path, kind: Kind) -> None:
         raise UserError(f"llama.cpp's converter does not take this model: {reason}; export it --to hf")
 
 
-def load(file: Path) -> Any:
-    """Its weights in fp32, read by transformers, quantised ones as what they stand for."""
+def load(file: Path, config: Any) -> Any:
+    """Its weights in fp32, read by transformers, quantised ones as what they stand for.
+
+    `config` is that of the model it was made from: transformers 5.23 makes of Qwen3's heads in a file 128 wide ones.
+    """
     from transformers import AutoModelForCausalLM, GgufConfig
 
-    with progress.timed(f"{file}: reading it in fp32"):
+    with progress.timed(f"{file}: reading it in fp32"), header_read_once():
         model = AutoModelForCausalLM.from_pretrained(
-            file.parent, gguf_file=file.name, dtype=torch.float32, quantization_config=GgufConfig(dequantize=True)
+            file.parent,
+            config=config,
+            gguf_file=file.name,
+            dtype=torch.float32,
+            quantization_config=GgufConfig(dequantize=True),
         )
     return model.to(device()).eval()
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from transformers import AutoConfig
 
 from yoyak.core import environment, gpu, progress, repository
 from yoyak.core.limits import check_disk
@@ -79,12 +80,12 @@ class Export:
             self._check_in_fp32(self._learned)
             self._check_in_16_bits()
             return
-        folder.write_weights(self.half, loaded.model.to(self._dtype))
         merged = self._learned
         if self._dtype != torch.float32:
-            loaded.model.float()
+            _round(loaded.model, self._dtype)
             merged = self._of_pipeline(loaded, f"rounded to {self.found.spec.dtype}, computed in fp32")
             self.checks.append(f"what rounding costs: {self._difference(merged, self._learned)}")
+        folder.write_weights(self.half, loaded.model.to(self._dtype))
         del loaded
         gpu.release_memory()
         if self.kind == "hf":
@@ -136,8 +137,9 @@ class Export:
         kind = self._quantized or gguf_file.NAMES[self.found.spec.dtype]
         file = self.half / f"{self.name}-{kind}.gguf"
         gguf_file.convert(self.half, file, kind)
+        config = AutoConfig.from_pretrained(self.half)
         folder.remove_weights(self.half)
-        made = parity.of_gguf(file, self._rows, self.conversation, self._most, f"{self.name}, {kind}")
+        made = parity.of_gguf(file, config, self._rows, self.conversation, self._most, f"{self.name}, {kind}")
         self.measured[f"the GGUF, {kind}: loss in fp32, summaries by llama.cpp"] = made
         if self._quantized:
             self.checks.append(f"what quantising costs: {self._difference(made, merged)}")
@@ -155,3 +157,12 @@ class Export:
             f"{one.loss - than.loss:+.4f} nats a token, ROUGE {delta['rouge_mean']:+.2f} [{low}, {high}], "
             f"{parity.percent(parity.equal(one.texts, than.texts))} of the summaries the same"
         )
+
+
+@torch.no_grad()
+def _round(model: Any, dtype: torch.dtype) -> None:
+    """What is saved of it, to the values that `dtype` has. To convert the model there and back would round its
+    frequencies of positions and Gemma's scale of embeddings, too, which no file has and each load makes anew."""
+    for weight in model.state_dict().values():
+        if weight.is_floating_point():
+            weight.copy_(weight.to(dtype))

@@ -133,13 +133,13 @@ def of_folder(
     return of_plain(model, tokenizer, rows, conversation, most, at_once)
 
 
-def of_gguf(file: Path, rows: Rows, conversation: Conversation, most: int, title: str) -> Measured:
-    """Prompts and summaries by llama.cpp; the loss by transformers, of the weights as fp32."""
+def of_gguf(file: Path, config: Any, rows: Rows, conversation: Conversation, most: int, title: str) -> Measured:
+    """Prompts and summaries by llama.cpp; the loss by transformers, of the weights as fp32, by the model's `config`."""
     context = max(len(row.ids) for row in rows.rows) + most + 1
     llama_cpp = LlamaCpp(file, context)
     check_prompts(llama_cpp.prompt_ids, conversation, rows)
     texts = llama_cpp.greedy([row.ids for row in rows.rows], most, title)
-    return Measured(plain.loss(gguf_file.load(file), rows.pairs), as_tags(texts, conversation))
+    return Measured(plain.loss(gguf_file.load(file, config), rows.pairs), as_tags(texts, conversation))
 
 
 def of_plain(model: Any, tokenizer: Any, rows: Rows, conversation: Conversation, most: int, at_once: int) -> Measured:

@@ -82,7 +82,7 @@ def loss(model: Any, rows: Sequence[tuple[list[int], list[int]]]) -> float:
             logits = model(input_ids=torch.tensor([prompt], device=device()), labels=labels).logits[0]
         else:
             ids = torch.tensor([prompt + summary], device=device())
-            logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1]
+            logits = model(input_ids=ids, use_cache=False, logits_to_keep=len(summary) + 1).logits[0, :-1]
         total += float(torch.nn.functional.cross_entropy(logits.float(), labels[0], reduction="sum"))
         tokens += len(summary)
     return total / tokens

@@ -117,7 +117,7 @@ def _facts(params: Params, made: Export, where: str, data_licence: str, base_lic
         kind=made.kind,
         where=where,
         spec=found.spec,
-        training=read_text(used, "no such file; run `dvc repro`", "run `dvc repro`") if used else "",
+        training="" if used is None else _without_weights(used),
         asked=made.conversation.around(params.prompts.system, request),
         data=str(params.data.dir),
         rows=rows,
@@ -129,8 +129,15 @@ def _facts(params: Params, made: Export, where: str, data_licence: str, base_lic
         parity=made.report,
         differences=made.differences,
         seq2seq=made.seq2seq,
+        file=next((path.name for path in made.half.glob("*.gguf")), None),
         commit=repository.commit(),
     )
+
+
+def _without_weights(resolved: Path) -> str:
+    """Where a folder of weights lies on this machine is nobody's matter."""
+    text = read_text(resolved, "no such file; run `dvc repro`", "run `dvc repro`")
+    return "".join(line for line in text.splitlines(keepends=True) if not line.startswith("  weights:"))
 
 
 def _scores(name: str) -> tuple[dict[str, Any] | None, str]:
