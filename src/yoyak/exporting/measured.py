@@ -46,7 +46,6 @@ class Export:
         gigabytes = sum(weight.numel() for weight in loaded.model.parameters()) * self._dtype.itemsize / 1e9
         if kind != "adapter":
             check_disk(params.limits, copies * gigabytes, f"the export of {self.name}")
-        folder.write_around(half, loaded, self.conversation, found.config.generation)
         self._learned = self._of_pipeline(loaded, "as trained, in fp32")
         self._write(loaded)
 
@@ -75,24 +74,24 @@ class Export:
         return self.measured[what]
 
     def _write(self, loaded: Any) -> None:
+        merged = self._learned
         if self.kind == "adapter":
             folder.write_adapter(self.half, self.found)
-            self._check_in_fp32(self._learned)
-            self._check_in_16_bits()
-            return
-        merged = self._learned
-        if self._dtype != torch.float32:
-            _round(loaded.model, self._dtype)
+        else:
+            weights = trained.weights(self.found)
+            folder.write_weights(self.half, weights)
+        folder.write_around(self.half, loaded, self.conversation, self.found.config.generation)
+        if self.kind != "adapter" and self._dtype != torch.float32:
+            _take(loaded.model, weights)
             merged = self._of_pipeline(loaded, f"rounded to {self.found.spec.dtype}, computed in fp32")
             self.checks.append(f"what rounding costs: {self._difference(merged, self._learned)}")
-        folder.write_weights(self.half, loaded.model.to(self._dtype))
         del loaded
         gpu.release_memory()
-        if self.kind == "hf":
+        if self.kind == "gguf":
+            self._make_gguf(merged)
+        else:
             self._check_in_fp32(merged)
             self._check_in_16_bits()
-        else:
-            self._make_gguf(merged)
 
     def _check_in_fp32(self, pipeline: Measured) -> None:
         exported = self._of_folder("fp32")
@@ -160,9 +159,9 @@ class Export:
 
 
 @torch.no_grad()
-def _round(model: Any, dtype: torch.dtype) -> None:
-    """What is saved of it, to the values that `dtype` has. To convert the model there and back would round its
-    frequencies of positions and Gemma's scale of embeddings, too, which no file has and each load makes anew."""
-    for weight in model.state_dict().values():
-        if weight.is_floating_point():
-            weight.copy_(weight.to(dtype))
+def _take(model: Any, weights: Any) -> None:
+    """The values of another model's weights. To convert `model` itself to 16 bits and back would round its frequencies
+    of positions and Gemma's scale of embeddings, too, which no file has and each load makes anew."""
+    rounded = weights.state_dict()
+    for name, weight in model.state_dict().items():
+        weight.copy_(rounded[name])

@@ -1,15 +1,17 @@
 """The trained model that is exported: where it lies, and how it is loaded."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from yoyak.core import gpu
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.run import entry_of
 from yoyak.inference.loading import load_for_inference, load_mean
+from yoyak.inference.merging import merge
 from yoyak.inference.params import InferenceConfig, read_config
-from yoyak.modeling import weights
-from yoyak.modeling.loading import Loaded
+from yoyak.modeling import weights as weights_of
+from yoyak.modeling.loading import Loaded, pretrained
+from yoyak.modeling.precision import TORCH_DTYPES
 from yoyak.modeling.spec import DType, ModelSpec
 from yoyak.preflight.params import Params
 
@@ -56,7 +58,7 @@ def find(params: Params, name: str) -> Trained:
     for folder in folders:
         if not folder.is_dir():
             raise UserError(f"{name} is not here ({folder} is missing); {HOW_TO_GET}")
-        if fault := weights.fault_of(folder, "adapter_config.json" if found.has_adapters else "config.json"):
+        if fault := weights_of.fault_of(folder, "adapter_config.json" if found.has_adapters else "config.json"):
             raise UserError(f"{folder}: {fault}; `dvc checkout --force {folder}` brings it back")
     return found
 
@@ -69,3 +71,11 @@ def load(trained: Trained, dtype: DType) -> Loaded:
         if trained.is_mean:
             return load_mean(spec, trained.folders)
         return load_for_inference(spec, trained.folders[0])
+
+
+def weights(trained: Trained) -> Any:
+    """The model as the pipeline has it where 16 bits are fast, on the CPU, to be saved: adapters merged in."""
+    spec = trained.spec
+    source = weights_of.fetch(spec.weights, spec.pin) if trained.has_adapters else trained.folders[0]
+    model = pretrained(source, dtype=TORCH_DTYPES[spec.dtype])
+    return merge(model, trained.folders) if trained.has_adapters else model
