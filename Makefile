@@ -76,7 +76,7 @@ lock:  ## resolve requirements/lock.txt anew from pyproject.toml (uv is in .venv
 # --strict: an index without PyPI's list of vulnerabilities must not pass for packages without any.
 audit: .cache/audit/ready  ## ask PyPI for known vulnerabilities of the locked packages
 	@.cache/audit/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off \
-	  $(foreach file,lock uv torch mecab-ko triton audit,-r requirements/$(file).txt) 2>.cache/audit/log || \
+	  $(foreach file,lock uv torch mecab-ko triton llama-cpp audit,-r requirements/$(file).txt) 2>.cache/audit/log || \
 	  { tail -n 1 .cache/audit/log >&2; echo "error: the packages are not known to be sound" >&2; exit 1; }
 
 clean:  ## remove the environment, the scratch and the downloads; DVC's cache stays

@@ -191,10 +191,14 @@ def export_model(
     push: Annotated[str | None, typer.Option(metavar="NAME", help="Upload it to the hub, private.")] = None,
 ) -> None:
     """Write a trained model into export/MODEL-KIND, for others to load, once it is measured to be the same model."""
+    from transformers.utils.logging import set_verbosity_error
+
     from yoyak.exporting import report
     from yoyak.exporting.run import Options, export
 
     _enter_the_project()
+    # It warns of options of a search that is not the exported one.
+    set_verbosity_error()
     exported = export(model, to, Options(rows, licence, data_licence, quantize, push))
     Console(highlight=False).print(*report.tables(exported), sep="\n")
 

@@ -6,8 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers.utils.logging import set_verbosity_error
-
 from yoyak.core import gpu, repository
 from yoyak.core.errors import UserError
 from yoyak.core.files import read_text
@@ -57,7 +55,6 @@ def export(name: str, kind: Kind, options: Options) -> Exported:
     _check_kind(found, kind)
     data_licence = licences.of_data(str(params.data.dir), options.data_licence)
     base_licence = licences.of_base(found.spec.weights, found.spec.pin, options.licence, data_licence)
-    set_verbosity_error()
     gpu.use_one()
     gpu.limit(params.limits)
     target = EXPORTS / f"{name}-{kind}"
