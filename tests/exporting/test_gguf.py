@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +71,9 @@ def test_in_32_bits_llama_cpp_writes_what_the_pipeline_writes(trained: Project) 
     assert "100.0 % of the summaries the same" in " ".join(told.split())
     fields = GGUFReader(made / "qwen3_4b-f32.gguf").fields
     assert "{%- set enable_thinking = false %}" in fields["tokenizer.chat_template"].contents()
-    assert 'Llama("export/qwen3_4b-gguf/qwen3_4b-f32.gguf"' in (made / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", (made / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (trained.root / "of_the_card.py").write_text(code)
+    trained.run("python", "of_the_card.py")
 
 
 def test_what_quantising_costs_is_measured(here: Path) -> None:

@@ -159,14 +159,18 @@ def code(facts: Facts) -> str:
 def _code_of_gguf(facts: Facts) -> str:
     assert not isinstance(facts.asked, str)
     lines = [
-        "from llama_cpp import Llama",
+        "import xllamacpp  # A wheel of llama.cpp; any other that reads GGUF will do.",
         "",
-        f'model = Llama("{facts.where}/{facts.file}", n_ctx=2048)',
+        "params = xllamacpp.CommonParams()",
+        f'params.model.path = "{facts.where}/{facts.file}"',
+        "params.n_ctx = 2048",
+        "model = xllamacpp.Server(params)",
         f'dialogue = """{DIALOGUE}"""',
         "messages = [",
         *(f"    {_message(message)}," for message in facts.asked),
         "]",
-        'print(model.create_chat_completion(messages, temperature=0)["choices"][0]["message"]["content"])',
+        'answer = model.handle_chat_completions({"messages": messages, "temperature": 0})',
+        'print(answer["choices"][0]["message"]["content"])',
     ]
     return "\n".join(lines) + "\n"
 
