@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -21,6 +21,8 @@ from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, ReferenceRule
 from yoyak.sweeps.command import run_sweep
 
+ExportKind = Literal["adapter", "hf", "gguf"]
+Quantized = Literal["q8_0"]
 SUBMISSIONS_PICTURE = Path("plots/submissions.png")
 
 app = typer.Typer(
@@ -178,6 +180,29 @@ def print_weights(model: Annotated[str, typer.Argument(help="An entry of models 
 
         folder = base_weights.folder_of(model)
     print(folder)
+
+
+@app.command("export")
+def export_model(
+    model: Annotated[str, typer.Argument(help="A trained model, or a mean of weights.")],
+    to: Annotated[ExportKind, typer.Option(help="LoRA adapters, merged weights for transformers, or a GGUF.")],
+    rows: Annotated[int, typer.Option(min=0, help="Of dev, on which it is held to the pipeline's; 0: all.")] = 100,
+    licence: Annotated[str | None, typer.Option("--license", help="Of the base weights, as the hub writes it.")] = None,
+    data_licence: Annotated[str | None, typer.Option("--data-license", help="Of the training data.")] = None,
+    quantize: Annotated[Quantized | None, typer.Option(help="Of a GGUF: 8 bits a weight.")] = None,
+    push: Annotated[str | None, typer.Option(metavar="NAME", help="Upload it to the hub, private.")] = None,
+) -> None:
+    """Write a trained model into export/MODEL-KIND, for others to load, once it is measured to be the same model."""
+    from transformers.utils.logging import set_verbosity_error
+
+    from yoyak.exporting import report
+    from yoyak.exporting.run import Options, export
+
+    _enter_the_project()
+    # It warns of options of a search that is not the exported one.
+    set_verbosity_error()
+    exported = export(model, to, Options(rows, licence, data_licence, quantize, push))
+    Console(highlight=False).print(*report.tables(exported), sep="\n")
 
 
 @app.command("folds")

@@ -85,7 +85,7 @@ def test_each_command_that_is_named_is_there(document: Path, tmp_path: Path) -> 
 def check_make(arguments: list[str], folder: Path) -> None:
     """Targets are the Makefile's, a pattern's file is there, and variables are read by it."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    targets = re.findall(r"^(\w+):", makefile, re.MULTILINE)
+    targets = re.findall(r"^([\w-]+):", makefile, re.MULTILINE)
     for argument in arguments:
         variable, is_variable, _ = argument.partition("=")
         if is_variable:

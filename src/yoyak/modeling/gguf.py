@@ -145,7 +145,7 @@ def convert(source: str, target: Path) -> None:
     with gguf.open("wb") as whole:
         whole.writelines(_blocks(source, source))
     dense = transformers.GgufConfig(dequantize=True)
-    with _faults_of_gguf_told(source), _header_read_once():
+    with _faults_of_gguf_told(source), header_read_once():
         model = AutoModelForCausalLM.from_pretrained(
             target, gguf_file=gguf.name, dtype="bfloat16", quantization_config=dense
         )
@@ -168,7 +168,7 @@ def _faults_of_gguf_told(source: str) -> Iterator[None]:
 
 
 @contextmanager
-def _header_read_once() -> Iterator[None]:
+def header_read_once() -> Iterator[None]:
     """transformers reads a GGUF file's header for the configuration, the weights and the tokenizer, each time anew.
 
     And gguf 0.19 reads it token by token as slices of a `numpy.memmap`, each of which costs as much as ten of a plain

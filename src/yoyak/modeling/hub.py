@@ -30,9 +30,9 @@ def revision_of(repository: str, recorded: str | None, key: str) -> str:
         return recorded
     try:
         return str(HfApi().model_info(repository, revision=recorded, timeout=20).sha)
-    except _errors() as error:
+    except errors() as error:
         raise UserError(
-            f"{key}: cannot reach {repository} on the Hugging Face Hub ({_reason(error)}); check the name and the "
+            f"{key}: cannot reach {repository} on the Hugging Face Hub ({reason(error)}); check the name and the "
             f"network, `hf auth login` if the model is gated, or set {key} to a local folder"
         ) from None
 
@@ -45,8 +45,8 @@ def offline() -> str | None:
         return "HF_HUB_OFFLINE is set"
     try:
         get_session().head(constants.ENDPOINT, timeout=5)
-    except _errors() as error:
-        return _reason(error)
+    except errors() as error:
+        return reason(error)
     return None
 
 
@@ -185,15 +185,15 @@ def _told(repository: str) -> Iterator[None]:
     """One line of what the hub's client raises."""
     try:
         yield
-    except _errors() as error:
+    except errors() as error:
         if fault := disk.fault_of(error):
             raise UserError(fault) from None
         raise UserError(
-            f"{repository} cannot be downloaded ({_reason(error)}); `hf auth login` if the model is gated, or try again"
+            f"{repository} cannot be downloaded ({reason(error)}); `hf auth login` if the model is gated, or try again"
         ) from None
 
 
-def _errors() -> tuple[type[Exception], ...]:
+def errors() -> tuple[type[Exception], ...]:
     """What the hub's client raises where the name, the network or the disk is at fault."""
     # `HTTPError`: of whichever HTTP library the client is built on; raised where there is no network.
     from huggingface_hub.errors import (  # type: ignore[attr-defined]
@@ -206,7 +206,7 @@ def _errors() -> tuple[type[Exception], ...]:
     return HfHubHTTPError, HFValidationError, HTTPError, OfflineModeIsEnabled, OSError
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     said = str(error).strip().splitlines()[:1]
     return ": ".join([type(error).__name__, *said])
 

@@ -82,6 +82,13 @@ class PromptTokenizer:
             return ids if ids and ids[-1] == self.end_id else [*ids, self.end_id]
         return [*self._text(summary), self.end_id]
 
+    def request(self, prompt: Prompt, turns: Sequence[str]) -> str:
+        """What a user says for a summary of these `turns`, before the tokenizer's template or `BEFORE_ANSWER`."""
+        conversation = "\n".join(map(self._written, turns))
+        if self.form == "dialogue":
+            return conversation
+        return f"[Conversation]\n{conversation}\n\n[Question]\n{prompt.question}"
+
     def decode(self, summaries: Any) -> list[str]:
         """Summaries from token ids, persons as tags again."""
         texts = self.control_tokens.decode(summaries)
@@ -91,12 +98,13 @@ class PromptTokenizer:
         return PERSON_TAG.sub(r"화자\1", text) if self.persons == "speakers" else text
 
     def _ids(self, prompt: Prompt, kept: list[str]) -> list[int]:
+        request = self.request(prompt, kept)
         if self.form == "dialogue":
-            return self._surrounded("\n".join(kept), "", "text")
+            return self._surrounded(request, "", "text")
         if self.template:
-            return self._templated(self.template, prompt.system, _request(prompt, kept))
+            return self._templated(self.template, prompt.system, request)
         # No system message either: a model without a chat template was never taught what one is.
-        return self._surrounded(_request(prompt, kept), BEFORE_ANSWER, "text")
+        return self._surrounded(request, BEFORE_ANSWER, "text")
 
     def _templated(self, template: ChatTemplate, system: str, request: str) -> list[int]:
         """The chat template's prompt, in which `request` steers nothing."""
@@ -138,11 +146,6 @@ class PromptTokenizer:
         begin = self.tokenizer.bos_token_id
         missing = begin is not None and ids[:1] != [begin] and list(self.tokenizer("가").input_ids)[:1] == [begin]
         return [begin, *ids] if missing else ids
-
-
-def _request(prompt: Prompt, kept: list[str]) -> str:
-    conversation = "\n".join(kept)
-    return f"[Conversation]\n{conversation}\n\n[Question]\n{prompt.question}"
 
 
 def _without_middle(turns: Sequence[str], dropped: int) -> list[str]:

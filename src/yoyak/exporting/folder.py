@@ -1,0 +1,43 @@
+"""The files of an export: weights or adapters, tokenizer, chat template, generation config."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from yoyak.exporting import generation_config
+from yoyak.exporting.conversation import Conversation
+from yoyak.exporting.trained import Trained
+from yoyak.inference.params import GenerationParams
+from yoyak.modeling.loading import Loaded
+
+OF_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
+
+
+def write_around(folder: Path, loaded: Loaded, conversation: Conversation, params: GenerationParams) -> None:
+    """What stands beside the weights; the project's own model and tokenizer stay as they are."""
+    kept = loaded.tokenizer.chat_template
+    loaded.tokenizer.chat_template = conversation.chat_template
+    loaded.tokenizer.save_pretrained(folder)
+    loaded.tokenizer.chat_template = kept
+    generation_config.of(loaded, params).save_pretrained(folder)
+
+
+def write_adapter(folder: Path, trained: Trained) -> None:
+    """Base and revision are named in `adapter_config.json`, as training wrote them."""
+    for name in OF_ADAPTERS:
+        shutil.copyfile(trained.folders[0] / name, folder / name)
+
+
+def write_weights(folder: Path, model: Any) -> None:
+    """Its weights, in the dtype that they have now."""
+    model.save_pretrained(folder)
+    for path in folder.glob("*.safetensors"):
+        # safetensors 0.8 writes what its owner alone can read.
+        shutil.copymode(folder / "config.json", path)
+
+
+def remove_weights(folder: Path) -> None:
+    """What a GGUF file has in itself."""
+    for path in folder.iterdir():
+        if path.suffix != ".gguf" and path.name != "generation_config.json":
+            path.unlink()
