@@ -2,9 +2,9 @@
 
     python benchmarks/large_data.py [ROWS ...]
 
-So many synthetic dialogues, in words of the sample's, go as dev rows through the stage `prepare_prompts`, and then, with
-two models' summaries of each, through `score`; up to `REPORTED` of them through `yoyak report`, too. A stage's memory is
-the largest sum over its processes of what each has for itself and its part of what they share (PSS).
+So many synthetic dialogues, in words of the sample's, go as dev rows through the stage `prepare_prompts`, and then,
+with two models' summaries of each, through `score`; up to `REPORTED` of them through `yoyak report`, too. A stage's
+memory is the largest sum over its processes of what each has for itself and its part of what they share (PSS).
 """
 
 import csv
