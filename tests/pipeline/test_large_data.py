@@ -7,8 +7,8 @@ from project import ColdProject, new_project
 
 from yoyak.core.records import Candidate, Prediction, Prompt, Reference, write_records
 
-FEW, MANY = 600, 2_700
-"""From so many on the random swaps of a paired test fill the block that they have."""
+FEW, MANY = 1_000, 2_900
+"""From so many on the blocks are full in which draws are made and lines are written."""
 LONG = "여행 이야기를 합니다. " * 300
 """3,900 characters: 8 KB in memory."""
 MOST_GROWTH = 2**11

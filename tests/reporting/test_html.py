@@ -79,6 +79,7 @@ def open_page(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
 
 def shown(window: Page) -> list[str]:
     """The rows' names, in the order in which they stand."""
+    expect(window.locator("#list")).to_have_attribute("aria-busy", "false")
     return window.locator(".row h3").all_text_contents()
 
 

@@ -23,7 +23,7 @@ COLUMNS = [
     *("dialogue_characters", "dialogue_length", "speakers", "topic", "register"),
     *("length_ratio", "summary_length", *Diagnosis._fields),
 ]
-BLOCK = 10_000
+BLOCK = 1000
 """Rows that are made text together."""
 
 
