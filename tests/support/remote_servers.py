@@ -5,7 +5,6 @@ import contextlib
 import json
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from typing import NamedTuple
 
 import asyncssh
 import botocore.session
+from project import ROOT
 
 HOST = "127.0.0.1"
 ACCESS_KEY, SECRET_KEY = "tester", "secret-of-the-tester"
@@ -36,7 +36,7 @@ def s3_server(folder: Path) -> Iterator[str]:
     ports = _free_ports(8)
     names = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3") for kind in ("", ".grpc")]
     command = [
-        str(Path(sys.executable).parent / "weed"),
+        str(ROOT / ".cache/seaweedfs/bin/weed"),
         "server",
         f"-dir={folder}",
         f"-ip={HOST}",
