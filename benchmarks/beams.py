@@ -25,6 +25,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 from yoyak.core.environment import device
 from yoyak.inference import beam_search, beams
 from yoyak.inference.params import GenerationParams
+from yoyak.sweeps.true_size import KOBART, PKO_T5
 
 END, PAD = 1, 0
 BEAMS, BATCH, TOGETHER = 4, 4, 32
@@ -34,22 +35,6 @@ BATCHES = {"llama_3b": 8, "kobart": 16, "pko_t5": 16}
 """Of `generate`, evenly from all lengths."""
 SAME_ROWS = 16
 TINY = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 500}
-BART_LAYERS = {"layers": 6, "attention_heads": 16, "ffn_dim": 3072}
-KOBART = {f"{side}_{key}": value for side in ("encoder", "decoder") for key, value in BART_LAYERS.items()} | {
-    "d_model": 768,
-    "vocab_size": 30000,
-    "max_position_embeddings": 1026,
-}
-PKO_T5 = {
-    "d_model": 768,
-    "d_kv": 64,
-    "d_ff": 2048,
-    "num_layers": 12,
-    "num_heads": 12,
-    "vocab_size": 50358,
-    "feed_forward_proj": "gated-gelu",
-    "tie_word_embeddings": False,
-}
 SMALLER = {"encoder_layers": 2, "decoder_layers": 2, "encoder_ffn_dim": 96, "decoder_ffn_dim": 96, "d_model": 64}
 SHAPES: dict[str, tuple[str, dict[str, Any]]] = {
     "llama_3b": ("llama", DECODERS["llama_3b"]),
@@ -128,7 +113,7 @@ def measure(options: dict[str, str], lengths: list[tuple[int, int]]) -> dict[str
 def random_weights(shape: str, dtype: torch.dtype) -> Any:
     kind, sizes = SHAPES[shape]
     ids = {"bos_token_id": END, "eos_token_id": END, "pad_token_id": PAD}
-    config = AutoConfig.for_model(kind, **sizes, **ids, decoder_start_token_id=END)
+    config = AutoConfig.for_model(**{"model_type": kind, **sizes, **ids}, decoder_start_token_id=END)
     torch.manual_seed(0)
     of_class = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
     with torch.device(device()):

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import recording
 import torch
-from beams import KOBART, PKO_T5, SMALLER
+from beams import SMALLER
 from datasets import Dataset
 from transformers import (
     AutoConfig,
@@ -43,6 +43,7 @@ from yoyak.data.prompts import PromptParams, build
 from yoyak.modeling.loading import Loaded, assembled, read_tokenizer
 from yoyak.modeling.precision import choose
 from yoyak.modeling.spec import ModelSpec
+from yoyak.sweeps.true_size import KOBART, PKO_T5
 from yoyak.training import greedy, seq2seq
 from yoyak.training.dev import rouge_of
 from yoyak.training.from_scratch import _learned_tokenizer
@@ -136,7 +137,7 @@ def spec() -> ModelSpec:
 def random_weights(shape: str, tokenizer: Any) -> Loaded:
     kind, sizes = SHAPES[shape]
     ids = {f"{role}_token_id": getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad")}
-    config = AutoConfig.for_model(kind, **sizes, **ids, decoder_start_token_id=tokenizer.eos_token_id)
+    config = AutoConfig.for_model(**{"model_type": kind, **sizes, **ids}, decoder_start_token_id=tokenizer.eos_token_id)
     model = AutoModelForSeq2SeqLM.from_config(config, dtype=torch.float32)
     return assembled(spec(), model, choose("bf16"), tokenizer)
 

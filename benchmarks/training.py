@@ -4,12 +4,14 @@
     python benchmarks/training.py LENGTHS FOLDER 8b
     python benchmarks/training.py LENGTHS FOLDER 14b
     UNSLOTH=/path/to/site-packages python benchmarks/training.py LENGTHS FOLDER 3b
+    python benchmarks/training.py LENGTHS FOLDER 8b '{"side": "ours", "shape": "llama_8b", "profile": true}'
 
 On a GPU. LENGTHS is a JSON list of pairs, tokens of prompt and summary of each row. FOLDER has room for the weights (6,
 16 and 30 GB, made there once) and may hold a folder `tokenizer`, which Unsloth looks at and nobody else. Each side
 trains in a process of its own, and what it measured is kept in FOLDER, so that a run that was cut off goes on. The
 memory of some sides is capped to that of a 24 GB card. Rates are of real tokens, padding not counted, and of steps
-after the first ones, in which kernels are compiled.
+after the first ones, in which kernels are compiled. The last form measures one side, ours, and prints which kernels
+take the time of one more step; it knows `"cap": 23.0`, in GiB, and `"long_every": 32`.
 """
 
 import hashlib
@@ -409,6 +411,8 @@ def rate_and_losses(
         clock = Clock(skip=warm)
         trainer.training_step = counting(trainer, clock, trainer.real_tokens)
         trainer.add_callback(clock)
+        if options.get("profile"):
+            trainer.add_callback(Profile(after=clock.skip))
         trainer.ranks = ranks or Ranks()
         with trainer.ranks.together(trainer.model):
             trainer.train()
@@ -433,6 +437,25 @@ class Clock(TrainerCallback):
             self.started, self.tokens = now, 0
         elif state.global_step > self.skip:
             self.steps, self.seconds = state.global_step - self.skip, now - self.started
+
+
+class Profile(TrainerCallback):
+    """Prints what the GPU did in the step after so many."""
+
+    def __init__(self, after: int) -> None:
+        self.after = after
+        self.profile = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA])
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.after:
+            self.profile.start()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if state.global_step == self.after + 1:
+            torch.cuda.synchronize()
+            self.profile.stop()
+            averages = self.profile.key_averages()
+            print(averages.table(sort_by="cuda_time_total", row_limit=30, max_name_column_width=70), file=sys.stderr)
 
 
 def counting(trainer: Any, clock: Clock, real_tokens: Callable[[Any], int]) -> Callable[..., Any]:

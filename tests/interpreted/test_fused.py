@@ -122,6 +122,14 @@ def test_weights_of_one_input_are_joined_once() -> None:
     assert torch.allclose(side_by_side(layers)(hidden)[1], layers[1](hidden), atol=1e-6)
 
 
+def test_a_model_learns_after_it_was_drawn_from(model: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tuning does by turns."""
+    use_fused(monkeypatch, 10**9)
+    decoded(model, 3)
+    model(input_ids=torch.tensor([PROMPTS[0]])).logits.sum().backward()
+    assert all(weight.grad is not None and bool(weight.grad.isfinite().all()) for weight in model.parameters())
+
+
 def test_kernels_fit_onto_cards_of_24_gb() -> None:
     """They are compiled for compute capability 8.6, whose blocks have the least memory, in a process without the
     interpreter."""

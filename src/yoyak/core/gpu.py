@@ -55,6 +55,13 @@ def free_memory() -> int:
     return min(free, allowed - reserved) + reserved - torch.cuda.memory_allocated()
 
 
+def memory_in_one_piece() -> int:
+    """Bytes of `free_memory` that are in no hole between what PyTorch holds: a large tensor fits in none. What it holds
+    in reserve and needs not is given back first."""
+    torch.cuda.empty_cache()
+    return free_memory() - (torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+
+
 def sent(values: Sequence[int] | torch.Tensor, device: torch.device) -> torch.Tensor:
     """The values on the device, without waiting for what it is at."""
     tensor = torch.as_tensor(values)

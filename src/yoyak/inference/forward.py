@@ -152,8 +152,8 @@ def forwards_of(
     )
     share = POOL_SHARE * (gpu.free_memory() - activations) / bytes_wanted
     if share < 1:
-        # All that is free must be free in one piece.
-        torch.cuda.empty_cache()
+        # Joined weights have left holes behind, of half of their size and more.
+        share = POOL_SHARE * (gpu.memory_in_one_piece() - activations) / bytes_wanted
     pages = [max(enough, int(min(share, 1.0) * count)) for enough, count in zip(least, wanted, strict=True)]
     return [
         FusedForward(decoder, PagedCache(decoder.pool(count), slots, candidates, longest[0], max_new_tokens))

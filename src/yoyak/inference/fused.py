@@ -225,7 +225,9 @@ def _joined(parts: Sequence[nn.Parameter]) -> torch.Tensor:
     lines = sum(len(part) for part in parts)
     if stands and first.untyped_storage().data_ptr() == parts[-1].untyped_storage().data_ptr():
         return first.data.as_strided((lines, *first.shape[1:]), first.stride())
-    joined = torch.cat([part.data for part in parts])
-    for part, view in zip(parts, torch.split(joined, [len(part) for part in parts]), strict=True):
-        part.data = view
+    # Not as tensors of the inference mode, in which decoding calls this: a tuned model learns from these weights.
+    with torch.inference_mode(False), torch.no_grad():
+        joined = torch.cat([part.data for part in parts])
+        for part, view in zip(parts, torch.split(joined, [len(part) for part in parts]), strict=True):
+            part.data = view
     return joined

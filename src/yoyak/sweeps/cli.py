@@ -92,12 +92,14 @@ def _names(text: str | None) -> list[str] | None:
 def write_true_sizes(
     folder: Annotated[Path, typer.Argument(help="Where models, their data and the list true_size.yaml go.")],
     data: TrainAndDev,
-    llama: Annotated[Path, typer.Option(help="A folder with Llama-3's tokenizer.")],
-    qwen: Annotated[Path, typer.Option(help="A folder with Qwen's.")],
+    llama: Annotated[Path | None, typer.Option(help="A folder with Llama-3's tokenizer.")] = None,
+    qwen: Annotated[Path | None, typer.Option(help="A folder with Qwen's.")] = None,
+    kobart: Annotated[Path | None, typer.Option(help="A folder with koBART's, for pko-T5, too.")] = None,
     only: Annotated[list[str] | None, typer.Option(help="A shape to write; repeat it for others.")] = None,
 ) -> None:
-    """Write models with random weights in the shapes of those that need a hub, 46 GB, to measure memory and rates."""
-    true_size.write_models_and_list(folder, data, llama, qwen, only or [])
+    """Write models with random weights in the shapes of those that need a hub, 60 GB, to measure memory and rates."""
+    tokenizers = {"llama": llama, "qwen": qwen, "kobart": kobart}
+    true_size.write_models_and_list(folder, data, tokenizers, only or [])
 
 
 @exits_with_one_line

@@ -179,7 +179,11 @@ def _size(source: str) -> Size | None:
 
 
 SHAPES = {
+    "kobart": KNOWN["gogamza/kobart-base-v2"].size,
+    "kot5": KNOWN["paust/pko-t5-base"].size,
     "llama32_3b": KNOWN["beomi/Llama-3.2-Korean-3B-Instruct"].size,
+    "llama32_3b_fp16": KNOWN["beomi/Llama-3.2-Korean-3B-Instruct"].size,
+    "qwen25_3b": KNOWN["Qwen/Qwen2.5-3B-Instruct"].size,
     "qwen3_4b": KNOWN["Qwen/Qwen3-4B-Instruct-2507"].size,
     "qwen25_7b": KNOWN["Qwen/Qwen2.5-7B-Instruct"].size,
     "llama3_8b": KNOWN["beomi/Llama-3-Open-Ko-8B-Instruct-preview"].size,
