@@ -22,7 +22,7 @@ from transformers import get_cosine_schedule_with_warmup, set_seed
 
 from yoyak.core import gpu
 from yoyak.core.params import read_yaml
-from yoyak.data.dialogues import read_dialogues
+from yoyak.data.dialogues import clean, read_dialogues
 from yoyak.data.prompts import PromptParams, build
 from yoyak.modeling import weights
 from yoyak.modeling.spec import LoraParams, QuantizationParams
@@ -81,7 +81,7 @@ def our_losses(config: TrainingConfig, train: Path) -> tuple[list[Batch], dict[s
     set_seed(config.seed)
     loaded = load_for_training(config.model, config.quantization, [])
     params = PromptParams(**read_yaml(Path("params.yaml"))["prompts"])
-    prompts = [build(row, params, for_training=True) for row in read_dialogues(train, with_summary=True)]
+    prompts = [build(clean(row), params, for_training=True) for row in read_dialogues(train, with_summary=True)]
     rows = causal_rows(prompts, loaded.prompt_tokenizer)
     # A training this short would not be compiled.
     qlora.COMPILED_FROM = 0

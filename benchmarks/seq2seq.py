@@ -38,7 +38,7 @@ from yoyak.core import gpu
 from yoyak.core.environment import device
 from yoyak.core.params import read_yaml
 from yoyak.core.records import Prompt
-from yoyak.data.dialogues import read_dialogues
+from yoyak.data.dialogues import clean, read_dialogues
 from yoyak.data.prompts import PromptParams, build
 from yoyak.modeling.loading import Loaded, assembled, read_tokenizer
 from yoyak.modeling.precision import choose
@@ -120,7 +120,7 @@ def data(arguments: list[str]) -> list[list[Prompt]]:
     prompts = []
     for split in ("train", "dev"):
         dialogues = read_dialogues(folder / f"{split}.csv", with_summary=True)
-        prompts.append([build(row, PromptParams(**PARAMS["prompts"]), for_training=True) for row in dialogues])
+        prompts.append([build(clean(row), PromptParams(**PARAMS["prompts"]), for_training=True) for row in dialogues])
     return prompts if most is None else [prompts[0][:most], prompts[1][: most // 10 or 1]]
 
 

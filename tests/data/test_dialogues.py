@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from yoyak.core.records import Dialogue
 from yoyak.core.speakers import read, speakers
-from yoyak.data.dialogues import quality_report, turns
+from yoyak.data.dialogues import clean, turns
+from yoyak.data.quality import Quality
 
 WRITTEN_OUT = re.compile(r"(\\+r)?\\+n")
 
@@ -179,14 +180,18 @@ def row(fname: str, dialogue: str, *summaries: str) -> Dialogue:
 
 
 def test_quality_report_counts_repairs_leaks_and_duplicates() -> None:
-    clean, noisy, other = "#Person1#: 가\n#Person2#: 나", "#Person1#: 가 \n#Person2#: 나", "#Person1#: 다"
-    report = quality_report(
-        {
-            "train": [row("a", clean, "요약"), row("b", noisy, "긴 요약")],
-            "dev": [row("c", noisy, "요약"), row("d", other, "요약")],
-            "test": [row("e", other)],
-        }
-    )
+    plain, noisy, other = "#Person1#: 가\n#Person2#: 나", "#Person1#: 가 \n#Person2#: 나", "#Person1#: 다"
+    splits = {
+        "train": [row("a", plain, "요약"), row("b", noisy, "긴 요약")],
+        "dev": [row("c", noisy, "요약"), row("d", other, "요약")],
+        "test": [row("e", other)],
+    }
+    train = Quality()
+    quality = {"train": train, "dev": Quality(train.texts), "test": Quality(train.texts)}
+    for split, rows in splits.items():
+        for each in rows:
+            quality[split].add(*clean(each))
+    report = {split: counted.report() for split, counted in quality.items()}
     figures = ("rows", "repaired_rows", "rows_in_train_too", "duplicate_dialogues")
     assert [[report[split][key] for key in figures] for split in report] == [[2, 1, 0, 1], [2, 1, 1, 0], [1, 0, 0, 0]]
     assert report["train"]["summary_characters"] == {"median": 3, "p95": 2, "max": 4}

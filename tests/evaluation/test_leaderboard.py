@@ -4,16 +4,16 @@ import csv
 import json
 
 import numpy as np
+import pandas as pd
 import pytest
 from project import ROOT
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction
-from yoyak.evaluation import baselines, breakdowns
+from yoyak.evaluation import baselines, breakdowns, groups
 from yoyak.evaluation.leaderboard import (
     Leaderboard,
     ScoringParams,
-    Split,
     align,
     best_deltas,
     cross_validated_choice,
@@ -21,6 +21,7 @@ from yoyak.evaluation.leaderboard import (
     report,
     score,
 )
+from yoyak.evaluation.summaries import Row
 
 PARAMS = ScoringParams(tokenizer="mecab", library="rouge", references="mean", bootstrap_samples=300, seed=0)
 EXTRACTS = {"baseline/lead_1", "baseline/lead_2", "baseline/longest_turn"}
@@ -31,42 +32,39 @@ def sample_summaries() -> list[str]:
         return [row["summary"] for row in csv.DictReader(file)]
 
 
-def split(name: str, references: list[tuple[str, ...]]) -> Split:
-    return Split(
-        name,
-        [f"{name}_{row}" for row in range(len(references))],
-        [
-            (f"#Person1#: 물음 {row}", f"#Person2#: 대답은 조금 더 길다 {row}", "#Person1#: 응" + "응" * row)
-            for row in range(len(references))
-        ],
-        references,
-        ["날씨" if row % 2 else None for row in range(len(references))],
-    )
-
-
-def predictions(on: Split, **texts: list[str]) -> dict[str, list[Prediction]]:
-    """In any order: rows are found by their names."""
-    return {
-        name: [Prediction(fname=fname, text=text) for fname, text in reversed(list(zip(on.fnames, rows, strict=True)))]
-        for name, rows in texts.items()
-    }
+def board(split: str, references: list[tuple[str, ...]], **texts: list[str]) -> Leaderboard:
+    rows = [
+        Row(
+            f"{split}_{row}",
+            (f"#Person1#: 물음 {row}", f"#Person2#: 대답은 조금 더 길다 {row}", "#Person1#: 응" + "응" * row),
+            expected,
+            "날씨" if row % 2 else None,
+            said,
+        )
+        for row, (expected, said) in enumerate(zip(references, zip(*texts.values(), strict=True), strict=True))
+    ]
+    return leaderboard(split, rows, list(texts), PARAMS)
 
 
 @pytest.fixture(scope="module")
 def dev() -> Leaderboard:
     """Twelve rows: a good model, its twin, a bad one, and one that says nothing."""
     summaries = sample_summaries()[:24]
-    rows = split("dev", [(summary,) for summary in summaries[:12]])
     good = [text[:30] for text in summaries[:12]]
-    return leaderboard(rows, predictions(rows, bad=summaries[12:], good=good, twin=good, silent=[""] * 12), PARAMS)
+    references = [(summary,) for summary in summaries[:12]]
+    return board("dev", references, bad=summaries[12:], good=good, twin=good, silent=[""] * 12)
 
 
 @pytest.fixture(scope="module")
 def test_board() -> Leaderboard:
     """Eight rows of three references each."""
     texts = sample_summaries()[24:48]
-    rows = split("test", [tuple(texts[3 * row : 3 * row + 3]) for row in range(8)])
-    return leaderboard(rows, predictions(rows, bad=texts[:8], good=[row[0] for row in rows.references]), PARAMS)
+    return board("test", references_of_test(), bad=texts[:8], good=[row[0] for row in references_of_test()])
+
+
+def references_of_test() -> list[tuple[str, ...]]:
+    texts = sample_summaries()[24:48]
+    return [tuple(texts[3 * row : 3 * row + 3]) for row in range(8)]
 
 
 def test_report_has_what_a_score_needs(dev: Leaderboard) -> None:
@@ -103,7 +101,7 @@ def test_best_model_comes_first_and_is_no_baseline(dev: Leaderboard) -> None:
     assert means == sorted(means, reverse=True)
     assert means[-1] == 0
     assert dev.best == "good"
-    only_silent = Leaderboard(dev.split, {}, {"baseline/x": dev.scores["good"], "silent": dev.scores["silent"]})
+    only_silent = Leaderboard(dev.split, {"baseline/x": dev.scores["good"], "silent": dev.scores["silent"]})
     assert only_silent.best == "silent"
 
 
@@ -129,16 +127,16 @@ def test_what_looks_like_a_difference_alone_may_be_noise_among_many() -> None:
     assert any(delta["p_holm"] < 0.05 and not delta["noise"] for delta in deltas)
 
 
-def test_baselines_quote_the_dialogue(dev: Leaderboard) -> None:
-    assert dev.texts["baseline/lead_1"][3] == "#Person1#: 물음 3"
-    assert dev.texts["baseline/lead_2"][3] == "#Person1#: 물음 3\n#Person2#: 대답은 조금 더 길다 3"
-    assert dev.texts["baseline/longest_turn"][3] == "#Person2#: 대답은 조금 더 길다 3"
+def test_baselines_quote_the_dialogue() -> None:
+    first, longest, last = "#Person1#: 물음", "#Person2#: 대답은 조금 더 길다", "#Person1#: 응"
+    expected = {"lead_1": [first], "lead_2": [f"{first}\n{longest}"], "longest_turn": [longest]}
+    assert baselines.extracts([(first, longest, last)]) == {f"baseline/{name}": said for name, said in expected.items()}
 
 
 def test_one_reference_has_no_ceiling_and_several_have(dev: Leaderboard, test_board: Leaderboard) -> None:
     assert baselines.HUMAN not in dev.scores
     ceiling = test_board.scores[baselines.HUMAN]
-    references = test_board.split.references
+    references = references_of_test()
     by_hand = [
         np.mean([score([row[place]], [row[:place] + row[place + 1 :]], PARAMS.metric) for place in range(3)])
         for row in references
@@ -155,25 +153,24 @@ def test_the_model_that_test_is_compared_with_was_chosen_on_dev(dev: Leaderboard
     assert baselines.HUMAN in content["test"]["best"]["delta"]
 
 
-def test_choosing_by_luck_is_seen_through_by_cross_validation() -> None:
+def test_choosing_by_luck_is_seen_through_by_cross_validation(dev: Leaderboard) -> None:
     """Twenty models that differ by chance alone: the best of them owes its lead to the rows that chose it."""
-    rows = split("dev", [("요약",)] * 60)
     flattery, honesty = [], []
     for seed in range(40):
         draw = np.random.default_rng(seed)
         scores = {f"m{model}": np.repeat(draw.normal(40, 10, (60, 1)), 3, axis=1) for model in range(20)}
-        board = Leaderboard(rows, {}, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
-        honest = cross_validated_choice(board, PARAMS)
+        lucky = Leaderboard(dev.split, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
+        honest = cross_validated_choice(lucky, PARAMS)
         assert honest is not None
         assert honest["folds"] == 5
-        flattery.append(board.scores[board.best].mean() - 40)
+        flattery.append(lucky.scores[lucky.best].mean() - 40)
         honesty.append(honest["rouge_mean"] - 40)
     assert np.mean(flattery) > 2
     assert abs(np.mean(honesty)) < 0.6
 
 
 def test_choosing_the_only_model_costs_nothing(dev: Leaderboard) -> None:
-    alone = Leaderboard(dev.split, {}, {"good": dev.scores["good"], "baseline/lead_2": dev.scores["baseline/lead_2"]})
+    alone = Leaderboard(dev.split, {"good": dev.scores["good"], "baseline/lead_2": dev.scores["baseline/lead_2"]})
     honest = cross_validated_choice(alone, PARAMS)
     assert honest is not None
     assert honest["rouge_mean"] == pytest.approx(dev.scores["good"].mean(), abs=0.005)
@@ -197,10 +194,10 @@ def test_missing_prediction_is_named() -> None:
 
 
 def test_every_row_of_every_model_is_kept(dev: Leaderboard) -> None:
-    rows = breakdowns.by_row(dev)
+    rows = pd.concat(breakdowns.by_row(dev))
     assert len(rows) == 12 * 7
     good = rows[rows["model"] == "good"].set_index("fname")
-    assert list(good.index) == dev.split.fnames
+    assert list(good.index) == dev.split.groups.fnames
     assert good["rouge_mean"].to_numpy() == pytest.approx(dev.scores["good"].mean(axis=1))
     assert good["no_sentence_end"].all()
     assert rows[rows["model"] == "silent"]["empty"].all()
@@ -210,16 +207,15 @@ def test_every_row_of_every_model_is_kept(dev: Leaderboard) -> None:
 
 
 def test_groups_hold_all_rows_once(dev: Leaderboard) -> None:
-    rows = breakdowns.by_row(dev)
-    groups = breakdowns.breakdowns(rows, PARAMS)
-    assert set(groups["by"]) == {"dialogue_length", "speakers", "topic", "register", "summary_length"}
-    assert (groups.groupby(["by", "model"])["rows"].sum() == 12).all()
-    large = groups["rows"] >= breakdowns.FEWEST_ROWS
-    assert groups[~large]["ci95_low"].isna().all()
-    assert (groups[large]["ci95_low"] <= groups[large]["rouge_mean"] + 1e-9).all()
-    assert (groups[large]["rouge_mean"] <= groups[large]["ci95_high"] + 1e-9).all()
+    lines = breakdowns.breakdowns([dev], PARAMS)
+    assert set(lines["by"]) == {"dialogue_length", "speakers", "topic", "register", "summary_length"}
+    assert (lines.groupby(["by", "model"])["rows"].sum() == 12).all()
+    large = lines["rows"] >= breakdowns.FEWEST_ROWS
+    assert lines[~large]["ci95_low"].isna().all()
+    assert (lines[large]["ci95_low"] <= lines[large]["rouge_mean"] + 1e-9).all()
+    assert (lines[large]["rouge_mean"] <= lines[large]["ci95_high"] + 1e-9).all()
     assert large.any()
-    plain = groups[(groups["by"] == "topic") & (groups["model"] == "good") & (groups["group"] == "날씨")].iloc[0]
+    plain = lines[(lines["by"] == "topic") & (lines["model"] == "good") & (lines["group"] == "날씨")].iloc[0]
     assert plain["rouge_mean"] == pytest.approx(dev.scores["good"][1::2].mean())
 
 
@@ -235,18 +231,17 @@ def test_groups_hold_all_rows_once(dev: Leaderboard) -> None:
     ],
 )
 def test_register(summary: str, register: str) -> None:
-    assert breakdowns._register(summary) == register
+    assert groups.register(summary) == register
 
 
 def test_rare_topics_are_one_group() -> None:
     topics = ["날씨"] * 5 + ["여행"] * 4 + [None]
-    assert breakdowns._frequent(topics) == ["날씨"] * 5 + ["rarer topics"] * 4 + ["no topic"]
+    assert groups.frequent(topics).of(slice(None)) == ["날씨"] * 5 + ["rarer topics"] * 4 + ["no topic"]
 
 
 def test_summary_lengths_are_ratios_to_the_references() -> None:
-    rows = split("dev", [("가" * 10,)] * 4)
-    board = leaderboard(rows, predictions(rows, m=["가" * 4, "가" * 7, "가" * 10, "가" * 30]), PARAMS)
-    found = breakdowns.by_row(board)
+    judged = board("dev", [("가" * 10,)] * 4, m=["가" * 4, "가" * 7, "가" * 10, "가" * 30])
+    found = pd.concat(breakdowns.by_row(judged))
     mine = found[found["model"] == "m"]
     assert list(mine["length_ratio"]) == [0.4, 0.7, 1, 3]
     assert list(mine["summary_length"]) == ["under half", "half to 0.8", "0.8 to 1.25", "over twice"]
@@ -254,7 +249,7 @@ def test_summary_lengths_are_ratios_to_the_references() -> None:
 
 @pytest.mark.parametrize("characters", [[5], [7, 7, 7], [1, 2], list(range(100)), [10, 10, 10, 90]])
 def test_quarters_of_any_lengths(characters: list[int]) -> None:
-    names = breakdowns._quarters(characters)
+    names = groups.quarters(characters).of(slice(None))
     assert len(names) == len(characters)
     for name, length in zip(names, characters, strict=True):
         low, high = map(int, name.removesuffix(" characters").split(" to "))

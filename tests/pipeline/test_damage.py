@@ -35,7 +35,7 @@ from yoyak.inference import partial
 from yoyak.inference.params import read_config
 from yoyak.modeling import weights
 from yoyak.preflight.check import read_params
-from yoyak.preflight.prepare import known_references, read_splits
+from yoyak.preflight.prepare import read_data
 from yoyak.preflight.resolve import OUTPUTS, resolve
 from yoyak.reporting import console, html
 from yoyak.serving import inputs
@@ -106,7 +106,7 @@ def _resolved(root: Path, kind: str) -> Any:
 def _prepared() -> object:
     """What the first stage reads before it looks for weights."""
     data = read_params(PARAMS).data
-    return known_references(data, read_splits(data))
+    return read_data(data)
 
 
 def _submissions() -> object:

@@ -70,11 +70,11 @@ def copied(reproduced: Project, tmp_path: Path) -> Project:
 
 
 def test_a_remote_without_its_plugin_is_told_in_one_line(copied: Project) -> None:
-    copied.run("dvc", "remote", "add", "--force", "--default", "storage", "s3://bucket/path")
+    copied.run("dvc", "remote", "add", "--force", "--default", "storage", "gs://bucket/path")
     line = told(copied, "yoyak", "compare", "HEAD")
-    assert line.startswith("error: the DVC remote is s3://…")
-    assert "pip install 'dvc[s3]'" in line
-    assert "requires 'dvc-s3' to be installed" in dvc_says(copied, "push")
+    assert line.startswith("error: the DVC remote is gs://…")
+    assert "pip install 'dvc[gs]'" in line
+    assert "requires 'dvc-gs' to be installed" in dvc_says(copied, "push")
 
 
 # What -S takes, and what it leaves

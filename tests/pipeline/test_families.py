@@ -11,7 +11,7 @@ from project import ROOT
 
 from yoyak.core.errors import UserError
 from yoyak.core.records import Prediction, Prompt, read_json, read_records, write_records
-from yoyak.data.dialogues import read_dialogues
+from yoyak.data.dialogues import clean, read_dialogues
 from yoyak.data.prompts import build
 from yoyak.inference import decoding
 from yoyak.inference.run import infer
@@ -36,7 +36,7 @@ def prompts(tmp_path_factory: pytest.TempPathFactory) -> list[Prompt]:
         patch.chdir(folder)
         for split, number in ROWS.items():
             rows = read_dialogues(ROOT / f"data/sample/{split}.csv", with_summary=split != "test")[:number]
-            of_split = [build(row, PARAMS.prompts, for_training=split == "train") for row in rows]
+            of_split = [build(clean(row), PARAMS.prompts, for_training=split == "train") for row in rows]
             write_records(Path(f"data/prompts/{split}.jsonl"), of_split)
             written += of_split
         yield written

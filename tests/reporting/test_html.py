@@ -79,6 +79,7 @@ def open_page(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
 
 def shown(window: Page) -> list[str]:
     """The rows' names, in the order in which they stand."""
+    expect(window.locator("#list")).to_have_attribute("aria-busy", "false")
     return window.locator(".row h3").all_text_contents()
 
 
@@ -253,13 +254,28 @@ def test_light_and_dark(open_page: Callable[..., Page]) -> None:
 
 def test_only_rows_in_sight_are_filled(browser: Browser, tmp_path: Path) -> None:
     """So that a run of any size opens at once; benchmarks/report.py says how fast."""
-    project = large_run(tmp_path / "project", rows=120, models=3)
+    project = large_run(tmp_path / "project", rows=510, models=2)
     project.run("yoyak", "report")
     window = browser.new_page()
-    window.goto(f"{(project.root / 'report.html').as_uri()}#dev_100")
-    expect(window.locator(".row.linked .card[data-model=model_2]")).to_be_in_viewport(ratio=0)
-    expect(window.locator(".row")).to_have_count(120)
+    window.goto(f"{(project.root / 'report.html').as_uri()}#dev_490")
+    expect(window.locator(".row.linked .card[data-model=model_1]")).to_be_in_viewport(ratio=0)
+    expect(window.locator(".row")).to_have_count(500)
     assert 1 <= window.locator(".row:has(.card)").count() < 60
+
+    window.get_by_role("button", name="next").first.click()
+    assert shown(window) == [f"dev_{place}" for place in range(500, 510)]
+    expect(window.locator(".pages").last).to_contain_text("page 2 of 2")
+    expect(window.get_by_role("button", name="last").first).to_be_disabled()
+    window.evaluate("location.hash = 'dev_3'")
+    expect(window.locator(".row.linked h3")).to_have_text("dev_3")
+    expect(window.locator("#list")).to_be_in_viewport(ratio=0)
+
+    words = window.locator(".row.linked .reference").text_content()
+    fill(window, text=words)
+    assert shown(window) == ["dev_3"]
+    expect(window.locator(".pages").first).to_be_hidden()
+    fill(window, text="이런 말은 없다")
+    assert shown(window) == []
     window.close()
 
 

@@ -1,7 +1,8 @@
 """Files that pass from stage to stage, a JSON object a line: read and written here and nowhere else."""
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -11,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails, PydanticSerializationError
 
 from yoyak.core.errors import UserError, quoted
-from yoyak.core.files import read_text, write_whole
+from yoyak.core.files import read_text, text_lines, whole, write_whole
 
 Floats = NDArray[np.float64]
 
@@ -101,6 +102,13 @@ def write_records(path: Path, records: Iterable[Record]) -> None:
     write_whole(path, "".join(_line(path, record) for record in records))
 
 
+@contextmanager
+def record_writer(path: Path) -> Iterator[Callable[[Record], object]]:
+    """What writes a record at a time; the file is there, whole, at the end of the block."""
+    with whole(path) as half, half.open("w", encoding="utf-8", newline="\n") as file:
+        yield lambda record: file.write(_line(path, record))
+
+
 def _line(path: Path, record: Record) -> str:
     try:
         return record.model_dump_json(exclude_none=True) + "\n"
@@ -112,11 +120,26 @@ def _line(path: Path, record: Record) -> str:
 
 def read_records(path: Path, kind: type[AnyRecord]) -> list[AnyRecord]:
     """All records of a file, in its order."""
+    return list(iter_records(path, kind))
+
+
+def iter_records(path: Path, kind: type[AnyRecord]) -> Iterator[AnyRecord]:
+    """The records of a file in its order, one at a time: the file may be larger than memory."""
     missing = "no such file; run `dvc repro`, or `dvc checkout` if it was made before"
-    text = read_text(path, missing, MEND)
-    # Not `splitlines`: that would also cut at U+2028 and other characters a dialogue may hold.
-    lines = text.removesuffix("\n").split("\n") if text else []
-    return [_parse(path, number, line, kind) for number, line in enumerate(lines, start=1)]
+    for number, line in enumerate(_lines(text_lines(path, missing, MEND)), start=1):
+        yield _parse(path, number, line, kind)
+
+
+def _lines(parts: Iterable[str]) -> Iterator[str]:
+    """Lines as JSON has them, which end at line feeds alone; a file of nothing has none."""
+    begun: list[str] = []
+    for part in parts:
+        begun.append(part.removesuffix("\n"))
+        if part.endswith("\n"):
+            yield "".join(begun)
+            begun = []
+    if begun:
+        yield "".join(begun)
 
 
 def _parse(path: Path, number: int, line: str, kind: type[AnyRecord]) -> AnyRecord:

@@ -1,13 +1,11 @@
-"""Reading the competition's files, cleaning dialogues, and reporting what was found."""
+"""Reading the competition's files, and cleaning dialogues."""
 
 import re
-import statistics
 import sys
 import unicodedata
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 from pydantic import field_validator
@@ -15,9 +13,9 @@ from pydantic import field_validator
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.params import Section
 from yoyak.core.records import Dialogue
-from yoyak.core.speakers import begin_turns, read, speakers
+from yoyak.core.speakers import begin_turns, read
 from yoyak.data.line_breaks import repaired
-from yoyak.data.tables import read_table, what_it_has
+from yoyak.data.tables import open_table, what_it_has
 
 REFERENCE_COLUMN = re.compile(r"(?:summary|summaries|references?)[ _-]?\d*", re.IGNORECASE)
 """`summary`, `summary2`, `summaries_1`, `reference 3`."""
@@ -62,57 +60,76 @@ class DataParams(Section):
         return name
 
 
+class CleanedDialogue(NamedTuple):
+    """A row with what cleaning makes of it."""
+
+    row: Dialogue
+    turns: list[str]
+
+
 def read_dialogues(path: Path, with_summary: bool) -> list[Dialogue]:
     """The rows of a file in its order, not cleaned; train and dev files have summaries, test files none."""
-    table = read_table(path, ["fname", "dialogue"])
-    if with_summary and not _reference_columns(table):
-        raise UserError(f"{path}: column 'summary' is missing; {what_it_has(list(table.columns))}")
-    for row, text in enumerate(table["dialogue"], start=1):
-        if not turns(text):
-            fname = quoted(table["fname"].iloc[row - 1])
-            raise UserError(f"{path}, row {row} ({fname}), column 'dialogue': empty; fill it in or drop the row")
-    summaries = references_in(path, table) if with_summary else {}
-    return [
-        Dialogue(
-            fname=row["fname"],
-            dialogue=row["dialogue"],
-            summaries=summaries.get(row["fname"], ()),
-            topic=row.get("topic") or None,
-        )
-        for row in table.to_dict("records")
-    ]
+    return [each.row for each in clean_dialogues(path, with_summary)]
+
+
+def clean_dialogues(path: Path, with_summary: bool) -> Iterator[CleanedDialogue]:
+    """The same, cleaned, one at a time: a CSV may be larger than memory."""
+    header, rows = open_table(path, ["fname", "dialogue"])
+    columns = _reference_columns(header) if with_summary else []
+    if with_summary:
+        if not columns:
+            raise UserError(f"{path}: column 'summary' is missing; {what_it_has(header)}")
+        tell_passed_over(path, header, columns)
+    for number, fields in enumerate(rows, start=1):
+        row = dict(zip(header, fields, strict=True))
+        summaries = _references(path, number, row, columns) if with_summary else ()
+        topic = row.get("topic") or None
+        cleaned = clean(Dialogue(fname=row["fname"], dialogue=row["dialogue"], summaries=summaries, topic=topic))
+        if not cleaned.turns:
+            fname = quoted(row["fname"])
+            raise UserError(f"{path}, row {number} ({fname}), column 'dialogue': empty; fill it in or drop the row")
+        yield cleaned
+
+
+def clean(row: Dialogue) -> CleanedDialogue:
+    return CleanedDialogue(row, turns(row.dialogue))
 
 
 def read_references(path: Path) -> dict[str, tuple[str, ...]]:
     """The references of each row, by `fname`, from all columns `summary`, `summary2`, `reference_1`, …."""
-    return references_in(path, read_table(path, ["fname"]))
+    header, rows = open_table(path, ["fname"])
+    return _references_of(path, header, (dict(zip(header, row, strict=True)) for row in rows))
 
 
 def references_in(path: Path, table: pd.DataFrame) -> dict[str, tuple[str, ...]]:
     """The references of each row of a table that was read from `path`, by `fname`."""
-    columns = _reference_columns(table)
+    return _references_of(path, list(table.columns), table.to_dict("records"))
+
+
+def _references_of(path: Path, header: list[str], rows: Iterable[Mapping[Any, str]]) -> dict[str, tuple[str, ...]]:
+    columns = _reference_columns(header)
     if not columns:
-        raise UserError(f"{path}: no column 'summary' or 'summary_1'; {what_it_has(list(table.columns))}")
-    tell_passed_over(path, table, columns)
-    references = {
-        row["fname"]: tuple(row[column] for column in columns if row[column].strip())
-        for row in table.to_dict("records")
-    }
-    for row, (fname, summaries) in enumerate(references.items(), start=1):
-        if not summaries:
-            raise UserError(
-                f"{path}, row {row} ({quoted(fname)}), column '{columns[0]}': empty; fill it in or drop the row"
-            )
-    return references
+        raise UserError(f"{path}: no column 'summary' or 'summary_1'; {what_it_has(header)}")
+    tell_passed_over(path, header, columns)
+    return {row["fname"]: _references(path, number, row, columns) for number, row in enumerate(rows, start=1)}
 
 
-def _reference_columns(table: pd.DataFrame) -> list[str]:
-    return [column for column in table.columns if REFERENCE_COLUMN.fullmatch(column)]
+def _references(path: Path, number: int, row: Mapping[Any, str], columns: Sequence[str]) -> tuple[str, ...]:
+    summaries = tuple(row[column] for column in columns if row[column].strip())
+    if not summaries:
+        raise UserError(
+            f"{path}, row {number} ({quoted(row['fname'])}), column '{columns[0]}': empty; fill it in or drop the row"
+        )
+    return summaries
 
 
-def tell_passed_over(path: Path, table: pd.DataFrame, read: Sequence[str]) -> None:
+def _reference_columns(header: Sequence[str]) -> list[str]:
+    return [column for column in header if REFERENCE_COLUMN.fullmatch(column)]
+
+
+def tell_passed_over(path: Path, header: Sequence[str], read: Sequence[str]) -> None:
     """A line on stderr, if there are columns beside those `read` whose names are like a summary's."""
-    over = [repr(quoted(column)) for column in table.columns if ALIKE.search(column) and column not in read]
+    over = [repr(quoted(column)) for column in header if ALIKE.search(column) and column not in read]
     if over:
         print(f"note: {path}: passed over {', '.join(over)}; read {', '.join(map(repr, read))}", file=sys.stderr)
 
@@ -148,45 +165,3 @@ def _joined(lines: list[str]) -> list[str]:
 def _is_said(text: str) -> bool:
     """Whether there is more in it than blanks and characters of no width."""
     return any(not (each.isspace() or unicodedata.category(each) in ("Cc", "Cf")) for each in text)
-
-
-def note_on_labels(rows: Sequence[Dialogue]) -> list[str]:
-    """A line on the rows in which nobody speaks under a label that we know: their number and the first; or none."""
-    names = [quoted(row.fname) for row in rows if not speakers("\n".join(turns(row.dialogue)))]
-    if not names:
-        return []
-    others = f" (and {len(names) - 1} more of {len(rows)} rows)" if len(names) > 1 else ""
-    return [
-        f"{names[0]}{others}: nobody speaks under a label such as `#Person1#:` or `A:`, so that each line is read as a "
-        "turn"
-    ]
-
-
-def quality_report(splits: dict[str, list[Dialogue]]) -> dict[str, Any]:
-    """Sizes, repairs and leakage of each split, for `metrics/data.json`."""
-    texts = {name: ["\n".join(turns(row.dialogue)) for row in rows] for name, rows in splits.items()}
-    seen = set(texts["train"])
-    return {
-        name: {
-            "rows": len(rows),
-            "dialogue_characters": _spread([len(text) for text in texts[name]]),
-            "summary_characters": _spread([len(summary) for row in rows for summary in row.summaries]),
-            "turns": _spread([text.count("\n") + 1 for text in texts[name]]),
-            "speakers": dict(sorted(Counter(str(len(speakers(text))) for text in texts[name]).items())),
-            "repaired_rows": sum(text != row.dialogue for text, row in zip(texts[name], rows, strict=True)),
-            "rows_in_train_too": 0 if name == "train" else sum(text in seen for text in texts[name]),
-            "duplicate_dialogues": len(rows) - len(set(texts[name])),
-        }
-        for name, rows in splits.items()
-    }
-
-
-def _spread(values: list[int]) -> dict[str, float] | None:
-    if not values:
-        return None
-    ordered = sorted(values)
-    return {
-        "median": statistics.median(ordered),
-        "p95": ordered[int(0.95 * (len(ordered) - 1))],
-        "max": ordered[-1],
-    }

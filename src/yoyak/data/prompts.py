@@ -3,8 +3,8 @@
 from pydantic import field_validator
 
 from yoyak.core.params import Section
-from yoyak.core.records import Dialogue, Prompt
-from yoyak.data.dialogues import turns
+from yoyak.core.records import Prompt
+from yoyak.data.dialogues import CleanedDialogue
 
 
 class PromptParams(Section):
@@ -27,13 +27,14 @@ class PromptParams(Section):
         return question
 
 
-def build(row: Dialogue, params: PromptParams, for_training: bool) -> Prompt:
+def build(dialogue: CleanedDialogue, params: PromptParams, for_training: bool) -> Prompt:
     """The prompt of a row; dev prompts are built as test prompts are, so that dev scores can be repeated on test."""
+    row, turns = dialogue
     topic = row.topic if for_training and params.train_topic else None
     return Prompt(
         fname=row.fname,
         system=params.system,
-        turns=tuple(turns(row.dialogue)),
+        turns=tuple(turns),
         question=params.question_with_topic.replace("{topic}", topic) if topic else params.question,
         summary=row.summaries[0] if row.summaries else None,
     )

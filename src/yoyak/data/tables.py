@@ -1,16 +1,16 @@
 """Files of rows by `fname`, CSV or JSON, read strictly: a fault is named with file, row and column."""
 
 import csv
-import io
+import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from yoyak.core.errors import UserError, quoted
-from yoyak.core.files import FROM_EXCEL, read_text
+from yoyak.core.files import FROM_EXCEL, read_text, text_lines
 from yoyak.data import json_rows
 
 JSON_SUFFIXES = (".jsonl", ".json")
@@ -18,50 +18,73 @@ OF_REFERENCES = ("summar", "reference")
 """How the keys begin that may hold a list of texts."""
 
 
+class Rows(NamedTuple):
+    """A table that is read as it is gone through."""
+
+    header: list[str]
+    rows: Iterator[list[str]]
+
+
 def read_table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """The table in a CSV or JSON file, all cells text, with at least `columns`; each row has an `fname` of its own."""
+    header, rows = open_table(path, columns)
+    return pd.DataFrame(list(rows), columns=header, dtype=object)
+
+
+def open_table(path: Path, columns: Sequence[str]) -> Rows:
+    """The same, of a CSV a row at a time: the file may be larger than memory."""
     missing = "no such file; is the path right? The pipeline's own are in data.dir of params.yaml"
-    text = read_text(path, missing, mend=FROM_EXCEL)
-    read = _json_rows if path.suffix.lower() in JSON_SUFFIXES else csv_rows
-    header, *rows = read(path, text)
+    if path.suffix.lower() in JSON_SUFFIXES:
+        rows = iter(_json_rows(path, read_text(path, missing, mend=FROM_EXCEL)))
+    else:
+        rows = csv_rows(path, text_lines(path, missing, mend=FROM_EXCEL))
+    header = next(rows)
     for column in columns:
         if column not in header:
             raise UserError(f"{path}: column '{column}' is missing; {what_it_has(header)}")
-    check_shape(path, header, rows)
-    table = pd.DataFrame(rows, columns=header, dtype=object)
-    _check_names(path, table)
-    return table
+    check_header(path, header)
+    return Rows(header, _named(path, header, check_shape(path, header, rows)))
 
 
-def check_shape(path: Path, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Stop where a column is named twice, or a row has more or fewer fields than the header."""
+def check_header(path: Path, header: Sequence[str]) -> None:
+    """Stop where a column is named twice."""
     for column, count in Counter(header).items():
         if count > 1:
             raise UserError(f"{path}: column '{quoted(column)}' stands {count} times in the header; keep one")
+
+
+def check_shape(path: Path, header: Sequence[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The rows; stop at one that has more or fewer fields than the header."""
     for number, row in enumerate(rows, start=1):
         if len(row) != len(header):
             raise UserError(
                 f"{path}, row {number}: {len(row)} fields, but the header has {len(header)}; put double quotes round a "
                 "field that holds commas or line breaks"
             )
+        yield row
 
 
-def csv_rows(path: Path, text: str) -> list[list[str]]:
-    """Header, empty in an empty file, and rows of the CSV `text`; `path` names it in errors.
+def csv_rows(path: Path, lines: Iterable[str]) -> Iterator[list[str]]:
+    """Header, empty in an empty file, and rows of the CSV in `lines`; `path` names it in errors.
 
     Not by pandas: it fills a short row up, cuts a long one, and lets a lone quote swallow rows.
     """
-    csv.field_size_limit(max(csv.field_size_limit(), len(text)))
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
+    # A cell may be as long as its file.
+    csv.field_size_limit(sys.maxsize)
+    reader = csv.reader(lines, strict=True)
+    count = 0
     try:
-        rows.extend(row for row in reader if row)
+        for row in reader:
+            if row:
+                yield row
+                count += 1
     except csv.Error as error:
         raise UserError(
-            f"{path}, row {len(rows)}, up to line {reader.line_num}: {error}; close each double quote, and double "
+            f"{path}, row {count}, up to line {reader.line_num}: {error}; close each double quote, and double "
             "those inside a field"
         ) from None
-    return rows or [[]]
+    if not count:
+        yield []
 
 
 def _json_rows(path: Path, text: str) -> list[list[str]]:
@@ -101,15 +124,19 @@ def what_it_has(header: Sequence[str]) -> str:
     return f"it has {', '.join(names)}" + (", …" if len(header) > 8 else "")
 
 
-def _check_names(path: Path, table: pd.DataFrame) -> None:
-    if table.empty:
-        raise UserError(f"{path}: no rows under the header; fill them in")
-    rows: dict[str, int] = {}
-    for row, fname in enumerate(table["fname"], start=1):
+def _named(path: Path, header: Sequence[str], rows: Iterable[list[str]]) -> Iterator[list[str]]:
+    """The rows; stop where one has no `fname`, or that of another, or where there are none."""
+    known: dict[str, int] = {}
+    place = header.index("fname")
+    for number, row in enumerate(rows, start=1):
+        fname = row[place]
         if not fname.strip():
-            raise UserError(f"{path}, row {row}, column 'fname': empty; name the row")
-        if fname in rows:
+            raise UserError(f"{path}, row {number}, column 'fname': empty; name the row")
+        if fname in known:
             raise UserError(
-                f"{path}, row {row}, column 'fname': {quoted(fname)} stands in row {rows[fname]} too; drop one"
+                f"{path}, row {number}, column 'fname': {quoted(fname)} stands in row {known[fname]} too; drop one"
             )
-        rows[fname] = row
+        known[fname] = number
+        yield row
+    if not known:
+        raise UserError(f"{path}: no rows under the header; fill them in")

@@ -10,15 +10,18 @@ from yoyak.metrics import rouge
 from yoyak.metrics.rouge import Metric
 
 HUMAN = f"{PREFIX}human"
+EXTRACTS = (f"{PREFIX}lead_1", f"{PREFIX}lead_2", f"{PREFIX}longest_turn")
 
 
 def extracts(dialogues: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     """Baselines by name: turns of each dialogue, quoted as its summary."""
-    return {
-        f"{PREFIX}lead_1": [turns[0] for turns in dialogues],
-        f"{PREFIX}lead_2": ["\n".join(turns[:2]) for turns in dialogues],
-        f"{PREFIX}longest_turn": [max(turns, key=len) for turns in dialogues],
-    }
+    columns = zip(*map(extracts_of, dialogues), strict=True)
+    return {name: list(texts) for name, texts in zip(EXTRACTS, columns, strict=True)}
+
+
+def extracts_of(turns: Sequence[str]) -> tuple[str, str, str]:
+    """A dialogue's summary by each baseline of `EXTRACTS`."""
+    return turns[0], "\n".join(turns[:2]), max(turns, key=len)
 
 
 def human(references: Sequence[Sequence[str]], metric: Metric) -> Floats | None:

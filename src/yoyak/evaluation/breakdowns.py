@@ -1,101 +1,110 @@
-"""Where a model is good and where it is not: scores of groups of rows."""
+"""Where a model is good and where it is not: scores of single rows and of groups of them."""
 
-import re
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from yoyak.core.speakers import speakers
+from yoyak.core.files import whole
+from yoyak.core.records import Floats
 from yoyak.evaluation import significance
-from yoyak.evaluation.diagnosis import diagnose_rows, length_ratios
+from yoyak.evaluation.diagnosis import UNKNOWN
 from yoyak.evaluation.faults import Diagnosis
-from yoyak.evaluation.leaderboard import Leaderboard, ScoringParams, Split
+from yoyak.evaluation.groups import Groups, by_summary_length
+from yoyak.evaluation.leaderboard import Leaderboard, ScoringParams
 from yoyak.metrics.rouge import FIGURES
 
-RATIO_EDGES = [0, 0.5, 0.8, 1.25, 2, np.inf]
-RATIO_NAMES = ["under half", "half to 0.8", "0.8 to 1.25", "1.25 to 2", "over twice"]
 FEWEST_ROWS = 10
 """Fewest rows of a group that gets an interval: the bootstrap of fewer rows is far too narrow."""
-TOPIC_ROWS = 5
-"""Fewest rows of a topic that is a group of its own: most of the competition's topics occur once."""
-LAST_WORD = re.compile(r"(\w+)[.!?…\"'”’)\]]*$")
+COLUMNS = [
+    *("split", "model", "fname", *FIGURES, "rouge_mean"),
+    *("dialogue_characters", "dialogue_length", "speakers", "topic", "register"),
+    *("length_ratio", "summary_length", *Diagnosis._fields),
+]
+BLOCK = 1000
+"""Rows that are made text together."""
 
 
-def by_row(board: Leaderboard) -> pd.DataFrame:
+def write_rows(boards: Sequence[Leaderboard], path: Path) -> None:
     """`scores/rows.csv`: every summary's scores, faults, and the groups that it belongs to."""
-    groups = _groups_of_rows(board.split)
-    tables = []
-    for name, scores in board.scores.items():
-        table = pd.DataFrame(scores, columns=list(FIGURES)).assign(model=name, rouge_mean=scores.mean(axis=1))
-        if texts := board.texts.get(name):
-            ratios = length_ratios(texts, board.split.references)
-            table["length_ratio"] = ratios
-            table["summary_length"] = pd.cut(ratios, RATIO_EDGES, labels=RATIO_NAMES, include_lowest=True).astype(str)
-            table[list(Diagnosis._fields)] = pd.DataFrame(diagnose_rows(texts, board.split.dialogues)).to_numpy()
-        tables.append(pd.concat([groups, table], axis=1))
-    rows = pd.concat(tables, ignore_index=True)
-    first = ["split", "model", "fname", *FIGURES, "rouge_mean"]
-    return rows[[*first, *(column for column in rows.columns if column not in first)]]
+    with whole(path) as half, half.open("w", encoding="utf-8", newline="") as file:
+        pd.DataFrame(columns=COLUMNS).to_csv(file, index=False)
+        for board in boards:
+            for table in by_row(board):
+                table.round(4).to_csv(file, index=False, header=False)
 
 
-def _groups_of_rows(split: Split) -> pd.DataFrame:
-    characters = [sum(map(len, turns)) for turns in split.dialogues]
-    return pd.DataFrame(
-        {
-            "split": split.name,
-            "fname": split.fnames,
-            "dialogue_characters": characters,
-            "dialogue_length": _quarters(characters),
-            "speakers": [str(len(speakers("\n".join(turns)))) for turns in split.dialogues],
-            "topic": _frequent(split.topics),
-            "register": [_register(row[0]) for row in split.references],
-        }
+def by_row(board: Leaderboard) -> Iterator[pd.DataFrame]:
+    """The lines of a split's summaries, some at a time: one model after the other, in the order of the rows."""
+    rows = len(board.split.groups.fnames)
+    for name in board.scores:
+        for start in range(0, rows, BLOCK):
+            yield _lines(board, name, slice(start, min(start + BLOCK, rows)))
+
+
+def _lines(board: Leaderboard, name: str, rows: slice) -> pd.DataFrame:
+    groups, scores = board.split.groups, board.scores[name][rows]
+    table = pd.DataFrame(scores, columns=list(FIGURES)).assign(
+        split=board.split.name,
+        model=name,
+        fname=groups.fnames[rows],
+        rouge_mean=scores.mean(axis=1),
+        dialogue_characters=groups.dialogue_characters[rows],
+        **{by: of_rows.of(rows) for by, of_rows in groups.by.items()},
     )
+    if judged := board.split.summaries.get(name):
+        table["length_ratio"] = judged.length_ratios[rows]
+        table["summary_length"] = by_summary_length(judged.length_ratios[rows]).of(slice(None))
+        for place, fault in enumerate(Diagnosis._fields):
+            table[fault] = _as_flags(judged.faults[rows, place])
+    return table.reindex(columns=COLUMNS)
 
 
-def _quarters(characters: Sequence[int]) -> list[str]:
-    """`100 to 220 characters`, and so on: four groups of about as many rows."""
-    edges = np.unique(np.percentile(characters, [0, 25, 50, 75, 100]).round().astype(int))
-    places = np.clip(np.searchsorted(edges, characters, side="right") - 1, 0, max(0, len(edges) - 2))
-    return [f"{edges[place]} to {edges[min(place + 1, len(edges) - 1)]} characters" for place in places]
+def _as_flags(values: Any) -> Any:
+    """True, False, or None where nothing is known."""
+    known = values.astype(bool)
+    return known if (values != UNKNOWN).all() else np.where(values == UNKNOWN, None, known)
 
 
-def _frequent(topics: Sequence[str | None]) -> list[str]:
-    rows = Counter(topics)
-    return ["no topic" if topic is None else topic if rows[topic] >= TOPIC_ROWS else "rarer topics" for topic in topics]
-
-
-def _register(summary: str) -> str:
-    """How its last sentence ends: in polite `니다`, in plain `다`, or otherwise."""
-    ending = LAST_WORD.search(summary.strip())
-    word = ending[1] if ending else ""
-    # 합니다, but neither 아니다 nor 다니다: the syllable before ends in ㅂ, the 17th of 28 final consonants.
-    if word.endswith("니다") and len(word) > 2 and (ord(word[-3]) - ord("가")) % 28 == 17:
-        return "니다"
-    return "다" if word.endswith("다") else "other"
-
-
-def breakdowns(rows: pd.DataFrame, params: ScoringParams) -> pd.DataFrame:
+def breakdowns(boards: Sequence[Leaderboard], params: ScoringParams) -> pd.DataFrame:
     """`scores/breakdowns.csv`: a line for each split, group and model, with a 95 % interval of `rouge_mean`."""
     lines: list[dict[str, Any]] = []
-    for by in ("dialogue_length", "speakers", "topic", "register", "summary_length"):
-        for (split, group, model), part in rows.dropna(subset=[by]).groupby(["split", by, "model"], sort=False):
-            if len(part) < FEWEST_ROWS:
-                low = high = np.nan
-            else:
-                means = significance.resampled_means(
-                    part[["rouge_mean"]].to_numpy(), params.bootstrap_samples, params.seed
-                )
-                low, high = significance.interval(means)[0]
-            figures = {figure: part[figure].mean() for figure in (*FIGURES, "rouge_mean")}
-            lines.append(
-                {"split": split, "by": by, "group": group, "model": model, "rows": len(part), **figures}
-                | {"ci95_low": low, "ci95_high": high}
-            )
+    for by in ("dialogue_length", "speakers", "topic", "register"):
+        for board in boards:
+            lines += _lines_of_groups(board, list(board.scores), by, board.split.groups.by[by], params)
+    for board in boards:
+        for name in board.scores:
+            # The groups are each model's own; those who wrote the references have none.
+            if judged := board.split.summaries.get(name):
+                groups = by_summary_length(judged.length_ratios)
+                lines += _lines_of_groups(board, [name], "summary_length", groups, params)
     return pd.DataFrame(lines).sort_values(["split", "by", "group"], kind="stable", key=_numbers_first)
+
+
+def _lines_of_groups(
+    board: Leaderboard, names: Sequence[str], by: str, groups: Groups, params: ScoringParams
+) -> list[dict[str, Any]]:
+    """A line for each of the models and groups of one kind, the models one after the other."""
+    rows_of = {groups.names[place]: np.flatnonzero(groups.places == place) for place in pd.unique(groups.places)}
+    intervals = {group: _intervals(board, names, rows, params) for group, rows in rows_of.items()}
+    return [
+        {"split": board.split.name, "by": by, "group": group, "model": name, "rows": len(rows)}
+        | {figure: board.scores[name][rows, column].mean() for column, figure in enumerate(FIGURES)}
+        | {"rouge_mean": board.scores[name][rows].mean(axis=1).mean()}
+        | {"ci95_low": intervals[group][place, 0], "ci95_high": intervals[group][place, 1]}
+        for place, name in enumerate(names)
+        for group, rows in rows_of.items()
+    ]
+
+
+def _intervals(board: Leaderboard, names: Sequence[str], rows: Any, params: ScoringParams) -> Floats:
+    """Intervals of the models' means over some rows, from the same draws: shape (models, 2)."""
+    if len(rows) < FEWEST_ROWS:
+        return np.full((len(names), 2), np.nan)
+    means = np.column_stack([board.scores[name][rows].mean(axis=1) for name in names])
+    return significance.interval(significance.resampled_means(means, params.bootstrap_samples, params.seed))
 
 
 def _numbers_first(column: "pd.Series[str]") -> "pd.Series[Any]":

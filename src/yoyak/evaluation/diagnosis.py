@@ -4,27 +4,38 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from yoyak.core.records import Floats
 from yoyak.evaluation.faults import Diagnosis, diagnose
+
+UNKNOWN = -1
+"""A fault that takes the dialogue to see, where none is known."""
 
 
 def diagnosis_of(
     texts: Sequence[str], references: Sequence[Sequence[str]], dialogues: Sequence[Sequence[str]] | None
 ) -> dict[str, float]:
+    """The faults of these summaries, as `in_percent` has them."""
+    flags = np.array([flags_of(row) for row in diagnose_rows(texts, dialogues)], dtype=np.int8)
+    ratios = [length_ratio(text, row) for text, row in zip(texts, references, strict=True)]
+    return in_percent(flags, np.array(ratios), len(set(texts)))
+
+
+def in_percent(flags: NDArray[np.int8], length_ratios: Floats, distinct: int) -> dict[str, float]:
     """Percent of the summaries with each fault; a fault that takes the dialogue to see is left out where none is known.
 
-    `distinct`: percent that differ from each other; `length_ratio`: a summary's characters over its references', the
-    mean over rows.
+    `flags` are of shape (rows, faults), `length_ratios` of shape (rows,). Given as well: the percent that differ from
+    each other, of `distinct` texts, and the mean ratio.
     """
     percent = {}
-    diagnoses = diagnose_rows(texts, dialogues)
-    for fault in Diagnosis._fields:
-        if seen := [getattr(row, fault) for row in diagnoses if getattr(row, fault) is not None]:
+    for place, fault in enumerate(Diagnosis._fields):
+        if (seen := flags[flags[:, place] != UNKNOWN, place]).size:
             percent[fault] = _rounded(100 * np.mean(seen))
     return {
         **percent,
-        "distinct": _rounded(100 * len(set(texts)) / len(texts)),
-        "length_ratio": _rounded(np.mean(length_ratios(texts, references))),
+        "distinct": _rounded(100 * distinct / len(flags)),
+        "length_ratio": _rounded(np.mean(length_ratios)),
     }
 
 
@@ -33,9 +44,14 @@ def diagnose_rows(texts: Sequence[str], dialogues: Sequence[Sequence[str]] | Non
     return [diagnose(text, source) for text, source in zip(texts, sources, strict=True)]
 
 
-def length_ratios(texts: Sequence[str], references: Sequence[Sequence[str]]) -> list[float]:
-    """Characters of each summary over the mean characters of its references."""
-    return [len(text) * len(row) / sum(map(len, row)) for text, row in zip(texts, references, strict=True)]
+def flags_of(diagnosis: Diagnosis) -> list[int]:
+    """1, 0 or `UNKNOWN` for each fault."""
+    return [UNKNOWN if fault is None else int(fault) for fault in diagnosis]
+
+
+def length_ratio(text: str, references: Sequence[str]) -> float:
+    """Characters of a summary over the mean characters of its references."""
+    return len(text) * len(references) / sum(map(len, references))
 
 
 def _rounded(value: float | np.floating[Any]) -> float:

@@ -50,7 +50,7 @@ def _read_summaries(path: Path) -> dict[str, str]:
     column = next((name for name in ("summary", "text") if name in table.columns), None)
     if column is None:
         raise UserError(f"{path}: column 'summary' is missing; {what_it_has(list(table.columns))}")
-    tell_passed_over(path, table, [column])
+    tell_passed_over(path, list(table.columns), [column])
     return dict(zip(table["fname"], table[column], strict=True))
 
 

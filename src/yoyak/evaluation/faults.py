@@ -4,6 +4,7 @@ Of the competition's 2,750 train and dev references `no_sentence_end` marks 3, `
 """
 
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from yoyak.core.speakers import speakers
@@ -69,12 +70,13 @@ def diagnose(summary: str, dialogue: str | None) -> Diagnosis:
     """Faults of a summary; `dialogue` has its turns, one a line, and is None or empty where it is not known."""
     if dialogue is not None and not dialogue.strip():
         dialogue = None
+    source = None if dialogue is None else _source(dialogue)
     return Diagnosis(
         empty=not summary.strip(),
-        copied=None if dialogue is None else copied_share(summary, dialogue) >= COPIED_SHARE,
+        copied=None if source is None else _copied_share(summary, source) >= COPIED_SHARE,
         no_sentence_end=bool(summary.strip()) and not ends_as_a_sentence(summary),
-        unknown_tags=None if dialogue is None else _has_unknown_tags(summary, dialogue),
-        foreign_script=None if dialogue is None else not foreign_words(summary) <= foreign_words(dialogue),
+        unknown_tags=None if source is None else _has_unknown_tags(summary, source),
+        foreign_script=None if source is None else not foreign_words(summary) <= source.foreign_words,
         repeated=_repeats(summary.split()),
         labelled=bool(LABEL.search(summary)),
     )
@@ -87,23 +89,47 @@ def ends_as_a_sentence(summary: str) -> bool:
 
 def copied_share(summary: str, dialogue: str) -> float:
     """The share of the summary's morphemes, in [0, 1], that occur in the dialogue in runs of five or more."""
-    words, source = morphemes(summary), morphemes(dialogue)
-    runs = {source[start : start + COPIED_RUN] for start in range(len(source) - COPIED_RUN + 1)}
+    return _copied_share(summary, _source(dialogue))
+
+
+class _Source(NamedTuple):
+    """What a dialogue has, of which its summaries may have no more."""
+
+    runs: frozenset[tuple[str, ...]]
+    """All `COPIED_RUN` morphemes in a row."""
+    foreign_words: set[str]
+    tags: set[str]
+    broken_labels: list[str]
+    """Labels such as `#Person 1#` or `Person1`, longest first: they are right as they are."""
+
+
+@lru_cache(maxsize=1)
+def _source(dialogue: str) -> _Source:
+    words = morphemes(dialogue)
+    labels = sorted(speakers(dialogue), key=len, reverse=True)
+    return _Source(
+        frozenset(words[start : start + COPIED_RUN] for start in range(len(words) - COPIED_RUN + 1)),
+        foreign_words(dialogue),
+        set(TAG.findall(dialogue)),
+        [label for label in labels if not TAG.fullmatch(label) and BROKEN_TAG.search(label)],
+    )
+
+
+def _copied_share(summary: str, source: _Source) -> float:
+    words = morphemes(summary)
     copied = {
         position
         for start in range(len(words) - COPIED_RUN + 1)
-        if words[start : start + COPIED_RUN] in runs
+        if words[start : start + COPIED_RUN] in source.runs
         for position in range(start, start + COPIED_RUN)
     }
     return len(copied) / len(words) if words else 0.0
 
 
-def _has_unknown_tags(summary: str, dialogue: str) -> bool:
-    # The dialogue's own labels, `#Person 1#` or `Person1`, are right as they are.
-    for label in sorted(speakers(dialogue), key=len, reverse=True):
-        if not TAG.fullmatch(label) and BROKEN_TAG.search(label):
-            summary = summary.replace(label, " ")
-    whole = not set(TAG.findall(summary)) <= set(TAG.findall(dialogue))
+def _has_unknown_tags(summary: str, source: _Source) -> bool:
+    for label in source.broken_labels:
+        summary = summary.replace(label, " ")
+    whole = not set(TAG.findall(summary)) <= source.tags
     return whole or bool(BROKEN_TAG.search(TAG.sub(" ", summary)))
 
 

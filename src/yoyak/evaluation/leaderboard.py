@@ -1,6 +1,6 @@
 """The leaderboard: scores with intervals, baselines, and which differences are more than noise."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -9,12 +9,14 @@ import numpy as np
 from pydantic import Field
 
 from yoyak.core import repository
-from yoyak.core.errors import UserError, quoted
+from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.records import Floats, Prediction, Prompt, Reference, read_records
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.evaluation import baselines, significance
-from yoyak.evaluation.diagnosis import diagnosis_of
+from yoyak.evaluation.diagnosis import in_percent
+from yoyak.evaluation.judging import JudgedSplit, judge
+from yoyak.evaluation.summaries import Row, missing_summaries
 from yoyak.metrics import rouge
 from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, Metric, ReferenceRule
@@ -63,9 +65,7 @@ class Split:
 class Leaderboard:
     """Every model's and baseline's summaries of a split, scored."""
 
-    split: Split
-    texts: dict[str, list[str]]
-    """Summaries of each model and baseline, in the order of the split's rows."""
+    split: JudgedSplit
     scores: dict[str, Floats]
     """ROUGE-1, -2 and -L F1 of each, in percent, shape (rows, 3), best first; `baseline/human` is among them."""
 
@@ -100,21 +100,17 @@ def read_split(name: str) -> Split:
 def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[str]:
     """The texts of `rows` in the order of `fnames`, all of them."""
     by_name = {row.fname: row.text for row in rows}
-    if missing := [fname for fname in fnames if fname not in by_name]:
-        raise UserError(
-            f"predictions of {name}: {quoted(missing[0])} is missing (and {len(missing) - 1} more); run `dvc repro`"
-        )
+    missing_summaries(name, [fname for fname in fnames if fname not in by_name])
     return [by_name[fname] for fname in fnames]
 
 
-def leaderboard(split: Split, predictions: Mapping[str, Sequence[Prediction]], params: ScoringParams) -> Leaderboard:
-    """Every model of `predictions` and every baseline scored, best first."""
-    texts = {name: align(rows, split.fnames, name) for name, rows in predictions.items()}
-    texts |= baselines.extracts(split.dialogues)
-    scores = {name: score(rows, split.references, params.metric) for name, rows in texts.items()}
-    if (ceiling := baselines.human(split.references, params.metric)) is not None:
-        scores[baselines.HUMAN] = 100 * ceiling
-    return Leaderboard(split, texts, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
+def leaderboard(split: str, rows: Iterable[Row], names: Sequence[str], params: ScoringParams) -> Leaderboard:
+    """The models `names`, whose summaries `rows` have, and every baseline scored, best first."""
+    judged = judge(split, rows, names, params.metric)
+    scores = {name: summaries.scores for name, summaries in judged.summaries.items()}
+    if judged.human is not None:
+        scores[baselines.HUMAN] = judged.human
+    return Leaderboard(judged, dict(sorted(scores.items(), key=lambda item: -item[1].mean())))
 
 
 def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Metric) -> Floats:
@@ -124,13 +120,11 @@ def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Met
 
 def report(dev: Leaderboard, test: Leaderboard | None, params: ScoringParams) -> dict[str, Any]:
     """`metrics/scores.json`. The model that test is compared with is the one chosen on dev."""
-    boards = [dev] if test is None else [dev, test]
-    texts = [text for board in boards for rows in board.texts.values() for text in rows]
-    references = [row for board in boards for _ in board.texts for row in board.split.references]
+    pairs = [*dev.split.pairs, *(test.split.pairs if test else ())]
     content = {
         "scoring": {
             **made_by(params),
-            "pairs_that_the_library_scored_too": rouge.audit(texts, references, params.metric),
+            "pairs_that_the_library_scored_too": rouge.audit_pairs(pairs, params.metric),
             "commit": repository.commit(),
             "uncommitted": repository.uncommitted(),
         },
@@ -172,8 +166,8 @@ def _of_split(board: Leaderboard, best: str, family: int, params: ScoringParams)
         "models": dict(zip(board.scores, entries_of(list(board.scores.values()), params), strict=True)),
         "best": {"model": best, "delta": best_deltas(board.scores, best, family, params)},
         "diagnostics": {
-            name: diagnosis_of(rows, board.split.references, board.split.dialogues)
-            for name, rows in board.texts.items()
+            name: in_percent(summaries.faults, summaries.length_ratios, summaries.distinct)
+            for name, summaries in board.split.summaries.items()
         },
     }
 
@@ -257,8 +251,8 @@ def cross_validated_choice(board: Leaderboard, params: ScoringParams) -> dict[st
     if len(means) < 2:
         return None
     fold = significance.parts(len(means), params.seed)
-    chosen = [int(means[fold != part].mean(axis=0).argmax()) for part in fold]
-    judged = means[np.arange(len(means)), chosen]
+    chosen = np.array([means[fold != part].mean(axis=0).argmax() for part in range(int(fold.max()) + 1)])
+    judged = means[np.arange(len(means)), chosen[fold]]
     bounds = significance.interval(significance.resampled_means(judged[:, None], *_draws(params)))[0]
     return {"rouge_mean": _rounded(judged.mean()), **_interval(bounds), "folds": int(fold.max()) + 1}
 

@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
 from yoyak.core import ended_work, stale_outputs
-from yoyak.core.records import Prediction, read_records, write_json
+from yoyak.core.records import write_json
 from yoyak.evaluation import breakdowns, leaderboard, plots
 from yoyak.evaluation.leaderboard import ScoringParams
+from yoyak.evaluation.summaries import read_rows
 from yoyak.evaluation.tables import read_stage_table
 
 
@@ -26,16 +25,13 @@ def score_run(models: Sequence[str], averaged: Sequence[str], untuned: Sequence[
     boards = []
     for split in leaderboard.known_splits():
         names = [*models, *averaged, *(untuned if split == "dev" else ())]
-        predictions = {name: read_records(Path(f"predictions/{name}/{split}.jsonl"), Prediction) for name in names}
-        boards.append(leaderboard.leaderboard(leaderboard.read_split(split), predictions, params))
+        boards.append(leaderboard.leaderboard(split, read_rows(split, names), names, params))
     dev, test = boards[0], boards[1] if len(boards) > 1 else None
     scores = leaderboard.report(dev, test, params)
     write_json(Path("metrics/scores.json"), scores)
 
-    rows = pd.concat([breakdowns.by_row(board) for board in boards])
-    groups = breakdowns.breakdowns(rows, params)
-    Path("scores").mkdir(exist_ok=True)
-    rows.round(4).to_csv("scores/rows.csv", index=False)
+    breakdowns.write_rows(boards, Path("scores/rows.csv"))
+    groups = breakdowns.breakdowns(boards, params)
     groups.round(2).to_csv("scores/breakdowns.csv", index=False)
 
     plots.draw_leaderboard(scores, Path("plots/leaderboard.png"))

@@ -5,10 +5,10 @@ union of the sentences' longest common subsequences, and adds 1e-8 under the fra
 Google's, counts n-grams as often as they stand there and knows no sentences.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 from importlib.metadata import version
-from itertools import pairwise
+from itertools import chain, islice, pairwise
 from statistics import fmean
 from typing import Any, Literal, NamedTuple, TypeVar
 
@@ -23,6 +23,10 @@ Result = TypeVar("Result")
 
 PARALLEL_FROM = 3000
 """Pairs of texts from which on starting further processes takes less time than they save."""
+ONE_PROCESS = ("okt", "komoran", "kkma", "kiwi")
+"""Analysers that take too long to load, or too much memory, to be loaded once more for each core."""
+CHUNKS_A_CORE = 8
+"""Chunks of a stream that wait for a core at a time."""
 AUDITED = 100
 """Pairs of a run that the library itself scores, too."""
 
@@ -73,9 +77,9 @@ def score(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Met
     """A score a row. Many rows are shared among the machine's cores, where the analyser can be loaded twice."""
     rows = list(zip(texts, references, strict=True))
     pairs = sum(len(row_references) for _, row_references in rows)
-    if pairs < PARALLEL_FROM or metric.tokenizer in ("okt", "komoran", "kkma", "kiwi"):
-        return _score_rows(rows, metric)
-    return on_all_cores(partial(_score_rows, metric=metric), rows, chunk=500)
+    if pairs < PARALLEL_FROM or metric.tokenizer in ONE_PROCESS:
+        return score_rows(rows, metric)
+    return on_all_cores(partial(score_rows, metric=metric), rows, chunk=500)
 
 
 def on_all_cores(work: Callable[[Sequence[Row]], list[Result]], rows: Sequence[Row], chunk: int) -> list[Result]:
@@ -87,7 +91,32 @@ def on_all_cores(work: Callable[[Sequence[Row]], list[Result]], rows: Sequence[R
     return [result for done in Parallel(n_jobs=-1)(delayed(work)(each) for each in chunks) for result in done]
 
 
-def _score_rows(rows: Sequence[tuple[str, Sequence[str]]], metric: Metric) -> list[RowScore]:
+def stream_on_all_cores(
+    work: Callable[[Sequence[Row]], Result], rows: Iterable[Row], chunk: int, metric: Metric
+) -> Iterator[tuple[Sequence[Row], Result]]:
+    """Chunks of the rows with the result of `work` on each, in the rows' order.
+
+    Many rows are shared among the machine's cores, some of them at a time: all of them may be larger than memory.
+    """
+    from joblib import Parallel, cpu_count, delayed
+
+    rows = iter(rows)
+    first = list(islice(rows, PARALLEL_FROM))
+    chunks = _chunks(chain(first, rows), chunk)
+    if len(first) < PARALLEL_FROM or metric.tokenizer in ONE_PROCESS:
+        yield from ((each, work(each)) for each in chunks)
+        return
+    with Parallel(n_jobs=-1) as parallel:
+        while some := list(islice(chunks, CHUNKS_A_CORE * cpu_count())):
+            yield from zip(some, parallel(delayed(work)(each) for each in some), strict=True)
+
+
+def _chunks(rows: Iterator[Row], size: int) -> Iterator[Sequence[Row]]:
+    while chunk := list(islice(rows, size)):
+        yield chunk
+
+
+def score_rows(rows: Sequence[tuple[str, Sequence[str]]], metric: Metric) -> list[RowScore]:
     return [
         _over_references([pair(text, reference, metric.tokenizer, metric.library) for reference in references], metric)
         for text, references in rows
@@ -220,14 +249,30 @@ def _library_can(texts: tuple[str, str], tokenizer: Tokenizer) -> bool:
 
 def audit(texts: Sequence[str], references: Sequence[Sequence[str]], metric: Metric) -> int:
     """Let the library `rouge` itself score some of the rows, and stop if it disagrees; how many pairs it scored."""
-    if metric.library != "rouge":
-        return 0
+    pairs = ((text, reference) for text, row in zip(texts, references, strict=True) for reference in row)
+    return audit_pairs(scorable(pairs, metric), metric)
+
+
+def scorable(pairs: Iterable[tuple[str, str]], metric: Metric) -> list[tuple[str, str]]:
+    """Those of the pairs that the library `rouge` can score, where it is the metric's."""
+    return [texts for texts in pairs if _library_can(texts, metric.tokenizer)] if metric.library == "rouge" else []
+
+
+def thinned(pairs: list[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The pairs, or where these are far more than an audit takes, every other of them."""
+    return pairs[::2] if len(pairs) > 100 * AUDITED else pairs
+
+
+def spread(pairs: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """As many of the pairs as an audit takes, from first to last."""
+    return list(pairs[:: max(1, len(pairs) // AUDITED)][:AUDITED])
+
+
+def audit_pairs(pairs: Sequence[tuple[str, str]], metric: Metric) -> int:
+    """Let the library `rouge` itself score some of the pairs, which it can, and stop if it disagrees; how many."""
     from rouge import Rouge
 
-    library = Rouge()
-    pairs = [(text, reference) for text, row in zip(texts, references, strict=True) for reference in row]
-    scorable = [texts for texts in pairs if _library_can(texts, metric.tokenizer)]
-    chosen = scorable[:: max(1, len(scorable) // AUDITED)][:AUDITED]
+    library, chosen = Rouge(), spread(pairs)
     for text, reference in chosen:
         (theirs,) = library.get_scores(*(" ".join(morphemes(t, metric.tokenizer)) for t in (text, reference)))
         expected = [theirs[name]["f"] for name in ("rouge-1", "rouge-2", "rouge-l")]

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,7 +12,6 @@ from typing import Any
 from yoyak.core.errors import UserError, quoted
 from yoyak.core.limits import check_disk
 from yoyak.core.params import check, read_yaml
-from yoyak.core.records import Dialogue
 from yoyak.core.repository import cache_folder
 from yoyak.data.dialogues import DataParams
 from yoyak.modeling import weights
@@ -79,9 +78,9 @@ def check_wandb() -> None:
         ) from None
 
 
-def check_submission(data: DataParams, test: list[Dialogue]) -> None:
+def check_submission(data: DataParams, test: Collection[str]) -> None:
+    """`test` has the names of the test rows."""
     path = data.dir / data.sample_submission
-    known = {row.fname for row in test}
     for row, fname in enumerate(read_sample(path)["fname"], start=1):
-        if fname not in known:
+        if fname not in test:
             raise UserError(f"{path}, row {row}, column 'fname': {quoted(fname)} is not in {data.dir / data.test}")

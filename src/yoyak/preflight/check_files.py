@@ -1,7 +1,7 @@
 """What a model's configuration, tokenizer and chat template tell, looked at before its weights are downloaded."""
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ RAISED = (ValueError, TypeError, LookupError, AttributeError, OSError, RuntimeEr
 """What transformers raises of a configuration or a tokenizer, depending on what is wrong with it."""
 
 
-def check_files(models: Mapping[str, ResolvedModel], prompts: Sequence[Prompt], tuned: Collection[str] = ()) -> None:
+def check_files(models: Mapping[str, ResolvedModel], prompts: Iterable[Prompt], tuned: Collection[str] = ()) -> None:
     """Stop at the first of `models` that training, tuning or inference would stop at.
 
     `prompts` are all that they will see; `tuned` has the names of those that are tuned.
@@ -171,7 +171,7 @@ def _prompt_tokenizer(tokenizer: Any, spec: ModelSpec, where: str) -> PromptToke
         raise UserError(f"{where}: {error}") from None
 
 
-def _check_vocabulary(config: Any, prompt_tokenizer: PromptTokenizer, prompts: Sequence[Prompt], where: str) -> None:
+def _check_vocabulary(config: Any, prompt_tokenizer: PromptTokenizer, prompts: Iterable[Prompt], where: str) -> None:
     """Whether each token that will be read has an embedding.
 
     Gemma 3's tokenizer has a token for pictures, which its small models have no embedding of: it stands in no dialogue.
@@ -181,15 +181,24 @@ def _check_vocabulary(config: Any, prompt_tokenizer: PromptTokenizer, prompts: S
     beyond = {token: token_id for token, token_id in vocabulary.items() if token_id >= size}
     if not beyond:
         return
-    always = {*prompt_tokenizer.encode_prompt(prompts[0]).ids, prompt_tokenizer.end_id}
+    always = {*prompt_tokenizer.encode_prompt(next(iter(prompts))).ids, prompt_tokenizer.end_id}
     always.add(prompt_tokenizer.tokenizer.eos_token_id)
     added = {token.content for token in prompt_tokenizer.tokenizer.added_tokens_decoder.values()}
-    said = [text for prompt in prompts for text in (*prompt.turns, prompt.question, prompt.summary or "")]
+    # Any text may have what was learned, what was added only where it stands as a whole.
+    seen = _tokens_in(prompts, added & beyond.keys())
     for token, token_id in sorted(beyond.items(), key=lambda item: item[1]):
-        # Any text may have what was learned, what was added only where it stands as a whole.
-        read = token_id in always or token not in added or DATA_TAG.fullmatch(token)
-        if read or any(token in text for text in said):
+        if token_id in always or token not in added or token in seen or DATA_TAG.fullmatch(token):
             raise UserError(
                 f"{where}: its tokenizer has {max(beyond.values()) + 1} tokens, {token!r} among them, but the model "
                 f"{size} embeddings (config.json: vocab_size); resize them, or give the tokenizer that belongs to it"
             )
+
+
+def _tokens_in(prompts: Iterable[Prompt], tokens: Collection[str]) -> set[str]:
+    """Those of the tokens that stand in a prompt or its summary."""
+    seen: set[str] = set()
+    # Not to go through a million prompts for nothing.
+    for prompt in prompts if tokens else ():
+        text = "\0".join((*prompt.turns, prompt.question, prompt.summary or ""))
+        seen.update(token for token in tokens if token in text)
+    return seen

@@ -1,11 +1,13 @@
 // Shows the rows of report.html: all texts go into the page as text, never as HTML.
 
+// A list a figure, in the order of the rows: a row is its place in them.
 const data = JSON.parse(document.getElementById("data").textContent);
 const controls = document.getElementById("controls");
 const list = document.getElementById("list");
 const SHARED = ["", "word-shared", "pair-shared"];
 const SCORES = ["R-1", "R-2", "R-L", "mean"];
-const MEAN = 3;
+const PAGE = 500;
+const MOST_TOPICS = 500;
 
 function make(name, properties = {}, ...children) {
   const element = Object.assign(document.createElement(name), properties);
@@ -17,7 +19,32 @@ function shownName(model) {
   return model.replace(/^baseline\//, "");
 }
 
-// Texts: [[characters, how much a reference shares of them, the colour of a tag], …]
+// Texts of the rows, in blocks: [{dialogue, references, summaries: {model: {text, scores, faults}}}, …]
+
+const blocks = document.getElementsByClassName("block");
+const MOST_BLOCKS = 40;
+const read = new Map();
+
+async function unpacked(number) {
+  const bytes = Uint8Array.from(atob(blocks[number].textContent), (letter) => letter.charCodeAt(0));
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("deflate"));
+  return new Response(stream).json();
+}
+
+// The latest of them are kept: all may be more than a window can hold.
+function block(number) {
+  const found = read.get(number) ?? unpacked(number);
+  read.delete(number);
+  read.set(number, found);
+  if (read.size > MOST_BLOCKS) read.delete(read.keys().next().value);
+  return found;
+}
+
+async function textsOf(place) {
+  return (await block(Math.floor(place / data.block)))[place % data.block];
+}
+
+// A text: [[characters, how much a reference shares of them, the colour of a tag], …]
 
 function plain(pieces) {
   return pieces.map(([text]) => text).join("");
@@ -52,13 +79,13 @@ function paragraph(pieces, className) {
 
 // A row: its head at once, its body when it comes near the window
 
-function head(row) {
-  const link = make("a", { href: `#${encodeURIComponent(row.fname)}` }, row.fname);
-  const facts = [`${row.length} characters`];
-  if (row.disagreement !== null) facts.push(`disagreement ${row.disagreement.toFixed(0)}`);
+function head(place) {
+  const name = data.fname[place];
+  const facts = [`${data.length[place]} characters`];
+  if (data.disagreement[place] !== null) facts.push(`disagreement ${data.disagreement[place].toFixed(0)}`);
   return make("header", {},
-    make("h3", {}, link),
-    make("span", { className: "topic", lang: "ko" }, row.topic),
+    make("h3", {}, make("a", { href: `#${encodeURIComponent(name)}` }, name)),
+    make("span", { className: "topic", lang: "ko" }, data.topic[place]),
     make("span", { className: "quiet" }, facts.join(" · ")));
 }
 
@@ -89,10 +116,10 @@ function body(row) {
   return make("div", { className: "body" }, dialogue, right);
 }
 
-function fill(article) {
+async function fill(article) {
   if (article.classList.contains("filled")) return;
   article.classList.add("filled");
-  article.append(body(rows.get(article.dataset.fname)));
+  article.append(body(await textsOf(Number(article.dataset.place))));
   markChosen(article);
 }
 
@@ -106,75 +133,125 @@ const near = new IntersectionObserver(
   (entries) => entries.filter((entry) => entry.isIntersecting).forEach((entry) => fill(entry.target)),
   { rootMargin: "600px" });
 
-function article(row) {
-  const element = make("article", { className: "row" }, head(row));
-  element.dataset.fname = row.fname;
+function article(place) {
+  const element = make("article", { className: "row" }, head(place));
+  element.dataset.place = place;
   near.observe(element);
   return element;
 }
 
-const rows = new Map(data.rows.map((row) => [row.fname, row]));
-const articles = new Map(data.rows.map((row) => [row.fname, article(row)]));
-const texts = new Map(data.rows.map((row) => [row.fname, searchable(row)]));
-
-function searchable(row) {
-  const summaries = Object.values(row.summaries).map(({ text }) => text);
-  return [row.fname, row.topic, ...[...row.dialogue, ...row.references, ...summaries].map(plain)].join("\n").toLowerCase();
-}
+const placeOf = new Map(data.fname.map((name, place) => [name, place]));
 
 // Which rows, and in which order
 
-function score(row, model) {
-  return row.summaries[model].scores[MEAN];
-}
-
 const ORDERS = {
-  file: () => 0,
-  worst: (model) => (a, b) => score(a, model) - score(b, model),
-  best: (model) => (a, b) => score(b, model) - score(a, model),
-  disagreement: () => (a, b) => b.disagreement - a.disagreement,
-  longest: () => (a, b) => b.length - a.length,
-  shortest: () => (a, b) => a.length - b.length,
+  worst: (model) => (a, b) => data.mean[model][a] - data.mean[model][b],
+  best: (model) => (a, b) => data.mean[model][b] - data.mean[model][a],
+  disagreement: () => (a, b) => data.disagreement[b] - data.disagreement[a],
+  longest: () => (a, b) => data.length[b] - data.length[a],
+  shortest: () => (a, b) => data.length[a] - data.length[b],
 };
 
 function within(value, from, to) {
   return (from === "" || value >= Number(from)) && (to === "" || value <= Number(to));
 }
 
-function isWanted(row, wanted) {
-  const { faults } = row.summaries[wanted.model];
-  return texts.get(row.fname).includes(wanted.text.trim().normalize("NFC").toLowerCase())
-    && row.topic.includes(wanted.topic.trim())
-    && (wanted.fault === "" || (wanted.fault === "any" ? faults.length > 0 : faults.includes(wanted.fault)))
-    && within(score(row, wanted.model), wanted.scoreFrom, wanted.scoreTo)
-    && within(row.disagreement, wanted.disagreementFrom, wanted.disagreementTo)
-    && within(row.length, wanted.lengthFrom, wanted.lengthTo);
+const bitOf = new Map(Object.keys(data.faults).map((name, bit) => [name, 1 << bit]));
+
+function hasFault(faulty, fault) {
+  return fault === "" || (fault === "any" ? faulty > 0 : (faulty & bitOf.get(fault)) > 0);
 }
 
-function show() {
+function isWanted(place, wanted) {
+  return data.topic[place].includes(wanted.topic.trim())
+    && hasFault(data.faulty[wanted.model][place], wanted.fault)
+    && within(data.mean[wanted.model][place], wanted.scoreFrom, wanted.scoreTo)
+    && within(data.disagreement[place], wanted.disagreementFrom, wanted.disagreementTo)
+    && within(data.length[place], wanted.lengthFrom, wanted.lengthTo);
+}
+
+function searchable(place, row) {
+  const summaries = Object.values(row.summaries).map(({ text }) => text);
+  const texts = [...row.dialogue, ...row.references, ...summaries].map(plain);
+  return [data.fname[place], data.topic[place], ...texts].join("\n").toLowerCase();
+}
+
+// Those of the places whose texts have the words; null once something else is asked for.
+async function search(places, words, isAsked) {
+  const found = [];
+  for (const [done, place] of places.entries()) {
+    if (searchable(place, await textsOf(place)).includes(words)) found.push(place);
+    if (done % data.block) continue;
+    count.textContent = `searching, ${Math.floor((100 * done) / places.length)} %`;
+    // A moment for the window, which may have been asked for something else.
+    await new Promise((ready) => setTimeout(ready));
+    if (!isAsked()) return null;
+  }
+  return found;
+}
+
+const count = document.getElementById("count");
+const everyPlace = data.fname.map((_, place) => place);
+let chosen = [];
+let asked = 0;
+
+async function choose() {
+  const turn = ++asked;
   const wanted = Object.fromEntries(new FormData(controls));
-  const chosen = data.rows.filter((row) => isWanted(row, wanted));
-  if (wanted.order !== "file") chosen.sort(ORDERS[wanted.order](wanted.model));
-  list.replaceChildren(...chosen.map((row) => articles.get(row.fname)));
+  const words = wanted.text.trim().normalize("NFC").toLowerCase();
+  let places = everyPlace.filter((place) => isWanted(place, wanted));
+  list.ariaBusy = "true";
+  if (words) places = await search(places, words, () => turn === asked);
+  if (places === null) return;
+  chosen = wanted.order === "file" ? places : places.sort(ORDERS[wanted.order](wanted.model));
+  count.textContent = `${chosen.length} of ${data.fname.length} dialogues`;
+  show(0);
+}
+
+function show(page) {
+  const shown = chosen.slice(page * PAGE, (page + 1) * PAGE);
+  const there = new Map([...list.children].map((element) => [Number(element.dataset.place), element]));
+  list.replaceChildren(...shown.map((place) => there.get(place) ?? article(place)));
   list.querySelectorAll(".filled").forEach(markChosen);
-  document.getElementById("count").textContent = `${chosen.length} of ${data.rows.length} dialogues`;
+  for (const element of pagers) element.replaceChildren(...links(page, Math.ceil(chosen.length / PAGE)));
+  for (const element of pagers) element.hidden = chosen.length <= PAGE;
+  list.ariaBusy = "false";
+}
+
+const pagers = document.querySelectorAll(".pages");
+
+function links(page, pages) {
+  const link = (name, to) => {
+    const button = make("button", { type: "button", disabled: to < 0 || to >= pages || to === page }, name);
+    button.addEventListener("click", () => {
+      show(to);
+      document.getElementById("-rows").scrollIntoView();
+    });
+    return button;
+  };
+  const told = make("span", {}, `page ${page + 1} of ${pages}`);
+  return [link("first", 0), link("previous", page - 1), told, link("next", page + 1), link("last", pages - 1)];
 }
 
 // report.html#dev_17
 
-function goToLinkedRow() {
-  const found = articles.get(linkedName());
+async function goToLinkedRow() {
   for (const each of list.querySelectorAll(".linked")) each.classList.remove("linked");
-  if (!found) return;
-  if (!found.isConnected) {
+  const place = placeOf.get(linkedName());
+  if (place === undefined) return;
+  if (!chosen.includes(place)) {
+    isOurs = true;
     controls.reset();
-    show();
+    isOurs = false;
+    await choose();
   }
-  found.classList.add("linked");
-  fill(found);
-  found.scrollIntoView();
+  const element = () => list.querySelector(`[data-place="${place}"]`);
+  if (!element()) show(Math.floor(chosen.indexOf(place) / PAGE));
+  element().classList.add("linked");
+  await fill(element());
+  element().scrollIntoView();
   // Rows above it get their texts now, and push it down.
-  requestAnimationFrame(() => requestAnimationFrame(() => found.scrollIntoView()));
+  requestAnimationFrame(() => requestAnimationFrame(() => element()?.scrollIntoView()));
 }
 
 function linkedName() {
@@ -190,14 +267,18 @@ function linkedName() {
 const { model, fault } = controls.elements;
 model.append(...data.models.map(({ name }) => new Option(shownName(name), name)));
 fault.append(...Object.entries(data.faults).map(([value, name]) => new Option(name, value)));
-const topics = [...new Set(data.rows.map((row) => row.topic).filter(Boolean))].sort();
+const rowsOf = new Map();
+for (const topic of data.topic) rowsOf.set(topic, (rowsOf.get(topic) ?? 0) + 1);
+rowsOf.delete("");
+const topics = [...rowsOf.keys()].sort((a, b) => rowsOf.get(b) - rowsOf.get(a)).slice(0, MOST_TOPICS).sort();
 document.getElementById("topics").append(...topics.map((topic) => new Option("", topic)));
 const orders = controls.elements.order;
-if (data.rows[0].disagreement === null) orders.querySelector("[value=disagreement]").remove();
+if (data.disagreement[0] === null) orders.querySelector("[value=disagreement]").remove();
 
-controls.addEventListener("input", show);
-controls.addEventListener("reset", () => setTimeout(show));
+// Whether the script itself resets the controls, and shows what comes of it.
+let isOurs = false;
+controls.addEventListener("input", choose);
+controls.addEventListener("reset", () => isOurs || setTimeout(choose));
 controls.addEventListener("submit", (event) => event.preventDefault());
 addEventListener("hashchange", goToLinkedRow);
-show();
-goToLinkedRow();
+choose().then(goToLinkedRow);

@@ -9,7 +9,8 @@ from yoyak.core.errors import UserError, quoted
 from yoyak.core.files import FROM_EXCEL, decode, read_text
 from yoyak.core.records import Dialogue
 from yoyak.data import json_rows
-from yoyak.data.dialogues import note_on_labels, read_dialogues, turns
+from yoyak.data.dialogues import clean, read_dialogues, turns
+from yoyak.data.quality import Quality
 from yoyak.data.tables import JSON_SUFFIXES
 
 STANDARD_INPUT = "-"
@@ -45,7 +46,10 @@ def of_text(text: str, name: str) -> Dialogue:
 
 def notes(dialogues: list[Dialogue]) -> list[str]:
     """Notes for the user on these dialogues, a line each."""
-    return note_on_labels(dialogues)
+    quality = Quality()
+    for row in dialogues:
+        quality.add(*clean(row))
+    return quality.note_on_labels()
 
 
 def _text(text: str, name: str) -> Input:

@@ -12,6 +12,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS
 from yoyak.core.records import Dialogue, Prediction, Prompt
 from yoyak.core.run import entry_of, tuned
+from yoyak.data.dialogues import clean
 from yoyak.data.prompts import build
 from yoyak.ensembling import postprocessing, weighting
 from yoyak.ensembling.weighting import ENSEMBLE, PLAN, Plan
@@ -116,7 +117,7 @@ def summarize(params: Params, names: Sequence[str], dialogues: Sequence[Dialogue
         check_name(params, name)
     plan = weighting.read_plan() if ENSEMBLE in names else None
     members = list(plan.weights) if plan else []
-    prompts = [build(row, params.prompts, for_training=False) for row in dialogues]
+    prompts = [build(clean(row), params.prompts, for_training=False) for row in dialogues]
     made: dict[str, Summaries] = {}
     for name in dict.fromkeys([*names, *members]):
         if name == ENSEMBLE:

@@ -14,7 +14,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.files import read_text, sha256, write_whole
 from yoyak.core.params import Section, check
 from yoyak.core.records import Written, checked, read_object
-from yoyak.data.tables import check_shape, csv_rows
+from yoyak.data.tables import check_header, check_shape, csv_rows
 from yoyak.evaluation.written import Score
 from yoyak.submission.file import read_sample
 
@@ -80,9 +80,9 @@ def read(root: Path) -> list[Submission]:
     if not path.exists():
         return []
     text = read_text(path, missing="no such file", mend=f"save it as UTF-8, or `git checkout {HISTORY}`")
-    header, *lines = csv_rows(HISTORY, text)
-    check_shape(HISTORY, header, lines)
-    rows = [_row(number, header, line) for number, line in enumerate(lines, start=1)]
+    header, *lines = csv_rows(HISTORY, io.StringIO(text, newline=""))
+    check_header(HISTORY, header)
+    rows = [_row(number, header, line) for number, line in enumerate(check_shape(HISTORY, header, lines), start=1)]
     for number, row in enumerate(rows, start=1):
         if row.sha256 in {other.sha256 for other in rows[: number - 1]}:
             raise UserError(f"{HISTORY}, row {number}, column 'sha256': it stands in a row above, too; drop one")
