@@ -154,10 +154,11 @@ def of_a_card(run: Run, row: Row) -> list[dict[str, Any]]:
 
 def measure(options: dict[str, Any], lengths: list[tuple[int, int]], folder: Path) -> dict[str, float]:
     """Real tokens a second and peak memory of one side."""
+    base = random_weights(options["shape"], folder)
+    # Not before: in 16 bits, as they are made, some do not fit.
     if cap := options.get("cap"):
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction(cap * 2**30 / total)
-    base = random_weights(options["shape"], folder)
     side = {"old": old_recipe, "trl": documented_trl, "unsloth": unsloth_loop, "ours": ours}[options["side"]]
     rate = side(base, lengths, options)
     return {"tokens_per_second": rate, "peak_gib": torch.cuda.max_memory_allocated() / 2**30}

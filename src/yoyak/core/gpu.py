@@ -50,16 +50,29 @@ def limit(limits: LimitsParams) -> None:
 def free_memory() -> int:
     """Bytes that this process can still allocate, `limits.gpu_gib` and what PyTorch holds in reserve considered."""
     free, total = torch.cuda.mem_get_info()
-    reserved = torch.cuda.memory_reserved()
     allowed = int(torch.cuda.get_per_process_memory_fraction() * total)
-    return min(free, allowed - reserved) + reserved - torch.cuda.memory_allocated()
+    return min(free, allowed - torch.cuda.memory_reserved()) + _held_in_reserve()
 
 
 def memory_in_one_piece() -> int:
     """Bytes of `free_memory` that are in no hole between what PyTorch holds: a large tensor fits in none. What it holds
     in reserve and needs not is given back first."""
     torch.cuda.empty_cache()
-    return free_memory() - (torch.cuda.memory_reserved() - torch.cuda.memory_allocated())
+    return free_memory() - _held_in_reserve()
+
+
+def make_room_to_record() -> None:
+    """Give back what PyTorch holds in reserve, where a CUDA graph might find no memory beside it.
+
+    A graph takes other memory than the same step before it, and PyTorch gives nothing back while one is recorded.
+    """
+    if free_memory() < 2 * _held_in_reserve():
+        torch.cuda.empty_cache()
+
+
+def _held_in_reserve() -> int:
+    """Bytes that PyTorch holds and no tensor has."""
+    return torch.cuda.memory_reserved() - torch.cuda.memory_allocated()
 
 
 def sent(values: Sequence[int] | torch.Tensor, device: torch.device) -> torch.Tensor:

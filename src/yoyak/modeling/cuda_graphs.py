@@ -4,6 +4,8 @@ from collections.abc import Callable
 
 import torch
 
+from yoyak.core import gpu
+
 
 class GraphedStep:
     """A step as a CUDA graph.
@@ -36,7 +38,8 @@ class GraphedStep:
 
 
 def _recorded(step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-    """The step, and what it returns. PyTorch's own way would give all memory that is kept for the next back first."""
+    """The step, and what it returns. PyTorch's own way would give all memory that is held in reserve back each time."""
+    gpu.make_room_to_record()
     graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(now)
