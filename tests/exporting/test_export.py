@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 from local_hub import serve_hub, serve_uploads
 from project import Project
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, T5Config, T5ForConditionalGeneration
 
 from yoyak.core.errors import UserError
 from yoyak.core.params import read_yaml, write_yaml
@@ -132,6 +132,18 @@ def test_scores_of_another_model_are_not_on_the_card(here: Path) -> None:
 
 
 # In 16 bits
+
+
+def test_a_t5_is_the_same_to_older_transformers(tmp_path: Path) -> None:
+    """They know by `tie_word_embeddings` alone that its last layer is its own and unscaled; newer ones read it, too."""
+    sizes = {"d_model": 32, "d_kv": 8, "d_ff": 64, "num_layers": 1, "num_heads": 4, "vocab_size": 50}
+    model = T5ForConditionalGeneration(T5Config(**sizes, feed_forward_proj="gated-gelu", tie_word_embeddings=False))
+    model.lm_head.weight = torch.nn.Parameter(torch.randn(50, 32))
+    folder.write_weights(tmp_path, model)
+    assert read_json(tmp_path / "config.json")["tie_word_embeddings"] is False
+    read = T5ForConditionalGeneration.from_pretrained(tmp_path)
+    assert torch.equal(read.lm_head.weight, model.lm_head.weight)
+    assert read.config.scale_decoder_outputs is False
 
 
 @pytest.mark.usefixtures("dtypes_as_asked")

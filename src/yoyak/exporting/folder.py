@@ -1,9 +1,11 @@
 """The files of an export: weights or adapters, tokenizer, chat template, generation config."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import Any
 
+from yoyak.core.records import write_json
 from yoyak.exporting import generation_config
 from yoyak.exporting.conversation import Conversation
 from yoyak.exporting.trained import Trained
@@ -31,6 +33,11 @@ def write_adapter(folder: Path, trained: Trained) -> None:
 def write_weights(folder: Path, model: Any) -> None:
     """Its weights, in the dtype that they have now."""
     model.save_pretrained(folder)
+    if not getattr(model.config, "scale_decoder_outputs", True):
+        # T5 1.1, by the key that transformers 4 reads, too: findings/t5_saved_for_older_transformers.sh.
+        path = folder / "config.json"
+        content = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, content | {"tie_word_embeddings": False})
     for path in folder.glob("*.safetensors"):
         # safetensors 0.8 writes what its owner alone can read.
         shutil.copymode(folder / "config.json", path)
