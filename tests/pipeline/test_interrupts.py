@@ -51,7 +51,8 @@ def interrupt(project: Project, script: list[str], module: str, folder: Path) ->
             stderr=file,
             preexec_fn=ctrl_c_works,
         )
-    while f"import '{module}' #" not in log.read_text(errors="replace"):
+    # Not at the end of the import before it: what answers Ctrl-C may be about to be put in place.
+    while "# code object from" not in log.read_text(errors="replace").partition(f"import '{module}' #")[2]:
         assert process.poll() is None, log.read_text(errors="replace")[-2000:]
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)

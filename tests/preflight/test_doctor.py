@@ -132,8 +132,21 @@ def test_copies_where_links_are_possible_have_another_cause_than_the_disk(here: 
 
 
 def test_a_remote_without_its_plugin(here: Project) -> None:
+    subprocess.run(["dvc", "remote", "add", "-q", "--force", "--default", "storage", "gs://bucket"], check=True)
+    with pytest.raises(UserError, match=r"pip install 'dvc\[gs\]'"):
+        [*doctor_project.CHECKS["DVC's remote"]()]
+
+
+def test_a_remote_that_refuses_is_told_in_one_line(here: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients of remotes have errors of their own."""
+    for key in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(key, raising=False)
+    (here.root / "empty").touch()
+    for key in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
+        monkeypatch.setenv(key, str(here.root / "empty"))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     subprocess.run(["dvc", "remote", "add", "-q", "--force", "--default", "storage", "s3://bucket"], check=True)
-    with pytest.raises(UserError, match=r"pip install 'dvc\[s3\]'"):
+    with pytest.raises(UserError, match=r"^DVC's remote storage: Unable to locate credentials; mend it, or"):
         [*doctor_project.CHECKS["DVC's remote"]()]
 
 

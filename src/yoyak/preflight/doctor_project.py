@@ -12,6 +12,7 @@ from typing import Any
 
 from yoyak.core import repository
 from yoyak.core.dvc_project import in_one_line
+from yoyak.core.errors import UserError
 from yoyak.preflight.finding import Finding, within_patience
 
 LINKS = ("reflink", "hardlink", "symlink", "copy")
@@ -80,9 +81,15 @@ def _remote() -> Iterator[Finding]:
     if name is None:
         yield Finding("ok", "DVC's remote", "none by default, and a run needs none")
         return
-    with in_one_line("workspace"):
-        storage = repo.cloud.get_remote_odb(name)
-        there = within_patience(lambda: storage.fs.exists(storage.path), f"DVC's remote {name}")
+    try:
+        with in_one_line("workspace"):
+            storage = repo.cloud.get_remote_odb(name)
+            there = within_patience(lambda: storage.fs.exists(storage.path), f"DVC's remote {name}")
+    except UserError:
+        raise
+    except Exception as error:  # noqa: BLE001 (each kind of remote has a client with errors of its own)
+        told = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"DVC's remote {name}: {told}; mend it, or `dvc remote default --unset`") from None
     yield Finding("ok", "DVC's remote", f"{name} answers" if there else f"{name} is empty: `dvc push` begins it")
 
 
