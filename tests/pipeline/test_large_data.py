@@ -9,10 +9,10 @@ from yoyak.core.records import Candidate, Prediction, Prompt, Reference, write_r
 
 FEW, MANY = 1_000, 2_900
 """From so many on the blocks are full in which draws are made and lines are written."""
-LONG = "여행 이야기를 합니다. " * 300
-"""3,900 characters: 8 KB in memory."""
+LONG = "여행 이야기를 합니다. " * 150
+"""1,950 characters: 4 KB in memory."""
 MOST_GROWTH = 2**11
-"""Bytes a row: names, figures and digests. A row's texts have some ten times as many."""
+"""Bytes a row: names, figures and digests. A row's texts have several times as many."""
 MEASURED = """
 import runpy, sys
 runpy.run_path(sys.argv[1], run_name="__main__")
