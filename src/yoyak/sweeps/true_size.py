@@ -1,7 +1,7 @@
 """The shapes of models whose weights need a hub, with random weights, and data to drive them through the stages.
 
     python -m yoyak.sweeps true-size FOLDER data/raw --llama TOKENIZER --qwen TOKENIZER --kobart TOKENIZER
-    python -m yoyak.sweeps run FOLDER/true_size.yaml --data FOLDER/data --out sweeps/results/true_size --gpus 4
+    yoyak sweep FOLDER/true_size.yaml --data FOLDER/data --gpus 4
 
 Random weights say nothing: memory and rates are what such a run is for. No summary may end before it has as many tokens
 as it may have, so that all shapes have as much to do.
