@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from exports import write_other_weights
 from huggingface_hub import ModelCard
 from local_hub import serve_hub, serve_uploads
 from project import Project
@@ -193,17 +194,6 @@ def test_where_16_bits_are_slow_they_are_not_compared(here: Path, monkeypatch: p
 # Exports that would lie
 
 
-def _other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
-    write = folder.write_weights
-
-    def damaged(target: Path, model: Any) -> None:
-        with torch.no_grad():
-            model.model.layers[0].mlp.down_proj.weight.mul_(-3)
-        write(target, model)
-
-    monkeypatch.setattr(folder, "write_weights", damaged)
-
-
 def _other_template(monkeypatch: pytest.MonkeyPatch) -> None:
     as_trained = conversation._as_trained
     monkeypatch.setattr(conversation, "_as_trained", lambda *of: as_trained(*of).replace("26 Jul 2024", "27 Jul 2024"))
@@ -221,7 +211,7 @@ def _other_end(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 LIES: dict[str, tuple[Callable[[pytest.MonkeyPatch], None], str]] = {
-    "other weights": (_other_weights, "of the exported model's greedy summaries in fp32 are the pipeline's"),
+    "other weights": (write_other_weights, "of the exported model's greedy summaries in fp32 are the pipeline's"),
     "another template": (_other_template, "make other tokens of it than the pipeline"),
     "another end": (_other_end, "of the exported model's greedy summaries in fp32 are the pipeline's"),
 }

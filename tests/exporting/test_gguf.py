@@ -9,6 +9,7 @@ from typing import Any
 import conftest
 import pytest
 import torch
+from exports import write_other_weights
 from gguf import GGUFReader
 from project import ROOT, Project, new_project
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen3Config
@@ -16,7 +17,6 @@ from twins import TINY
 
 from yoyak.core.errors import UserError
 from yoyak.core.params import read_yaml, write_yaml
-from yoyak.exporting import folder
 from yoyak.exporting.run import Options, export
 
 CONVERTER = ROOT / ".cache/llama-cpp"
@@ -98,14 +98,7 @@ def test_in_16_bits_the_file_has_the_weights_that_were_converted(here: Path) -> 
 
 
 def test_a_file_of_other_weights_is_no_export(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = folder.write_weights
-
-    def damaged(target: Path, model: Any) -> None:
-        with torch.no_grad():
-            model.model.layers[0].mlp.down_proj.weight.mul_(-3)
-        write(target, model)
-
-    monkeypatch.setattr(folder, "write_weights", damaged)
+    write_other_weights(monkeypatch)
     with pytest.raises(UserError, match="the converted weights have another loss"):
         export("qwen3_4b", "gguf", GIVEN)
 
