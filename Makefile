@@ -29,7 +29,7 @@ help:  ## this list
 setup: $(VENV)/ready  ## .venv with everything the pipeline needs, from requirements/lock.txt
 
 repro: setup weights  ## run the pipeline, then print the leaderboard
-	@python -m yoyak.core.dvc_lock
+	@python -m yoyak.core.cut_off
 	dvc repro
 	@yoyak leaderboard
 

@@ -70,11 +70,11 @@ def compare_revisions(
 @app.command("status")
 def tell_status() -> None:
     """Tell what `dvc repro` would run, and why; nothing is run or fetched."""
-    from yoyak.core import dvc_lock
+    from yoyak.core import cut_off
     from yoyak.preflight import status
 
     _enter_the_project()
-    dvc_lock.mend(Path())
+    cut_off.mend(Path())
     Console(highlight=False).print(*status.tables(), sep="\n")
 
 

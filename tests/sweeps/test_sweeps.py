@@ -157,6 +157,22 @@ def test_what_is_there_is_not_run_again(
     assert "0 of 3 experiments to run" in capsys.readouterr().out
 
 
+def test_what_a_kill_has_cut_off_in_a_copy_stops_no_later_run(ran: Ran, sample: Path, tmp_path: Path) -> None:
+    """DVC was killed while it wrote: what it had computed is not computed again."""
+    shutil.copytree(ran[0] / "work", tmp_path / "work", symlinks=True)
+    copy = tmp_path / "work/base.few.s42"
+    (copy / ".dvc/tmp/rwlock").write_text("")
+    lock = (copy / "dvc.lock").read_text()
+    (copy / "dvc.lock").write_text(lock[: lock.index("md5")])
+    content = YAML(typ="safe").load((ran[0] / "list.yaml").read_text())
+    done = run_list(tmp_path, sample, content, "--only", "base", "--commit", "abc", python=ran[0] / ".venv/bin/python3")
+    assert done.returncode == 0, done.stdout
+    assert "dvc.lock: DVC was killed over it" in done.stderr
+    assert "Running stage" not in (tmp_path / "out/base.few.s42.log").read_text()
+    again, before = (json.loads((of / "out/base.few.s42.json").read_text()) for of in (tmp_path, ran[0]))
+    assert again | {"minutes": 0} == before | {"minutes": 0}
+
+
 def test_one_that_was_made_with_other_parameters_or_data_is_refused(
     ran: Ran, sample: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

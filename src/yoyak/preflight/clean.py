@@ -16,8 +16,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from yoyak.core import ended_work
+from yoyak.core.cut_off import mend
 from yoyak.core.disk import in_words
-from yoyak.core.dvc_lock import mend, written_now
+from yoyak.core.dvc_lock import written_now
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
 from yoyak.core.params import PARAMS, parse_yaml, read_yaml

@@ -1,7 +1,6 @@
 """What `yoyak doctor` looks at in the repository: git, DVC's cache and remote, and what a kill has left."""
 
 import fcntl
-import json
 import os
 import shutil
 import subprocess
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yoyak.core import repository
+from yoyak.core.cut_off import cut_off
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
 from yoyak.preflight.finding import Finding, within_patience
@@ -95,22 +95,15 @@ def _remote() -> Iterator[Finding]:
 
 def _leftovers() -> Iterator[Finding]:
     """What DVC stops at. Its own lock is freed by the system when a process ends, however it ends."""
-    folder = Path(_repo().tmp_dir)
-    notes, lock = folder / "rwlock", folder / "lock"
-    if notes.exists() and not _is_json(notes):
-        told = f"{notes} was cut off by a kill, and DVC stops at it: `yoyak status` removes it"
+    repo = _repo()
+    lock = Path(repo.tmp_dir) / "lock"
+    if found := cut_off(Path(repo.root_dir)):
+        told = f"{found[0]} was cut off by a kill, and DVC stops at it: `yoyak status` mends it"
         yield Finding("problem", "leftovers", told)
     elif lock.exists() and _is_held(lock):
         yield Finding("warning", "leftovers", "none; DVC works in another terminal: wait for it to end")
     else:
         yield Finding("ok", "leftovers", "nothing that DVC stops at")
-
-
-def _is_json(path: Path) -> bool:
-    try:
-        return isinstance(json.loads(path.read_text(encoding="utf-8")), dict)
-    except ValueError:
-        return False
 
 
 def _is_held(lock: Path) -> bool:

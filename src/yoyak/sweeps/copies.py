@@ -22,6 +22,7 @@ from dvc.utils.collections import merge_dicts
 from dvc.utils.hydra import apply_overrides
 from ruamel.yaml import YAML
 
+from yoyak.core import cut_off
 from yoyak.core.errors import UserError
 from yoyak.core.repository import cache_folder
 from yoyak.sweeps.data_folder import REFERENCES
@@ -135,6 +136,7 @@ def repro(
     what is computed is pushed.
     """
     log.write_text("", encoding="utf-8")
+    cut_off.mend(folder)
     within = {**of_copy(folder), **environment}
     pull = ["--pull"] if shared else []
     if not python(["-m", "dvc", "repro", *pull, last], log, within, folder, seconds, watched):
