@@ -15,12 +15,14 @@ from numpy.typing import NDArray
 
 from yoyak.core.records import Floats
 from yoyak.core.speakers import speakers
-from yoyak.evaluation import baselines
+from yoyak.evaluation import baselines, similarity
 from yoyak.evaluation.diagnosis import flags_of, length_ratio
 from yoyak.evaluation.faults import diagnose
 from yoyak.evaluation.groups import RowGroups, groups_of, register
+from yoyak.evaluation.similarity import OfReferences, Similarities
 from yoyak.evaluation.summaries import Row
 from yoyak.metrics import rouge
+from yoyak.metrics.encoder import Encoder
 from yoyak.metrics.rouge import Metric
 
 CHUNK = 500
@@ -43,6 +45,8 @@ class JudgedSummaries(NamedTuple):
     """Whether each has each fault of `Diagnosis`: 1, 0, or where that is not known -1; shape (rows, faults)."""
     distinct: int
     """How many differ from each other."""
+    similarities: Similarities | None
+    """None where no encoder judges."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +60,8 @@ class JudgedSplit:
     """Scores of the references against each other, in percent, shape (rows, 3); None where a row has a single one."""
     pairs: Pairs
     """Some summaries and references that the library `rouge` can score, too."""
+    references: OfReferences | None
+    """Similarities of the references to the dialogues; None where no encoder judges."""
 
 
 class _Chunk(NamedTuple):
@@ -70,15 +76,19 @@ class _Chunk(NamedTuple):
     speakers: list[int]
     registers: list[str]
     pairs: Pairs
+    similarities: tuple[list[Similarities], OfReferences] | None
 
 
-def judge(split: str, rows: Iterable[Row], names: Sequence[str], metric: Metric) -> JudgedSplit:
+def judge(
+    split: str, rows: Iterable[Row], names: Sequence[str], metric: Metric, encoder: Encoder | None
+) -> JudgedSplit:
     """Judge the summaries by the models `names`, which `rows` have, and the baselines."""
     fnames: list[str] = []
     topics: list[str | None] = []
     done: list[_Chunk] = []
     pairs: Pairs = []
-    for chunk, judged in rouge.stream_on_all_cores(partial(_judge_chunk, metric=metric), rows, CHUNK, metric):
+    work = partial(_judge_chunk, metric=metric, encoder=encoder)
+    for chunk, judged in rouge.stream_on_all_cores(work, rows, CHUNK, metric):
         fnames += [row.fname for row in chunk]
         topics += [row.topic for row in chunk]
         pairs = rouge.thinned([*pairs, *judged.pairs])
@@ -95,16 +105,19 @@ def judge(split: str, rows: Iterable[Row], names: Sequence[str], metric: Metric)
         {name: _of_a_model(done, place) for place, name in enumerate([*names, *baselines.EXTRACTS])},
         _joined([each.human for each in done]),
         pairs,
+        similarity.joined_references([each.similarities[1] for each in done if each.similarities]) if encoder else None,
     )
 
 
 def _of_a_model(done: Sequence[_Chunk], place: int) -> JudgedSummaries:
     digests = np.concatenate([each.digests[place] for each in done])
+    near = [each.similarities[0][place] for each in done if each.similarities]
     return JudgedSummaries(
         np.concatenate([each.scores[place] for each in done]),
         np.concatenate([each.length_ratios[place] for each in done]),
         np.concatenate([each.faults[place] for each in done]),
         len(np.unique(digests)),
+        similarity.joined(near) if near else None,
     )
 
 
@@ -113,7 +126,7 @@ def _joined(parts: Sequence[Floats | None]) -> Floats | None:
     return np.concatenate(known) if len(known) == len(parts) else None
 
 
-def _judge_chunk(rows: Sequence[Row], metric: Metric) -> _Chunk:
+def _judge_chunk(rows: Sequence[Row], metric: Metric, encoder: Encoder | None) -> _Chunk:
     judged = [_judge_row(row, metric) for row in rows]
     *figures, pairs = zip(*judged, strict=True)
     scores, ratios, faults, digests = (np.array(column).swapaxes(0, 1) for column in figures)
@@ -128,7 +141,14 @@ def _judge_chunk(rows: Sequence[Row], metric: Metric) -> _Chunk:
         [len(speakers("\n".join(row.turns))) for row in rows],
         [register(row.references[0]) for row in rows],
         rouge.spread(list(chain.from_iterable(pairs))),
+        _similarities(rows, encoder) if encoder else None,
     )
+
+
+def _similarities(rows: Sequence[Row], encoder: Encoder) -> tuple[list[Similarities], OfReferences]:
+    dialogues, references = ["\n".join(row.turns) for row in rows], [row.references for row in rows]
+    texts = list(zip(*map(_texts, rows), strict=True))
+    return similarity.of_rows(dialogues, references, texts, encoder)
 
 
 def _judge_row(row: Row, metric: Metric) -> tuple[Floats, Floats, NDArray[np.int8], NDArray[Any], Pairs]:

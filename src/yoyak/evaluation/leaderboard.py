@@ -13,11 +13,12 @@ from yoyak.core.errors import UserError
 from yoyak.core.params import Section
 from yoyak.core.records import Floats, Prediction, Prompt, Reference, read_records
 from yoyak.core.stale_outputs import is_baseline
-from yoyak.evaluation import baselines, significance
+from yoyak.evaluation import baselines, significance, similarity
 from yoyak.evaluation.diagnosis import in_percent
 from yoyak.evaluation.judging import JudgedSplit, judge
 from yoyak.evaluation.summaries import Row, missing_summaries
 from yoyak.metrics import rouge
+from yoyak.metrics.encoder import Encoder
 from yoyak.metrics.morphemes import Tokenizer
 from yoyak.metrics.rouge import Library, Metric, ReferenceRule
 
@@ -43,6 +44,9 @@ class ScoringParams(Section):
     """Resamples of the rows, for the 95 % intervals."""
     seed: int = Field(ge=0)
     """Seed of the resampling."""
+    encoder: Encoder | None = None
+    """Sentence encoder that judges beside ROUGE how near a summary is to its dialogue and references: `use`, which
+    needs the extra `similarity`. Null: none does."""
 
     @property
     def metric(self) -> Metric:
@@ -106,7 +110,7 @@ def align(rows: Sequence[Prediction], fnames: Sequence[str], name: str) -> list[
 
 def leaderboard(split: str, rows: Iterable[Row], names: Sequence[str], params: ScoringParams) -> Leaderboard:
     """The models `names`, whose summaries `rows` have, and every baseline scored, best first."""
-    judged = judge(split, rows, names, params.metric)
+    judged = judge(split, rows, names, params.metric, params.encoder)
     scores = {name: summaries.scores for name, summaries in judged.summaries.items()}
     if judged.human is not None:
         scores[baselines.HUMAN] = judged.human
@@ -169,7 +173,16 @@ def _of_split(board: Leaderboard, best: str, family: int, params: ScoringParams)
             name: in_percent(summaries.faults, summaries.length_ratios, summaries.distinct)
             for name, summaries in board.split.summaries.items()
         },
+        **({"similarity": _similarity(board.split, params)} if params.encoder else {}),
     }
+
+
+def _similarity(split: JudgedSplit, params: ScoringParams) -> dict[str, Any]:
+    assert params.encoder is not None
+    assert split.references is not None
+    near = {name: each.similarities for name, each in split.summaries.items() if each.similarities}
+    lengths = {name: each.length_ratios for name, each in split.summaries.items()}
+    return similarity.report(near, lengths, split.references, params.encoder, _draws(params))
 
 
 def ensemble_delta(combined: Sequence[Prediction], best: Sequence[Prediction], params: ScoringParams) -> dict[str, Any]:
@@ -195,7 +208,16 @@ def ensemble_report(summaries: Mapping[str, Sequence[Prediction]], params: Scori
         "scoring": {**made_by(params), "commit": repository.commit()},
         "ensemble": entries.pop("dev"),
         **entries,
+        **({"similarity": _similarity_of_ensemble(splits["dev"], summaries["dev"], params)} if params.encoder else {}),
     }
+
+
+def _similarity_of_ensemble(split: Split, rows: Sequence[Prediction], params: ScoringParams) -> dict[str, Any]:
+    assert params.encoder is not None
+    texts = align(rows, split.fnames, "ensemble")
+    dialogues = ["\n".join(turns) for turns in split.dialogues]
+    (near,), references = similarity.of_rows(dialogues, split.references, [texts], params.encoder)
+    return similarity.report({"ensemble": near}, {}, references, params.encoder, _draws(params))
 
 
 def entries_of(scores: Sequence[Floats], params: ScoringParams) -> list[dict[str, Any]]:

@@ -69,11 +69,53 @@ class Faults(Written):
     """Of characters; the references' are 1."""
 
 
+Cosine = Annotated[float, Field(ge=-2, le=2)]
+"""Or a difference of two."""
+
+
+class MeanCosine(Written):
+    """With its 95 % interval."""
+
+    mean: Cosine
+    ci95_low: Cosine
+    ci95_high: Cosine
+
+
+class ToDialogue(Written):
+    to_dialogue: MeanCosine
+
+
+class Near(ToDialogue):
+    """How near summaries are in meaning."""
+
+    to_references: MeanCosine
+
+
+class Change(Near):
+    """By how much one model's summaries are nearer than another's."""
+
+    at_equal_length: MeanCosine
+
+
+class NearModel(Near):
+    by_tuning: Change | None = None
+
+
+class Similarity(Written):
+    """What a sentence encoder says of summaries."""
+
+    encoder_version: str
+    references: ToDialogue
+    references_of_other_rows: ToDialogue
+    models: dict[str, NearModel] = Field(min_length=1)
+
+
 class Board(Written):
     """A split's leaderboard."""
 
     models: dict[str, Entry] = Field(min_length=1)
     best: Best
+    similarity: Similarity | None = None
 
 
 class Scoring(Written):
@@ -112,6 +154,7 @@ class Ensemble(Written):
     """Of each split whose references are known; earlier versions had none."""
     test: Entry | None = None
     cross_validated: Estimate | None = None
+    similarity: Similarity | None = None
 
 
 class Rule(Written):

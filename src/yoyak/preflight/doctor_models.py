@@ -14,7 +14,7 @@ from yoyak.core.errors import UserError
 from yoyak.core.gpu import GIB
 from yoyak.core.limits import check_disk
 from yoyak.core.repository import repository_root
-from yoyak.metrics import morphemes
+from yoyak.metrics import encoder, morphemes
 from yoyak.modeling import hub, precision, weights
 from yoyak.modeling.spec import is_folder
 from yoyak.preflight.finding import Finding, within_patience
@@ -108,6 +108,9 @@ def _resolved(params: Params) -> dict[str, ResolvedModel]:
 def _analyser(params: Params) -> Iterator[Finding]:
     morphemes.require(params.scoring.tokenizer)
     yield Finding("ok", "morphemes", " ".join(morphemes.describe(params.scoring.tokenizer).values()))
+    if params.scoring.encoder:
+        encoder.require(params.scoring.encoder)
+        yield Finding("ok", "encoder", encoder.describe(params.scoring.encoder)["encoder_version"])
 
 
 def _extras(params: Params) -> Iterator[Finding]:

@@ -16,7 +16,7 @@ from yoyak.data import dialogues
 from yoyak.data.dialogues import CleanedDialogue, DataParams
 from yoyak.data.prompts import build
 from yoyak.data.quality import Quality
-from yoyak.metrics import morphemes
+from yoyak.metrics import encoder, morphemes
 from yoyak.modeling import weights
 from yoyak.preflight.check import check_room, check_submission, check_wandb, remember_architectures
 from yoyak.preflight.check_files import check_files
@@ -46,6 +46,8 @@ def prepare(params: Params) -> None:
     data = read_data(params.data)
     check_submission(params.data, data.test)
     morphemes.require(params.scoring.tokenizer)
+    if params.scoring.encoder:
+        encoder.require(params.scoring.encoder)
     if params.tracking.wandb:
         check_wandb()
     check_disk(params.limits, 1, "prepare_prompts")

@@ -45,6 +45,8 @@ def print_run(root: Path) -> None:
     if "test" in scores:
         console.print(leaderboard_table(scores["test"], scores["scoring"], "test", ensemble.get("test")))
     console.print(faults_table(scores["diagnostics"]))
+    if near := scores.get("similarity"):
+        console.print(similarity_table(near, ensemble.get("similarity")))
     if measured := of_postprocessing(root):
         console.print(postprocessing_table(measured))
     for name, path in (
@@ -110,6 +112,38 @@ def leaderboard_table(
             style="dim" if is_baseline(name) else None,
         )
     return table
+
+
+def similarity_table(near: Mapping[str, Any], ensemble: Mapping[str, Any] | None) -> Table:
+    """What the encoder of `scoring.encoder` says of dev's summaries; below a tuned model, what tuning has changed."""
+    table = Table(
+        title="How near in meaning on dev: cosine to dialogue and references",
+        caption=f"{near['encoder_version']}. By tuning: tuned less untuned, of the same rows; at one length: without "
+        "what other lengths explain. What this tells and what not: docs/scoring.md.",
+        caption_justify="left",
+        box=None,
+        padding=(0, 1, 0, 0),
+    )
+    table.add_column("", no_wrap=True)
+    for column in ("dialogue", "", "references", ""):
+        table.add_column(column, justify="right", no_wrap=True)
+    anchors = {"references": near["references"], "of other rows": near["references_of_other_rows"]}
+    for name, entry in anchors.items():
+        table.add_row(name, *_estimate(entry["to_dialogue"]), style="dim")
+    models = near["models"] | (ensemble["models"] if ensemble else {})
+    for name, entry in sorted(models.items(), key=lambda item: -item[1]["to_dialogue"]["mean"]):
+        style = "dim" if is_baseline(name) else None
+        table.add_row(_name(name), *_estimate(entry["to_dialogue"]), *_estimate(entry["to_references"]), style=style)
+        if changed := entry.get("by_tuning"):
+            sides = (*_estimate(changed["to_dialogue"], "+"), *_estimate(changed["to_references"], "+"))
+            table.add_row("  by tuning", *sides)
+            table.add_row("  at one length", *_estimate(changed["at_equal_length"], "+"))
+    return table
+
+
+def _estimate(entry: Mapping[str, float], sign: str = "") -> tuple[str, str]:
+    mean, low, high = (f"{entry[key]:{sign}.3f}" for key in ("mean", "ci95_low", "ci95_high"))
+    return mean, escape(f"[{low}, {high}]")
 
 
 def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
