@@ -47,10 +47,9 @@ NEGATED = {
 
 def main() -> None:
     recording.require_clean_tree()
-    rows = [
-        row.dialogue for name in ("train", "dev") for row in clean_dialogues(Path(sys.argv[1]) / f"{name}.csv", True)
-    ]
-    dialogues, references = ["\n".join(row.turns) for row in rows], [row.summary for row in rows]
+    files = [Path(sys.argv[1]) / f"{name}.csv" for name in ("train", "dev")]
+    rows = [row for path in files for row in clean_dialogues(path, with_summary=True)]
+    dialogues, references = ["\n".join(each.turns) for each in rows], [each.row.summaries[0] for each in rows]
     begun = time.perf_counter()
     said = vectors(dialogues, ENCODER)
     seconds = time.perf_counter() - begun
