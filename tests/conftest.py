@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile("repeatable")
 
+# Whatever language its user reads.
+os.environ["LANGUAGE"] = "en"
+
 # Threads wait for each other longer than so small models compute: two take three times as long. Of stages, too.
 # PyTorch reads it as it is imported; not here, for the process that only hands out tests does without.
 os.environ["OMP_NUM_THREADS"] = "1"

@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from gettext import gettext as _
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -15,6 +16,7 @@ import typer
 from rich.console import Console
 
 from yoyak.core.errors import UserError
+from yoyak.core.language import Language
 from yoyak.core.params import PARAMS
 from yoyak.core.repository import project_folder
 from yoyak.metrics.morphemes import Tokenizer
@@ -25,15 +27,19 @@ ExportKind = Literal["adapter", "hf", "gguf"]
 Quantized = Literal["q8_0"]
 SUBMISSIONS_PICTURE = Path("plots/submissions.png")
 
-app = typer.Typer(
-    help="Summaries of Korean dialogues: writing, scoring, and a look at what the pipeline made.", no_args_is_help=True
-)
-
-
+app = typer.Typer(no_args_is_help=True)
 submissions_app = typer.Typer(help="What was sent to the competition, and how it scored there: submissions.csv.")
 app.add_typer(submissions_app, name="submissions")
 app.command("sweep")(run_sweep)
 Score = Annotated[float | None, typer.Option(min=0, max=100, help="As the competition shows it, percent.")]
+
+
+@app.callback()
+def common(
+    lang: Annotated[Language | None, typer.Option(help="Of what is printed; default: as LANG says.")] = None,
+) -> None:
+    """Summaries of Korean dialogues: writing, scoring, and a look at what the pipeline made."""
+    # `language.choose` has read it, before what it decides on was imported.
 
 
 @app.command()
@@ -215,7 +221,7 @@ def add_folds(
 
     _enter_the_project()
     names = add_entries(PARAMS, model, parts)
-    print(f"params.yaml has {', '.join(names)} now; put them into run.models")
+    print(_("params.yaml has {names} now; put them into run.models").format(names=", ".join(names)))
 
 
 @app.command()
@@ -242,7 +248,7 @@ def list_submissions(context: typer.Context) -> None:
     _enter_the_project()
     submissions = history.read(Path())
     if not submissions:
-        print("nothing was sent yet; note it: yoyak submissions add submission/submission.csv --public 47.1")
+        print(_("nothing was sent yet; note it: yoyak submissions add submission/submission.csv --public 47.1"))
         return
     from yoyak.submission import plots
 
@@ -250,7 +256,8 @@ def list_submissions(context: typer.Context) -> None:
         plots.draw_submissions(pd.DataFrame([row.model_dump() for row in submissions]), SUBMISSIONS_PICTURE)
     except OSError as error:
         raise UserError(f"{SUBMISSIONS_PICTURE}: cannot be written: {error.strerror}") from None
-    Console().print(*console.submissions_tables(submissions), f"picture: {SUBMISSIONS_PICTURE}", sep="\n")
+    picture = _("picture: {path}").format(path=SUBMISSIONS_PICTURE)
+    Console().print(*console.submissions_tables(submissions), picture, sep="\n")
 
 
 @submissions_app.command("add")
@@ -268,7 +275,8 @@ def add_submission(
     file = Path(os.path.relpath(begun / file))
     row = history.add(Path(), file, public, private, note)
     if row.dev is None:
-        print(f"note: {file} is not what the last run made: its commit and dev score are not known", file=sys.stderr)
+        told = _("note: {file} is not what the last run made: its commit and dev score are not known")
+        print(told.format(file=file), file=sys.stderr)
     Console().print(*console.submissions_tables([row])[:1])
 
 

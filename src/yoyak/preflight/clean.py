@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from gettext import gettext as _
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,12 +52,11 @@ def clean(delete: bool) -> list[Table | str]:
     _check_that_nothing_runs()
     mend(repository_root())
     folders, locks, objects = list(_folders()), list(_locks()), _unused_objects()
+    told = _("{files} files that nothing needs, as `dvc gc` says")
     sizes = {
         **{waste: _size(waste.path) for waste in folders},
-        Waste(cache_folder(), f"{len(locks)} lock files that nobody holds"): sum(map(_size, locks)),
-        Waste(Path(".dvc/cache"), f"{len(objects)} files that nothing needs, as `dvc gc` says"): sum(
-            map(_size, objects)
-        ),
+        Waste(cache_folder(), _("{locks} lock files that nobody holds").format(locks=len(locks))): _sizes(locks),
+        Waste(Path(".dvc/cache"), told.format(files=len(objects))): _sizes(objects),
     }
     if delete:
         for waste in folders:
@@ -65,14 +65,15 @@ def clean(delete: bool) -> list[Table | str]:
             _delete_lock(lock)
         _collect(dry=False)
     total = in_words(sum(sizes.values()))
-    return [_table(sizes), f"freed: {total}" if delete else f"`yoyak clean --yes` deletes this and frees {total}"]
+    told = _("freed: {size}") if delete else _("`yoyak clean --yes` deletes this and frees {size}")
+    return [_table(sizes), told.format(size=total)]
 
 
 def _table(sizes: dict[Waste, int]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    table.add_column("what could go", overflow="fold")
-    table.add_column("why", overflow="fold")
-    table.add_column("frees", justify="right", no_wrap=True)
+    table.add_column(_("what could go"), overflow="fold")
+    table.add_column(_("why"), overflow="fold")
+    table.add_column(_("frees"), justify="right", no_wrap=True)
     for waste, size in sizes.items():
         path = waste.path.relative_to(repository_root()) if waste.path.is_absolute() else waste.path
         table.add_row(escape(str(path)), escape(waste.why), in_words(size))
@@ -95,21 +96,21 @@ def _check_that_nothing_runs() -> None:
 def _folders() -> Iterator[Waste]:
     """Scratch and weights; what has no name of ours is somebody's own."""
     entries = [entry for params in _all_params() for entry in _entries(params)]
-    names = {name for model, _ in entries for name in (model, tuned(model), f"untuned_{model}")}
+    names = {name for model, _source in entries for name in (model, tuned(model), f"untuned_{model}")}
     saved = set(ended_work.saved())
     for folder in _subfolders(*SCRATCH):
         if folder.suffix == ".deleted":
-            yield Waste(folder, "its deletion was cut off")
+            yield Waste(folder, _("its deletion was cut off"))
         elif folder in saved:
-            yield Waste(folder, "its result is saved")
+            yield Waste(folder, _("its result is saved"))
         elif (found := KEY.fullmatch(folder.name)) and found[1] not in names:
-            yield Waste(folder, f"no {PARAMS} has {found[1]}")
-    sources = {converted_name(source) for _, source in entries}
+            yield Waste(folder, _("no {file} has {name}").format(file=PARAMS, name=found[1]))
+    sources = {converted_name(source) for _model, source in entries}
     for folder in _subfolders(WEIGHTS):
         if folder.suffix == ".half":
-            yield Waste(folder, "its conversion was cut off")
+            yield Waste(folder, _("its conversion was cut off"))
         elif (found := KEY.fullmatch(folder.name)) and found[1] not in sources:
-            yield Waste(folder, f"no {PARAMS} names these weights")
+            yield Waste(folder, _("no {file} names these weights").format(file=PARAMS))
 
 
 def _subfolders(*kinds: str) -> list[Path]:
@@ -145,6 +146,10 @@ def _lock_files() -> list[Path]:
 def _locks() -> list[Path]:
     """Empty, as ours are."""
     return [path for path in _lock_files() if path.stat().st_size == 0]
+
+
+def _sizes(paths: list[Path]) -> int:
+    return sum(map(_size, paths))
 
 
 def _size(path: Path) -> int:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from gettext import gettext as _
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.table import Table
 from yoyak.core.dvc_lock import written_now
 from yoyak.core.dvc_project import in_one_line
 from yoyak.core.errors import UserError
+from yoyak.core.language import N_
 from yoyak.core.params import PARAMS, Section, changes, check, read_section, read_yaml
 from yoyak.core.records import read_json
 from yoyak.core.repository import cache_folder
@@ -47,12 +49,12 @@ class State:
     @property
     def word(self) -> str:
         if self.running:
-            return "running"
+            return N_("running")
         if self.why:
-            return "perhaps" if self.may_be_kept else "stale"
+            return N_("perhaps") if self.may_be_kept else N_("stale")
         if self.missing:
-            return "in the cache" if self.cached else "not here"
-        return "up to date"
+            return N_("in the cache") if self.cached else N_("not here")
+        return N_("up to date")
 
     @property
     def may_be_kept(self) -> bool:
@@ -120,7 +122,7 @@ class Outlook:
         if not first.why:
             return []
         if path.startswith("data/resolved/"):
-            _, _, model, kind = path.split("/")
+            model, kind = path.split("/")[2:]
             return [line.partition(":")[0] for line in self.resolved.get((model, kind), [])]
         dependency = next(iter(self.stages[FIRST].params), None)
         old, new = (dependency.hash_info.value, dependency.read_params()) if dependency else ({}, {})
@@ -198,7 +200,7 @@ def tables() -> list[Table | str]:
 
 def _by_model(states: Mapping[str, State]) -> Table:
     table = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", "prepared", "trained", "inferred", "scored"):
+    for column in ("", _("prepared"), _("trained"), _("inferred"), _("scored")):
         table.add_column(column, no_wrap=True)
     run = read_section(RunParams, "run")
     rows = {name: (f"train@{name}", f"infer@{name}") for name in run.models}
@@ -207,23 +209,25 @@ def _by_model(states: Mapping[str, State]) -> Table:
     rows |= {name: ("", f"infer_averaged@{name}") for name in run.averaged}
     for name, stages in rows.items():
         words = [states[stage].word if stage in states else "" for stage in (FIRST, *stages, "score")]
+        shown = [_(word) if word else "" for word in words]
         if words[1] in ("stale", "perhaps", "running") and (steps := _steps_kept(name)):
-            words[1] += f", {steps} kept"
-        table.add_row(name, *words)
+            shown[1] += f", {steps}"
+        table.add_row(name, *shown)
     for name in ("ensemble", "submit"):
-        table.add_row(name, "", "", "", states[name].word)
+        table.add_row(name, "", "", "", _(states[name].word))
     return table
 
 
 def _steps_kept(model: str) -> str | None:
-    """`step 5 of 22`, of a training that was stopped: it goes on there where nothing that it depends on has changed."""
+    """`step 5 of 22 kept`, of a training that was stopped: it goes on there where nothing that it depends on has
+    changed."""
     folders = (cache_folder() / "checkpoints").glob(f"{model}-{'[0-9a-f]' * KEY_DIGITS}")
     kept = [checkpoint for folder in folders if (checkpoint := last_checkpoint(folder))]
     if not kept:
         return None
     newest = max(kept, key=lambda checkpoint: checkpoint.stat().st_mtime)
     state = read_json(newest / "trainer_state.json")
-    return f"step {state['global_step']} of {state['max_steps']}"
+    return _("step {step} of {steps} kept").format(step=state["global_step"], steps=state["max_steps"])
 
 
 def _reasons(states: list[State]) -> list[str]:
@@ -242,13 +246,17 @@ def _told(why: list[str]) -> str:
 def _what_would_run(states: list[State]) -> str:
     stale = [state for state in states if state.why]
     perhaps = sum(state.may_be_kept for state in stale)
-    more = f", {perhaps} of them perhaps" if perhaps else ""
-    lines = [f"stale: {len(stale)} of {len(states)} stages{more}; `dvc repro` runs them"]
+    told = (
+        _("stale: {stale} of {stages} stages, {perhaps} of them perhaps; `dvc repro` runs them")
+        if perhaps
+        else _("stale: {stale} of {stages} stages; `dvc repro` runs them")
+    )
+    lines = [told.format(stale=len(stale), stages=len(states), perhaps=perhaps)]
     gone = [state for state in states if state.missing and not state.why]
     if lost := [state.name for state in gone if not state.cached]:
-        lines.append(
-            f"not here: outputs of {', '.join(lost)}; `dvc pull` brings what was pushed, `dvc repro` makes the rest"
-        )
+        told = _("not here: outputs of {stages}; `dvc pull` brings what was pushed, `dvc repro` makes the rest")
+        lines.append(told.format(stages=", ".join(lost)))
     if cached := [state.name for state in gone if state.cached]:
-        lines.append(f"in the cache alone: outputs of {', '.join(cached)}; `dvc checkout` brings them back")
+        told = _("in the cache alone: outputs of {stages}; `dvc checkout` brings them back")
+        lines.append(told.format(stages=", ".join(cached)))
     return escape("\n".join(lines))

@@ -1,14 +1,17 @@
 """Tables of scores for the terminal; each fits into 80 columns."""
 
 from collections.abc import Mapping, Sequence
+from gettext import gettext as _
 from pathlib import Path
 from typing import Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from yoyak.core import repository
+from yoyak.core.language import N_
 from yoyak.core.records import read_object
 from yoyak.core.stale_outputs import PREFIX, is_baseline
 from yoyak.evaluation.leaderboard import what_was_counted
@@ -17,21 +20,20 @@ from yoyak.metrics.rouge import FIGURES
 from yoyak.submission.history import Submission, correlation
 
 FAULTS = {
-    "empty": "empty",
-    "copied": "copied",
-    "no_sentence_end": "no end",
-    "unknown_tags": "tags",
-    "foreign_script": "script",
-    "repeated": "repeats",
-    "labelled": "label",
-    "distinct": "distinct",
-    "length_ratio": "length",
+    "empty": N_("empty"),
+    "copied": N_("copied"),
+    "no_sentence_end": N_("no end"),
+    "unknown_tags": N_("tags"),
+    "foreign_script": N_("script"),
+    "repeated": N_("repeats"),
+    "labelled": N_("label"),
+    "distinct": N_("distinct"),
+    "length_ratio": N_("length"),
 }
-WHAT_FAULTS_MEAN = (
-    "copied: 80 % is in the dialogue word for word; no end: it does not end as a sentence does; "
-    "tags, script: what the dialogue has not; "
-    "repeats: five words in a row twice, or a stutter; label: `요약:` before it; "
-    "distinct: no two alike; length: characters, the references' being 1."
+WHAT_FAULTS_MEAN = N_(
+    "copied: 80 % is in the dialogue word for word; no end: it does not end as a sentence does; tags, script: what the "
+    "dialogue has not; repeats: five words in a row twice, or a stutter; label: `요약:` before it; distinct: no two "
+    "alike; length: characters, the references' being 1."
 )
 LONGEST_NAME = 30
 
@@ -50,14 +52,14 @@ def print_run(root: Path) -> None:
     if measured := of_postprocessing(root):
         console.print(postprocessing_table(measured))
     for name, path in (
-        ("submission", "submission/submission.csv"),
-        ("checklist", "submission/checklist.md"),
-        ("every row", "scores/rows.csv"),
-        ("groups of rows", "scores/breakdowns.csv"),
-        ("pictures", "plots/"),
+        (_("submission"), "submission/submission.csv"),
+        (_("checklist"), "submission/checklist.md"),
+        (_("every row"), "scores/rows.csv"),
+        (_("groups of rows"), "scores/breakdowns.csv"),
+        (_("pictures"), "plots/"),
     ):
-        missing = "" if (root / path).exists() else "  (not made yet)"
-        console.print(f"{name:>16}: {path}{missing}", highlight=False)
+        missing = "" if (root / path).exists() else "  " + _("(not made yet)")
+        console.print(f"{' ' * (16 - cell_len(name))}{name}: {path}{missing}", highlight=False)
 
 
 def scores_of_the_run(root: Path) -> dict[str, Any]:
@@ -83,18 +85,16 @@ def leaderboard_table(
     """Models by score, with intervals, and the best one's score less each other's."""
     best = board["best"]
     table = Table(
-        title=f"Leaderboard: ROUGE F1 on {split}, percent",
-        caption=f"{what_was_counted(scoring)}. Brackets: 95 % bootstrap interval."
-        + (
-            f" Delta: {best['model']} less this model on the same rows; noise: Holm-corrected p above 0.05."
-            * bool(best["delta"])
-        ),
+        title=_("Leaderboard: ROUGE F1 on {split}, percent").format(split=split),
+        caption=f"{what_was_counted(scoring)}. "
+        + _("Brackets: 95 % bootstrap interval.")
+        + f" {_what_delta_means(best['model'])}" * bool(best["delta"]),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
-    for column in ("R-1", "R-2", "R-L", "mean", "", *(("delta", "", "") if best["delta"] else ())):
+    for column in ("R-1", "R-2", "R-L", _("mean"), "", *((_("delta"), "", "") if best["delta"] else ())):
         table.add_column(column, justify="right", no_wrap=True)
     rows = dict(board["models"]) | ({"ensemble": ensemble} if ensemble else {})
     for name, row in sorted(rows.items(), key=lambda item: -item[1]["rouge_mean"]):
@@ -105,7 +105,7 @@ def leaderboard_table(
             f"{row['rouge_mean']:.2f}",
             escape(interval(row["ci95"])),
             *(
-                (f"{delta['rouge_mean']:.2f}", escape(interval(delta["ci95"])), "noise" * delta["noise"])
+                (f"{delta['rouge_mean']:.2f}", escape(interval(delta["ci95"])), _("noise") * delta["noise"])
                 if delta
                 else ()
             ),
@@ -114,20 +114,28 @@ def leaderboard_table(
     return table
 
 
+def _what_delta_means(best: str) -> str:
+    told = _("Delta: {best} less this model on the same rows; noise: Holm-corrected p above 0.05.")
+    return told.format(best=best)
+
+
 def similarity_table(near: Mapping[str, Any], ensemble: Mapping[str, Any] | None) -> Table:
     """What the encoder of `scoring.encoder` says of dev's summaries; below a tuned model, what tuning has changed."""
     table = Table(
-        title="How near in meaning on dev: cosine to dialogue and references",
-        caption=f"{near['encoder_version']}. By tuning: tuned less untuned, of the same rows; at one length: without "
-        "what other lengths explain. What this tells and what not: docs/scoring.md.",
+        title=_("How near in meaning on dev: cosine to dialogue and references"),
+        caption=f"{near['encoder_version']}. "
+        + _(
+            "By tuning: tuned less untuned, of the same rows; at one length: without what other lengths explain. What "
+            "this tells and what not: docs/scoring.md."
+        ),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
-    for column in ("dialogue", "", "references", ""):
+    for column in (_("dialogue"), "", _("references"), ""):
         table.add_column(column, justify="right", no_wrap=True)
-    anchors = {"references": near["references"], "of other rows": near["references_of_other_rows"]}
+    anchors = {_("references"): near["references"], _("of other rows"): near["references_of_other_rows"]}
     for name, entry in anchors.items():
         table.add_row(name, *_estimate(entry["to_dialogue"]), style="dim")
     models = near["models"] | (ensemble["models"] if ensemble else {})
@@ -136,8 +144,8 @@ def similarity_table(near: Mapping[str, Any], ensemble: Mapping[str, Any] | None
         table.add_row(_name(name), *_estimate(entry["to_dialogue"]), *_estimate(entry["to_references"]), style=style)
         if changed := entry.get("by_tuning"):
             sides = (*_estimate(changed["to_dialogue"], "+"), *_estimate(changed["to_references"], "+"))
-            table.add_row("  by tuning", *sides)
-            table.add_row("  at one length", *_estimate(changed["at_equal_length"], "+"))
+            table.add_row("  " + _("by tuning"), *sides)
+            table.add_row("  " + _("at one length"), *_estimate(changed["at_equal_length"], "+"))
     return table
 
 
@@ -150,8 +158,9 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
     """Output of `yoyak score` for a file."""
     board = {"models": {name: result["scores"]}, "best": {"model": name, "delta": {}}}
     extra = result["rows_without_reference"]
-    note = f"{extra} further rows of {_name(name)} have no reference and were not scored.\n" if extra else ""
-    rows = f"{result['scores']['rows']} rows"
+    told = _("{extra} further rows of {name} have no reference and were not scored.")
+    note = told.format(extra=extra, name=_name(name)) + "\n" if extra else ""
+    rows = _("{rows} rows").format(rows=result["scores"]["rows"])
     return [
         leaderboard_table(board, result["scoring"], rows, None),
         note,
@@ -162,29 +171,46 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
 def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
     """Lines on what was chosen on dev, and what that is worth on other rows."""
     where = ensemble.get("learned_on", "dev")
-    weights = "the best model and the ensemble's weights were chosen on dev."
-    if where != "dev":
-        weights = f"and the best model were chosen on dev, the ensemble's weights on {where}."
-    lines = [f"Each model's epoch{',' * (where == 'dev')} {weights}"]
-    for what, estimate in (("best model", best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
+    if where == "dev":
+        lines = [_("Each model's epoch, the best model and the ensemble's weights were chosen on dev.")]
+    else:
+        told = _("Each model's epoch and the best model were chosen on dev, the ensemble's weights on {where}.")
+        lines = [told.format(where=where)]
+    for what, estimate in ((_("best model"), best["cross_validated"]), ("MBR", ensemble.get("cross_validated"))):
         if estimate:
-            lines.append(f"{what}, chosen on other rows: {estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}")
+            told = _("{what}, chosen on other rows: {score}")
+            score = f"{estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}"
+            lines.append(told.format(what=what, score=score))
     if delta := ensemble.get("delta"):
-        used = "so the ensemble is MBR" if ensemble["used"] == "mbr" else "so the ensemble is the best member alone"
-        noise = ("may be noise" if delta["noise"] else "is no noise") if delta["rouge_mean"] else "is none"
-        figures = f"{delta['rouge_mean']:.2f} {interval(delta['ci95'])}"
-        chosen = "both chosen on other rows" if where == "dev" else "the best chosen on these rows"
-        lines.append(f"MBR over the best member, {chosen}: {figures}, which {noise}: {used}")
+        lines.append(_what_mbr_gains(delta, ensemble["used"] == "mbr", chosen_elsewhere=where == "dev"))
     if "dev" in (oracle := ensemble.get("oracle", {})):
-        lines.append(f"the oracle, the best candidate of each row, which only the references tell: {oracle['dev']:.2f}")
+        told = _("the oracle, the best candidate of each row, which only the references tell: {score}")
+        lines.append(told.format(score=f"{oracle['dev']:.2f}"))
     return "\n".join(lines)
+
+
+def _what_mbr_gains(delta: Mapping[str, Any], used: bool, chosen_elsewhere: bool) -> str:
+    over = (
+        _("MBR over the best member, both chosen on other rows: {gain}")
+        if chosen_elsewhere
+        else _("MBR over the best member, the best chosen on these rows: {gain}")
+    )
+    if not delta["rouge_mean"]:
+        sure = _("which is none")
+    elif delta["noise"]:
+        sure = _("which may be noise")
+    else:
+        sure = _("which is no noise")
+    so = _("so the ensemble is MBR") if used else _("so the ensemble is the best member alone")
+    gain = over.format(gain=f"{delta['rouge_mean']:.2f} {interval(delta['ci95'])}")
+    return f"{gain}, {sure}: {so}"
 
 
 def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
     """Percent of each model's summaries with each fault."""
     table = Table(
-        title="Beside ROUGE: percent of the summaries",
-        caption=WHAT_FAULTS_MEAN,
+        title=_("Beside ROUGE: percent of the summaries"),
+        caption=_(WHAT_FAULTS_MEAN),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
@@ -192,7 +218,7 @@ def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
     shown = [fault for fault in FAULTS if any(fault in row for row in diagnostics.values())]
     table.add_column("", no_wrap=True)
     for fault in shown:
-        table.add_column(FAULTS[fault], justify="right", no_wrap=True)
+        table.add_column(_(FAULTS[fault]), justify="right", no_wrap=True)
     for name, row in diagnostics.items():
         percents = [f"{row[fault]:.2f}" if fault == "length_ratio" else f"{row[fault]:.0f}" for fault in shown]
         table.add_row(_name(name), *percents, style="dim" if is_baseline(name) else None)
@@ -202,24 +228,26 @@ def faults_table(diagnostics: Mapping[str, Mapping[str, float]]) -> Table:
 def postprocessing_table(measured: Mapping[str, Any]) -> Table:
     """Delta in mean ROUGE on dev by each rule of post-processing alone, whether it is on or off."""
     table = Table(
-        title="Post-processing: mean ROUGE gained on dev by each rule alone",
-        caption=f"of {measured['rows']} rows. Brackets: 95 % paired bootstrap interval; noise: Holm-corrected p above "
-        "0.05. params.yaml: postprocessing switches rules on.",
+        title=_("Post-processing: mean ROUGE gained on dev by each rule alone"),
+        caption=_(
+            "of {rows} rows. Brackets: 95 % paired bootstrap interval; noise: Holm-corrected p above 0.05. "
+            "params.yaml: postprocessing switches rules on."
+        ).format(rows=measured["rows"]),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
     )
-    for column in ("", "", "rows changed", "delta", "", ""):
+    for column in ("", "", _("rows changed"), _("delta"), "", ""):
         table.add_column(column, justify="right" if column else "left", no_wrap=True)
     for name, rule in measured["rules"].items():
         delta = rule["delta"]
         table.add_row(
             name,
-            "on" if rule["on"] else "off",
+            _("on") if rule["on"] else _("off"),
             str(rule["rows_changed"]),
             f"{delta['rouge_mean']:+.2f}",
             escape("[{:+.2f}, {:+.2f}]".format(*delta["ci95"])),
-            "noise" * delta["noise"],
+            _("noise") * delta["noise"],
             style=None if rule["on"] else "dim",
         )
     return table
@@ -227,19 +255,19 @@ def postprocessing_table(measured: Mapping[str, Any]) -> Table:
 
 def submissions_tables(submissions: Sequence[Submission]) -> list[Table | str]:
     """Output of `yoyak submissions`: a line each, the latest last, and how dev and public scores correlate."""
-    table = Table(title="Submissions: mean ROUGE, percent", box=None, padding=(0, 1, 0, 0))
-    for column in ("sent, UTC", "sha256", "made by"):
+    table = Table(title=_("Submissions: mean ROUGE, percent"), box=None, padding=(0, 1, 0, 0))
+    for column in (_("sent, UTC"), "sha256", _("made by")):
         table.add_column(column, no_wrap=True)
     for column in ("dev", "public", "private"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("note")
+    table.add_column(_("note"), overflow="fold")
     for row in sorted(submissions, key=lambda row: row.time):
         scores = ["" if score is None else f"{score:.2f}" for score in (row.dev, row.public, row.private)]
         made_by = row.experiment or repository.short(row.commit or "")
         table.add_row(f"{row.time:%m-%d %H:%M}", row.sha256[:7], _name(made_by), *scores, escape(row.note or ""))
     found = correlation(submissions)
-    shown = "not known: it takes three rows with both, and differences" if found is None else f"{found:+.2f}"
-    return [table, f"correlation of dev and public: {shown}"]
+    shown = _("not known: it takes three rows with both, and differences") if found is None else f"{found:+.2f}"
+    return [table, _("correlation of dev and public: {shown}").format(shown=shown)]
 
 
 def _name(name: str) -> str:

@@ -155,7 +155,7 @@ def total(steps: list[Step], at_once: int) -> Span:
 def table(steps: list[Step], at_once: int) -> Table:
     """The plan, with its sums."""
     shown = Table(box=None, padding=(0, 2, 0, 0))
-    shown.add_column("step")
+    shown.add_column("step", overflow="fold")
     for column in ("download GB", "disk GB", "time"):
         shown.add_column(column, justify="right", no_wrap=True)
     for step in steps:
