@@ -18,7 +18,7 @@ from babel.messages.pofile import read_po, write_po
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = ROOT / "src/yoyak"
 CATALOGUE = SOURCE / "locale/ko/LC_MESSAGES/yoyak.po"
-KEYWORDS = {"_": None, "N_": None}
+KEYWORDS = {"_": None, "N_": None, "_both": None}
 OF_TYPER = ("Arguments", "Options", "Commands", "default: {default}", "required")
 """Messages of a library's that a user of ours reads; it asks the same gettext."""
 BOILERPLATE = "(POT-Creation|PO-Revision)-Date|Generated-By|Report-|Project-Id|Last-Translator|Language-Team"

@@ -1,5 +1,6 @@
 """`yoyak serve`: the page as a reader sees it, in a real browser."""
 
+import re
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -90,7 +91,7 @@ def test_the_page_says_what_the_command_says(opened: Page, reproduced: Project) 
     shown = {name: summary(opened, name) for name in NAMES}
     printed = {name: summarize(reproduced, "-", "--model", name, stdin=DIALOGUE).stdout for name in NAMES}
     assert {name: f"{text}\n" for name, text in shown.items()} == printed
-    assert opened.locator(".card h2").all_text_contents() == ["llama32_3b", "bart_mini", "앙상블"]
+    assert opened.locator(".card h2").all_inner_texts() == ["llama32_3b", "bart_mini", "앙상블"]
     others = opened.locator(".card[data-model=bart_mini] details")
     others.locator("summary").click()
     expect(others.locator("li")).to_have_count(3)
@@ -109,12 +110,33 @@ def test_the_models_that_were_chosen_answer(opened: Page) -> None:
 def test_errors_are_a_line_in_the_page(opened: Page) -> None:
     ask(opened, " \n")
     expect(opened.get_by_role("alert")).to_have_text(
-        "대화가 비어 있습니다. 대화를 붙여 넣거나 예시 대화를 눌러 주세요."
+        "대화가 비어 있습니다. 대화를 붙여 넣거나 예시 대화를 눌러 주세요.", use_inner_text=True
     )
     for box in opened.locator("#models input").all():
         box.uncheck()
     ask(opened, DIALOGUE)
-    expect(opened.get_by_role("alert")).to_have_text("모델을 하나 이상 골라 주세요.")
+    expect(opened.get_by_role("alert")).to_have_text("모델을 하나 이상 골라 주세요.", use_inner_text=True)
+
+
+def test_the_page_is_switched_to_english_and_back(opened: Page) -> None:
+    """All of it, what was there and what comes; it is remembered."""
+    expect(opened.locator("#summarize")).to_have_text("요약하기")
+    korean = opened.locator("body").inner_text()
+    opened.locator("#language").click()
+    opened.locator("#example").click()
+    shown = opened.locator("body").inner_text()
+    assert not re.search("[가-힣]", shown.replace("한국어", "")), shown
+    for text in ("Summaries", "Dialogue", "A turn a line", "Models", "ensemble", "Example", "Summarise"):
+        assert text in shown
+    for box in opened.locator("#models input").all():
+        box.uncheck()
+    ask(opened, DIALOGUE)
+    expect(opened.get_by_role("alert")).to_have_text("Choose a model at least.", use_inner_text=True)
+    opened.reload()
+    expect(opened.locator("#summarize")).to_have_text("Summarise")
+    opened.locator("#language").click()
+    expect(opened.locator("#summarize")).to_have_text("요약하기")
+    assert opened.locator("body").inner_text() == korean
 
 
 def test_what_a_model_says_is_no_html() -> None:

@@ -14,6 +14,7 @@ from typing import Literal, get_args
 Language = Literal["en", "ko"]
 DOMAIN = "yoyak"
 CATALOGUES = Path(__file__).parent.parent / "locale"
+_chosen: Language | None = None
 
 
 def choose(arguments: Sequence[str]) -> None:
@@ -21,9 +22,10 @@ def choose(arguments: Sequence[str]) -> None:
 
     Before libraries are imported which translate their own messages as they are.
     """
-    asked = _asked(arguments)
-    if asked is not None and asked in get_args(Language):
-        os.environ["LANGUAGE"] = asked
+    global _chosen
+    _chosen = next((language for language in get_args(Language) if language == _asked(arguments)), None)
+    if _chosen:
+        os.environ["LANGUAGE"] = _chosen
     gettext.bindtextdomain(DOMAIN, str(CATALOGUES))
     gettext.textdomain(DOMAIN)
 
@@ -36,6 +38,16 @@ def _asked(arguments: Sequence[str]) -> str | None:
         if name == "--lang":
             return value or next(iter(arguments[place + 1 :]), None)
     return None
+
+
+def translated(message: str, language: Language) -> str:
+    """The message in that language, whatever the user's is: for a page that has both."""
+    return gettext.translation(DOMAIN, CATALOGUES, [language], fallback=True).gettext(message)
+
+
+def chosen() -> Language | None:
+    """The language that `--lang` named, where it did."""
+    return _chosen
 
 
 def is_translated() -> bool:

@@ -23,9 +23,12 @@ MOST_SESSIONS = 2_000
 """Pages whose answers Gradio keeps until they are fetched."""
 MOST_UNREAD = 8
 """Requests of a page that fetches no answer: Gradio would keep them all."""
-TOO_LONG = "대화가 너무 깁니다. 나누어서 요약해 주세요."
-BUSY = "기다리는 요청이 너무 많습니다. 잠시 뒤에 다시 해 주세요."
-NOT_OF_THE_PAGE = "이 페이지가 보낼 수 없는 요청입니다. 페이지를 새로 고쳐 주세요."
+# Which language the page is switched to is not known here.
+TOO_LONG = "대화가 너무 깁니다. 나누어서 요약해 주세요. · The dialogue is too long: summarise parts of it."
+BUSY = "기다리는 요청이 너무 많습니다. 잠시 뒤에 다시 해 주세요. · Too many requests are waiting: try again later."
+NOT_OF_THE_PAGE = (
+    "이 페이지가 보낼 수 없는 요청입니다. 페이지를 새로 고쳐 주세요. · No request of this page's: load it anew."
+)
 
 
 class _Request(BaseModel):
@@ -165,7 +168,7 @@ class _Exchange:
         """Whether all of the answer was sent."""
 
     async def run(self, app: ASGIApp, scope: Scope) -> None:
-        await app(scope, self._replayed, self._in_korean)
+        await app(scope, self._replayed, self._told_in_both)
 
     async def _replayed(self) -> Message:
         if self._body is None:
@@ -173,7 +176,7 @@ class _Exchange:
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
-    async def _in_korean(self, message: Message) -> None:
+    async def _told_in_both(self, message: Message) -> None:
         """The page shows what stands in an answer that refuses."""
         if message["type"] == "http.response.start" and message["status"] == 503:
             # Gradio's own, of a full queue.

@@ -1,6 +1,7 @@
 """A page that shows the models' summaries of a pasted dialogue side by side; for this machine alone."""
 
 import html
+import json
 import os
 import re
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 from starlette.middleware import Middleware
 
 from yoyak.core.errors import UserError
+from yoyak.core.language import N_, Language, chosen, translated
 from yoyak.core.records import Candidate, Prediction
 from yoyak.core.text import TAG
 from yoyak.data.dialogues import turns
@@ -35,16 +37,26 @@ EXAMPLE = """\
 #Person1#: 그럼 금요일 오후 다섯 시로 부탁드려요. 혹시 주차도 되나요?
 #Person2#: 네, 건물 지하에 두 시간까지 무료로 세우실 수 있어요. 금요일에 뵙겠습니다.
 """
-HEADER = '<header lang="ko"><h1>요약</h1><p>대화를 붙여 넣으면 학습한 모델들이 요약합니다.</p></header>'
 MOST_CHARACTERS = 200_000
 """Of a dialogue: more than a hundred times the longest of the competition."""
 MOST_WAITING = 32
 """Requests; more are refused."""
 MOST_OPEN = 64
 """Pages of which Gradio keeps a copy of all it shows, 15 kB each; any other gets a new one when it asks again."""
-NO_LABELS = "#Person1#: 또는 A: 같은 화자 표시가 없어 한 줄을 한 차례로 읽었습니다."
-FAILED = "요약하지 못했습니다. 까닭은 `yoyak serve`를 실행한 터미널에 적혀 있습니다."
-FAULTS = {"empty": "빈 요약", "truncated": "끝맺지 못함", "foreign_script": "대화에 없는 외국 문자"}
+FAULTS = {
+    "empty": N_("empty summary"),
+    "truncated": N_("unfinished"),
+    "foreign_script": N_("foreign letters that the dialogue has not"),
+}
+LABELS = {
+    "#dialogue [data-testid=block-info]": N_("Dialogue"),
+    "#dialogue .info-text": N_("A turn a line, each beginning with its speaker's tag."),
+    "#models [data-testid=block-info]": N_("Models"),
+    "#models input[name=ensemble] + span": N_("ensemble"),
+    "#example": N_("Example"),
+    "#summarize": N_("Summarise"),
+}
+"""What Gradio's own parts of the page say, by their selectors: they are switched by page.js, all else by page.css."""
 WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 
 
@@ -93,6 +105,7 @@ def _launch(page: Any, port: int, names: list[str]) -> None:
         app_kwargs={"middleware": [Middleware(Guard, port=port, models=names)]},
         theme=_theme(),
         css="\n".join(style.read_text(encoding="utf-8") for style in STYLES),
+        js=_script(),
     )
 
 
@@ -137,56 +150,85 @@ def build(params: Params, names: list[str], load: Load) -> Any:
             yield from _cards_as_they_come(params, dialogue or "", [name for name in names if name in chosen], load)
         except UserError as error:
             # In the place of the cards, not as a toast of Gradio's: that one goes away, and old cards stay.
-            yield _alert(str(error) if isinstance(error, PageError) else _in_the_terminal(error))
+            yield _alert(error.html if isinstance(error, PageError) else _in_the_terminal(error))
 
+    korean = {selector: translated(label, "ko") for selector, label in LABELS.items()}
     with gradio.Blocks(title="요약 · yoyak", analytics_enabled=False) as page:
-        gradio.HTML(HEADER)
+        gradio.HTML(_header())
         dialogue = gradio.Textbox(
-            label="대화",
-            info="한 줄에 한 차례씩, 말하는 사람의 태그로 시작합니다.",
+            label=korean["#dialogue [data-testid=block-info]"],
+            info=korean["#dialogue .info-text"],
             placeholder="#Person1#: 안녕하세요.\n#Person2#: 네, 안녕하세요.",
             lines=9,
             max_lines=24,
             elem_id="dialogue",
         )
         chosen = gradio.CheckboxGroup(
-            choices=[(_shown_name(name), name) for name in names], value=names, label="모델", elem_id="models"
+            choices=[(translated(name, "ko") if name == ENSEMBLE else name, name) for name in names],
+            value=names,
+            label=korean["#models [data-testid=block-info]"],
+            elem_id="models",
         )
         with gradio.Row():
-            example = gradio.Button("예시 대화", min_width=120, elem_id="example")
-            button = gradio.Button("요약하기", variant="primary", min_width=120, elem_id="summarize")
+            example = gradio.Button(korean["#example"], min_width=120, elem_id="example")
+            button = gradio.Button(korean["#summarize"], variant="primary", min_width=120, elem_id="summarize")
         cards = gradio.HTML(elem_id="cards")
         example.click(lambda: EXAMPLE, outputs=dialogue, api_visibility="private")
         button.click(summarize, [dialogue, chosen], cards, api_visibility="private")
     return page
 
 
+def _script() -> str:
+    """What the page runs once it is there."""
+    languages: tuple[Language, ...] = ("en", "ko")
+    labels = {language: {at: translated(label, language) for at, label in LABELS.items()} for language in languages}
+    given = json.dumps({"labels": labels, "first": chosen()}, ensure_ascii=False)
+    return f"() => {{ const GIVEN = {given};\n{Path(__file__).with_name('page.js').read_text(encoding='utf-8')} }}"
+
+
+def _header() -> str:
+    title, told = _both("Summaries"), _both("Paste a dialogue, and the trained models summarise it.")
+    switch = '<button id="language" type="button"><span lang="ko">English</span><span lang="en">한국어</span></button>'
+    return f"<header><div><h1>{title}</h1><p>{told}</p></div>{switch}</header>"
+
+
+def _both(message: str, **values: object) -> str:
+    """A message as HTML in both languages, of which page.css shows one."""
+    shown = {language: translated(message, language).format(**values) for language in ("en", "ko")}
+    return "".join(f'<span lang="{language}">{html.escape(text)}</span>' for language, text in shown.items())
+
+
 class PageError(UserError):
-    """A fault of what a reader typed or chose, in the page's language."""
+    """A fault of what a reader typed or chose."""
+
+    def __init__(self, message: str, **values: object) -> None:
+        super().__init__(message)
+        self.html = _both(message, **values)
 
 
-def _alert(text: str) -> str:
-    return f'<p class="error" role="alert" lang="ko">{html.escape(text)}</p>'
+def _alert(told: str) -> str:
+    return f'<p class="error" role="alert">{told}</p>'
 
 
 def _in_the_terminal(error: UserError) -> str:
     """What the page says of a fault of the project's files or the machine: its line goes to who started the server."""
     print(f"error: {error}", file=sys.stderr, flush=True)
-    return FAILED
+    return _both("It was not summarised. The terminal in which `yoyak serve` was started tells why.")
 
 
 def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: Load) -> Iterator[str]:
     """The page's lower half, again and again, with one more card each time."""
     if not dialogue.strip():
-        raise PageError("대화가 비어 있습니다. 대화를 붙여 넣거나 예시 대화를 눌러 주세요.")
+        raise PageError(N_("The dialogue is empty. Paste one, or press Example."))
     if len(dialogue) > MOST_CHARACTERS:
-        raise PageError(f"대화가 너무 깁니다({len(dialogue):,}자). {MOST_CHARACTERS:,}자까지 요약합니다.")
+        told = N_("The dialogue is too long ({letters} letters). Up to {most} are summarised.")
+        raise PageError(told, letters=f"{len(dialogue):,}", most=f"{MOST_CHARACTERS:,}")
     if not turns(dialogue):
-        raise PageError("대화에 차례가 없습니다. 한 줄에 한 차례씩 적어 주세요.")
+        raise PageError(N_("The dialogue has no turns. Write one a line."))
     if not names:
-        raise PageError("모델을 하나 이상 골라 주세요.")
+        raise PageError(N_("Choose a model at least."))
     row = inputs.of_text(dialogue, "대화")
-    notes = _notes([NO_LABELS] if inputs.notes([row]) else [])
+    notes = _note() if inputs.notes([row]) else ""
     cards: list[str] = []
     yield _grid(notes, [*cards, *map(_waiting, names)])
     for summaries in summarizer.summarize(params, names, [row], load):
@@ -195,15 +237,17 @@ def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: L
 
 
 def _grid(notes: str, cards: list[str]) -> str:
-    return f'{notes}<div class="grid" lang="ko">{"".join(cards)}</div>'
+    return f'{notes}<div class="grid">{"".join(cards)}</div>'
 
 
-def _notes(lines: list[str]) -> str:
-    return "".join(f'<p class="note" lang="ko">{html.escape(line)}</p>' for line in lines)
+def _note() -> str:
+    told = _both("No line begins with a speaker, as #Person1#: or A: does, so each was read as a turn.")
+    return f'<p class="note">{told}</p>'
 
 
 def _waiting(name: str) -> str:
-    return f'<article class="card waiting"><h2>{_shown_name(name)}</h2><p class="summary">요약하는 중…</p></article>'
+    waiting = _both("summarising …")
+    return f'<article class="card waiting"><h2>{_shown_name(name)}</h2><p class="summary">{waiting}</p></article>'
 
 
 def card(summaries: Summaries) -> str:
@@ -216,15 +260,16 @@ def card(summaries: Summaries) -> str:
 
 
 def _facts(summaries: Summaries, row: Prediction) -> str:
-    faults = [f'<li class="fault">{FAULTS[fault]}</li>' for fault in row.faults or ()]
-    shortened = ["<li>대화가 길어 가운데를 덜어 냄</li>"] if summaries.shortened else []
+    faults = [f'<li class="fault">{_both(FAULTS[fault])}</li>' for fault in row.faults or ()]
+    told = _both("the dialogue is long: its middle was left out")
+    shortened = [f"<li>{told}</li>"] if summaries.shortened else []
     likely = [f"<li>{_likely(row.candidates[0])}</li>"] if row.candidates else []
     return f'<ul class="facts">{"".join([*faults, *shortened, *likely])}</ul>'
 
 
 def _likely(candidate: Candidate) -> str:
     value = f"{candidate.log_probability:.2f}".replace("-", "−")
-    return f'<span title="토큰마다의 자연로그 확률, 평균">로그 확률 {value}</span>'
+    return _both("log probability a token: {value}", value=value)
 
 
 def _others(row: Prediction) -> str:
@@ -233,11 +278,12 @@ def _others(row: Prediction) -> str:
     if not others:
         return ""
     items = "".join(f"<li>{_with_tags(other.text)} <small>{_likely(other)}</small></li>" for other in others)
-    return f"<details><summary>다른 후보 {len(others)}개</summary><ol>{items}</ol></details>"
+    told = _both("other candidates: {count}", count=len(others))
+    return f"<details><summary>{told}</summary><ol>{items}</ol></details>"
 
 
 def _shown_name(name: str) -> str:
-    return "앙상블" if name == ENSEMBLE else name
+    return _both("ensemble") if name == ENSEMBLE else name
 
 
 def _with_tags(text: str) -> str:
