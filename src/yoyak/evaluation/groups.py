@@ -40,15 +40,15 @@ class RowGroups(NamedTuple):
 
 def groups_of(
     fnames: list[str],
-    characters: Sequence[int],
-    speakers: Sequence[int],
+    characters: NDArray[np.int64],
+    speakers: NDArray[np.int64],
     topics: Sequence[str | None],
     registers: Sequence[str],
 ) -> RowGroups:
     """The groups of rows from what is known of each."""
     return RowGroups(
         fnames,
-        np.array(characters, dtype=np.int64),
+        characters,
         {
             "dialogue_length": quarters(characters),
             "speakers": _groups([str(count) for count in speakers]),
@@ -64,7 +64,7 @@ def by_summary_length(length_ratios: Floats) -> Groups:
     return Groups(places.astype(np.int32), RATIO_NAMES)
 
 
-def quarters(characters: Sequence[int]) -> Groups:
+def quarters(characters: NDArray[np.int64]) -> Groups:
     """`100 to 220 characters`, and so on: four groups of about as many rows."""
     edges = np.unique(np.percentile(characters, [0, 25, 50, 75, 100]).round().astype(int))
     places = np.clip(np.searchsorted(edges, characters, side="right") - 1, 0, max(0, len(edges) - 2))

@@ -27,8 +27,8 @@ from yoyak.metrics.rouge import Metric
 
 CHUNK = 500
 """Rows that a process judges together."""
-DIGEST = 16
-"""Bytes; of a million texts two with one digest come with a chance below 1e-26."""
+DIGEST = 8
+"""Bytes; of a million texts two with one digest come with a chance of 3e-8."""
 
 Pairs = list[tuple[str, str]]
 """Summaries, each with a reference."""
@@ -64,19 +64,27 @@ class JudgedSplit:
     """Similarities of the references to the dialogues; None where no encoder judges."""
 
 
-class _Chunk(NamedTuple):
-    """What a process makes of some rows; the first axis of arrays is that of models and baselines."""
+class _Part(NamedTuple):
+    """What is kept of a model's or a baseline's summaries of some rows, as `JudgedSummaries` has it."""
 
     scores: Floats
     length_ratios: Floats
     faults: NDArray[np.int8]
     digests: NDArray[Any]
+    similarities: Similarities | None
+
+
+class _Chunk(NamedTuple):
+    """What a process makes of some rows."""
+
+    parts: list[_Part]
+    """Of each model and baseline."""
     human: Floats | None
-    characters: list[int]
-    speakers: list[int]
+    references: OfReferences | None
+    characters: NDArray[np.int64]
+    speakers: NDArray[np.int64]
     registers: list[str]
     pairs: Pairs
-    similarities: tuple[list[Similarities], OfReferences] | None
 
 
 def judge(
@@ -86,42 +94,46 @@ def judge(
     fnames: list[str] = []
     topics: list[str | None] = []
     done: list[_Chunk] = []
+    parts: dict[str, list[_Part]] = {name: [] for name in (*names, *baselines.EXTRACTS)}
     pairs: Pairs = []
     work = partial(_judge_chunk, metric=metric, encoder=encoder)
     for chunk, judged in rouge.stream_on_all_cores(work, rows, CHUNK, metric):
         fnames += [row.fname for row in chunk]
         topics += [row.topic for row in chunk]
         pairs = rouge.thinned([*pairs, *judged.pairs])
-        done.append(judged._replace(pairs=[]))
+        for of_model, part in zip(parts.values(), judged.parts, strict=True):
+            of_model.append(part)
+        done.append(judged._replace(pairs=[], parts=[]))
+    # First, and one model after the other: of a million rows two copies of all are too much.
+    summaries = {name: _joined(parts.pop(name)) for name in list(parts)}
     return JudgedSplit(
         split,
         groups_of(
             fnames,
-            [count for each in done for count in each.characters],
-            [count for each in done for count in each.speakers],
+            np.concatenate([each.characters for each in done]),
+            np.concatenate([each.speakers for each in done]),
             topics,
             [ending for each in done for ending in each.registers],
         ),
-        {name: _of_a_model(done, place) for place, name in enumerate([*names, *baselines.EXTRACTS])},
-        _joined([each.human for each in done]),
+        summaries,
+        _all_or_none([each.human for each in done]),
         pairs,
-        similarity.joined_references([each.similarities[1] for each in done if each.similarities]) if encoder else None,
+        similarity.joined_references([each.references for each in done if each.references]) if encoder else None,
     )
 
 
-def _of_a_model(done: Sequence[_Chunk], place: int) -> JudgedSummaries:
-    digests = np.concatenate([each.digests[place] for each in done])
-    near = [each.similarities[0][place] for each in done if each.similarities]
+def _joined(parts: Sequence[_Part]) -> JudgedSummaries:
+    near = [part.similarities for part in parts if part.similarities]
     return JudgedSummaries(
-        np.concatenate([each.scores[place] for each in done]),
-        np.concatenate([each.length_ratios[place] for each in done]),
-        np.concatenate([each.faults[place] for each in done]),
-        len(np.unique(digests)),
+        np.concatenate([part.scores for part in parts]),
+        np.concatenate([part.length_ratios for part in parts]),
+        np.concatenate([part.faults for part in parts]),
+        len(np.unique(np.concatenate([part.digests for part in parts]))),
         similarity.joined(near) if near else None,
     )
 
 
-def _joined(parts: Sequence[Floats | None]) -> Floats | None:
+def _all_or_none(parts: Sequence[Floats | None]) -> Floats | None:
     known = [part for part in parts if part is not None]
     return np.concatenate(known) if len(known) == len(parts) else None
 
@@ -130,18 +142,16 @@ def _judge_chunk(rows: Sequence[Row], metric: Metric, encoder: Encoder | None) -
     judged = [_judge_row(row, metric) for row in rows]
     *figures, pairs = zip(*judged, strict=True)
     scores, ratios, faults, digests = (np.array(column).swapaxes(0, 1) for column in figures)
+    near, of_references = _similarities(rows, encoder) if encoder else ([None] * len(scores), None)
     ceiling = baselines.human([row.references for row in rows], metric)
     return _Chunk(
-        100 * scores,
-        ratios,
-        faults,
-        digests,
+        [_Part(*of_model) for of_model in zip(100 * scores, ratios, faults, digests, near, strict=True)],
         None if ceiling is None else 100 * ceiling,
-        [sum(map(len, row.turns)) for row in rows],
-        [len(speakers("\n".join(row.turns))) for row in rows],
+        of_references,
+        np.array([sum(map(len, row.turns)) for row in rows]),
+        np.array([len(speakers("\n".join(row.turns))) for row in rows]),
         [register(row.references[0]) for row in rows],
         rouge.spread(list(chain.from_iterable(pairs))),
-        _similarities(rows, encoder) if encoder else None,
     )
 
 
