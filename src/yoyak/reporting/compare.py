@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from gettext import gettext as _
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -232,15 +233,21 @@ def _check_rule(before: Run, after: Run) -> None:
 def _overview(runs: tuple[Run, Run], changes: Changes) -> Table:
     before, after = (run.scores.loc[changes.differences.index] for run in runs)
     table = Table(
-        title=f"Mean ROUGE on dev, percent: {escape(runs[0].revision)} → {escape(runs[1].revision)}",
-        caption=f"{_rows_compared(runs, changes)} Brackets: 95 % bootstrap interval; p: paired, Holm-corrected; noise: "
-        f"p above {NOISE}.",
+        title=_("Mean ROUGE on dev, percent: {before} → {after}").format(
+            before=escape(runs[0].revision), after=escape(runs[1].revision)
+        ),
+        caption=_rows_compared(runs, changes)
+        + " "
+        + _("Brackets: 95 % bootstrap interval; p: paired, Holm-corrected; noise: p above {noise}.").format(
+            noise=NOISE
+        ),
         caption_justify="left",
         box=None,
         padding=(0, 1, 0, 0),
     )
     table.add_column("", no_wrap=True)
-    for column in ("before", "after", "change", "", "p", "", "better", "worse", "same"):
+    counted = (_("better"), _("worse"), _("same"))
+    for column in (_("before"), _("after"), _("change"), "", "p", "", *counted):
         table.add_column(column, justify="right", no_wrap=True)
     for place, model in enumerate(changes.models):
         difference, p = changes.differences[model], changes.p_values[place]
@@ -251,7 +258,7 @@ def _overview(runs: tuple[Run, Run], changes: Changes) -> Table:
             f"{difference.mean():+.2f}",
             escape(interval(changes.intervals[place].tolist())),
             f"{p:.3f}",
-            "noise" * bool(p > NOISE),
+            _("noise") * bool(p > NOISE),
             *(str(int(chosen.sum())) for chosen in (difference > 0, difference < 0, difference == 0)),
         )
     return table
@@ -260,8 +267,15 @@ def _overview(runs: tuple[Run, Run], changes: Changes) -> Table:
 def _rows_compared(runs: tuple[Run, Run], changes: Changes) -> str:
     """`48 rows; 2 of HEAD~1 and 0 of HEAD left out.`"""
     rows = len(changes.differences)
-    lost = [f"{len(run.scores) - rows} of {escape(run.revision)}" for run in runs if len(run.scores) > rows]
-    return f"{rows} rows" + (f"; {' and '.join(lost)} stand in one alone, or have other references." if lost else ".")
+    lost = [
+        _("{rows} of {revision}").format(rows=len(run.scores) - rows, revision=escape(run.revision))
+        for run in runs
+        if len(run.scores) > rows
+    ]
+    if not lost:
+        return _("{rows} rows.").format(rows=rows)
+    told = _("{rows} rows; {lost} stand in one alone, or have other references.")
+    return told.format(rows=rows, lost=_(" and ").join(lost))
 
 
 def _of_model(runs: tuple[Run, Run], difference: "pd.Series[float]", model: str) -> list[Table | str]:
@@ -270,7 +284,7 @@ def _of_model(runs: tuple[Run, Run], difference: "pd.Series[float]", model: str)
     better, worse = ordered[ordered > 0].head(SHOWN), ordered[ordered < 0].tail(SHOWN)[::-1]
     return [
         _texts(runs, part, model, f"{model}: {what}")
-        for part, what in ((better, "better"), (worse, "worse"))
+        for part, what in ((better, _("better")), (worse, _("worse")))
         if len(part)
     ]
 
@@ -284,8 +298,8 @@ def _texts(runs: tuple[Run, Run], part: "pd.Series[float]", model: str, title: s
         scores = f"{before.scores[model][fname]:.1f} → {after.scores[model][fname]:.1f}"
         table.add_row(printable(fname), f"[bold]{scores}[/bold] ({change:+.1f})")
         for reference in after.references[fname]:
-            table.add_row("reference", printable(reference))
-        for name, run in (("before", before), ("after", after)):
+            table.add_row(_("reference"), printable(reference))
+        for name, run in ((_("before"), before), (_("after"), after)):
             table.add_row(name, printable(run.texts[model][fname]))
         table.add_row()
     return table

@@ -1,17 +1,19 @@
 """Experiments side by side, in the few columns that one wants of the hundreds that DVC has."""
 
 from collections.abc import Mapping
+from gettext import gettext as _
 from typing import Any, NamedTuple
 
 from rich.table import Table
 
 from yoyak.core import params
 from yoyak.core.dvc_project import in_one_line
+from yoyak.core.language import N_
 from yoyak.core.params import PARAMS, read_section
 from yoyak.core.run import RunParams
 from yoyak.reporting.console import printable
 
-UNFINISHED = ("queued", "running", "failed")
+UNFINISHED = (N_("queued"), N_("running"), N_("failed"))
 """DVC's states of an experiment whose figures are still its baseline's."""
 
 
@@ -34,18 +36,22 @@ def tables(all_commits: bool) -> list[Table | str]:
     # DVC would pass over a workspace that it cannot read.
     read_section(RunParams, "run")
     shown = Table(box=None, padding=(0, 2, 0, 0))
-    for column in ("", "state"):
+    for column in ("", _("state")):
         shown.add_column(column, no_wrap=True)
     shown.add_column("dev", justify="right", no_wrap=True)
-    shown.add_column("best model", no_wrap=True)
-    shown.add_column("changed", overflow="fold")
+    shown.add_column(_("best model"), no_wrap=True)
+    shown.add_column(_("changed"), overflow="fold")
     for row in read(all_commits):
         dev = "" if row.dev is None else f"{row.dev:.2f}"
-        shown.add_row(printable(row.name), row.state, dev, printable(row.best), printable("; ".join(row.changed)))
+        shown.add_row(
+            printable(row.name), row.state and _(row.state), dev, printable(row.best), printable("; ".join(row.changed))
+        )
     return [
         shown,
-        "dev: mean ROUGE of the ensemble, percent; changed: parameters that are not as in the commit. "
-        "`yoyak compare COMMIT EXPERIMENT` tells whether a difference may be chance.",
+        _(
+            "dev: mean ROUGE of the ensemble, percent; changed: parameters that are not as in the commit. "
+            "`yoyak compare COMMIT EXPERIMENT` tells whether a difference may be chance."
+        ),
     ]
 
 
