@@ -1,0 +1,394 @@
+"""A search in ranges: what may be drawn, what a kill costs, which trials stop, and what is told of them."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import pytest
+from dvc.utils.hydra import apply_overrides
+from hypothesis import given
+from hypothesis import strategies as st
+from project import ROOT, Project, new_project
+from ruamel.yaml import YAML
+from twins import qwen25, save_twin
+from virtual_environment import virtual_environment
+
+from yoyak.core.errors import UserError
+from yoyak.core.params import check
+from yoyak.sweeps import ranges
+from yoyak.sweeps.experiments import ExperimentList, read_list
+from yoyak.sweeps.ranges import Range, Value
+
+# Behind the environment's own packages; `make .cache/optuna/ready` brings it.
+sys.path.append(str(ROOT / ".cache/optuna"))
+
+import optuna
+from optuna.trial import TrialState
+
+from yoyak.sweeps import run, study, study_report
+from yoyak.sweeps.options import Options
+from yoyak.sweeps.study_report import Climb
+
+OPTUNA = ROOT / ".cache/optuna"
+RAY = ROOT / ".cache/ray"
+YOYAK = ("-c", "from yoyak.cli import main; main()")
+SEARCHED: dict[str, Any] = {
+    "training.learning_rate": {"log": [1e-4, 1e-1]},
+    "lora.dropout": {"uniform": [0, 0.1]},
+    "+models.llama32_3b.persons": {"choice": ["tags", "speakers"]},
+    "generation.candidates": {"int": [1, 3]},
+}
+LIST: dict[str, Any] = {"data": ["sample"], "rungs": [0.5, 1.0], "search": SEARCHED}
+TRIALS = 3
+
+
+# Ranges
+
+numbers = st.integers(-(10**6), 10**6) | st.floats(-1e6, 1e6)
+texts = st.text(st.characters(exclude_categories=["Cs", "Cc"]) | st.sampled_from("\n\t\"'\\$={}[],:#"), max_size=12)
+values = st.none() | st.booleans() | numbers | texts.filter(lambda text: "${" not in text)
+
+
+@given(value=values)
+def test_what_is_drawn_is_what_the_parameter_becomes(value: Value, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path.write_text("lora:\n  r: 16\n")
+    (override,) = ranges.overrides({"lora.r": value})
+    apply_overrides(path, [override])
+    found = YAML(typ="safe").load(path.read_text())["lora"]["r"]
+    assert (found, type(found)) == (value, type(value))
+
+
+@given(low=numbers, high=numbers, kind=st.sampled_from(["uniform", "log", "int"]))
+def test_a_range_grows_and_a_logarithm_has_numbers_above_0(low: float, high: float, kind: str) -> None:
+    integers = isinstance(low, int) and isinstance(high, int)
+    is_range = low < high and (kind != "log" or low > 0) and (kind != "int" or integers)
+    if is_range:
+        assert check(Range, {kind: [low, high]}, "search.x").ends == [low, high]
+    else:
+        with pytest.raises(UserError, match=r"^search\.x"):
+            check(Range, {kind: [low, high]}, "search.x")
+
+
+@given(found=st.lists(values, max_size=6))
+def test_choices_are_two_or_more_that_differ(found: list[Value]) -> None:
+    differ = all(one != other for place, one in enumerate(found) for other in found[:place])
+    if differ and len(found) > 1:
+        assert check(Range, {"choice": found}, "search.x").ends == found
+    else:
+        with pytest.raises(UserError, match=r"^search\.x"):
+            check(Range, {"choice": found}, "search.x")
+
+
+@given(st.dictionaries(st.sampled_from(["a", "b", "c"]), st.lists(st.integers(), min_size=2, unique=True), min_size=1))
+def test_each_end_is_checked_once_at_least(choices: dict[str, list[int]]) -> None:
+    searched = {key: Range(choice=each) for key, each in choices.items()}
+    points = ranges.end_points(searched)
+    assert {(key, value) for point in points for key, value in point.items()} == {
+        (key, value) for key, each in choices.items() for value in each
+    }
+    assert all(point.keys() == choices.keys() for point in points)
+
+
+@pytest.mark.parametrize(
+    ("search", "says"),
+    [
+        ("{lora.r: {chioce: [8, 16]}}", r"search\.lora\.r\.chioce: unknown key; did you mean 'choice'\?"),
+        ("{lora.r: {}}", r"search\.lora\.r: one of uniform, log, int, choice is expected; this has none"),
+        ("{lora.r: {int: [1, 2], log: [1, 2]}}", r"search\.lora\.r: one of .* is expected; this has log and int"),
+        ("{lora.r: {int: [8, 2.5]}}", r"search\.lora\.r\.int\.1: .*integer.*2\.5"),
+        (
+            "{lora.dropout: {uniform: [0.1, 0]}}",
+            r"dropout: uniform: the first, 0\.1, must be below the second, 0",
+        ),
+        ("{lora.dropout: {log: [0, 0.1]}}", r"lora\.dropout: log: 0\.0 has no logarithm; both must be above 0"),
+        (
+            "{lora.r: {choice: [8, [16]]}}",
+            r"lora\.r: choice: \[16\]: a number, a text, true, .*expected",
+        ),
+        ("{lora.r: {choice: [1, true]}}", r"lora\.r: choice: a value stands twice"),
+        ("{lora.r: {choice: ['${a}', b]}}", r"lora\.r: choice: '\$\{a\}': `-S` takes \$\{ for a reference"),
+        ("{}", r"list\.yaml: a list has either experiments or search"),
+        ("{lora.r: {int: [1, 2]}}\nexperiments: {a: []}", r"list\.yaml: a list has either experiments or search"),
+        ("{lora.r: {int: [1, 2]}}\nseeds: [1, 2]", r"list\.yaml: a search has one folder in data, and one of seeds"),
+        ("{lora.r: {int: [1, 2]}}\nrungs: [0.5, 0.25, 1]", r"list\.yaml: rungs: shares that grow"),
+        ("{lora.r: {int: [1, 2]}}\nrungs: [0.5]", r"list\.yaml: rungs: shares that grow"),
+    ],
+)
+def test_a_list_that_cannot_be_searched(tmp_path: Path, search: str, says: str) -> None:
+    (tmp_path / "list.yaml").write_text(f"data: [f0]\nsearch: {search}\n")
+    with pytest.raises(UserError, match=says):
+        read_list(tmp_path / "list.yaml")
+
+
+def test_what_kind_of_list_it_is_and_what_is_asked_of_it(tmp_path: Path) -> None:
+    written = {"ranges": "search: {lora.r: {choice: [8, 16]}}", "experiments": "experiments: {a: []}"}
+    for name, content in written.items():
+        (tmp_path / f"{name}.yaml").write_text(f"data: [f0]\n{content}\n")
+    of = {name: Options(tmp_path / f"{name}.yaml", tmp_path, tmp_path / "out", tmp_path / "work") for name in written}
+    with pytest.raises(UserError, match=r"ranges\.yaml: it has ranges; `yoyak sweep LIST --search optuna` draws"):
+        run.prepare(of["ranges"])
+    with pytest.raises(UserError, match=r"experiments\.yaml: it has no ranges for --search; give it `search` for"):
+        study.search(of["experiments"], 1)
+    with pytest.raises(UserError, match=r"^--trials 0: at least 1$"):
+        study.search(of["ranges"], 0)
+    with pytest.raises(UserError, match=r"^--only: a search has no experiments to choose from$"):
+        study.search(replace(of["ranges"], only=("a",)), 1)
+    with pytest.raises(UserError, match=r"ranges\.yaml: search: no folder .*/f0"):
+        study.search(of["ranges"], 1)
+
+
+def test_rungs_are_of_a_search_alone(tmp_path: Path) -> None:
+    (tmp_path / "list.yaml").write_text("data: [f0]\nexperiments: {a: []}\nrungs: [1]\n")
+    with pytest.raises(UserError, match=r"list\.yaml: rungs: only a search has them"):
+        read_list(tmp_path / "list.yaml")
+
+
+# The study
+
+RANGES = check(ExperimentList, LIST, "list").search
+
+
+def drawn(number: int, seed: int = 42) -> dict[str, Value]:
+    """The first parameters of a study are drawn at random, whatever has been seen."""
+    alone = optuna.create_study(sampler=study.sampler(seed, number))
+    return study.draw(alone.ask(), RANGES)
+
+
+def test_a_trial_has_its_own_random_numbers() -> None:
+    first = [drawn(number) for number in range(TRIALS)]
+    assert first == [drawn(number) for number in range(TRIALS)]
+    assert len({each["training.learning_rate"] for each in first}) == TRIALS
+    assert drawn(0, seed=43) != first[0]
+
+
+def asked(opened: optuna.Study, number: int) -> dict[str, Value]:
+    opened.sampler = study.sampler(42, number)
+    return study.draw(opened.ask(), RANGES)
+
+
+def test_what_a_kill_has_cut_off_of_the_journal_stops_no_later_call(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    journal = tmp_path / study.JOURNAL
+    asked(study.open_study(journal, {}), 0)
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":5,"worker_id":"ab')
+    # As a kill within a write leaves it: Optuna waits half a minute for it.
+    (tmp_path / f"{study.JOURNAL}.lock").symlink_to(journal)
+    opened = study.open_study(journal, {})
+    assert f"{journal}: dropped its last line, which a kill had cut off\n" in capsys.readouterr().out
+    assert asked(opened, 1) == drawn(1)
+    again = study.open_study(journal, {})
+    assert [trial.params for trial in again.trials] == [drawn(0), drawn(1)]
+
+
+def test_a_trial_that_was_killed_while_it_was_drawn_gets_the_rest(tmp_path: Path) -> None:
+    journal = tmp_path / study.JOURNAL
+    asked(study.open_study(journal, {}), 0)
+    lines = journal.read_text().splitlines(keepends=True)
+    journal.write_text("".join(lines[:-2]))
+    listed = check(ExperimentList, LIST, "list")
+    opened = study.open_study(journal, {})
+    (left,) = study.left_behind(opened, listed)
+    found = study.draw(left, RANGES)
+    before = drawn(0)
+    assert list(found) == sorted(SEARCHED)
+    assert [found[key] for key in sorted(SEARCHED)[:2]] == [before[key] for key in sorted(SEARCHED)[:2]]
+    assert len(study.open_study(journal, {}).trials) == 1
+
+
+def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
+    journal = tmp_path / study.JOURNAL
+    study.open_study(journal, {"data": ["f0"], "rungs": [1.0]})
+    study.open_study(journal, {"data": ["f0"], "rungs": [1.0]})
+    with pytest.raises(UserError, match=r"study\.journal: is a search of something else \(rungs\); remove it, or"):
+        study.open_study(journal, {"data": ["f0"], "rungs": [0.5, 1.0]})
+    journal.write_text("no journal\n" * 3)
+    with pytest.raises(UserError, match=r"study\.journal: not what Optuna writes .*; remove it"):
+        study.open_study(journal, {})
+
+
+# What is told
+
+NOISE = np.random.default_rng(0).normal(0, 5, (40, 4))
+CLIMBS = [
+    Climb("a", {"training.learning_rate": 1e-3, "lora.r": 8}, [30 + NOISE[:, 0], 33 + NOISE[:, 1]], ""),
+    Climb("b", {"training.learning_rate": 2e-3, "lora.r": 16}, [29 + NOISE[:, 2]], ""),
+    Climb("c", {"training.learning_rate": 2e-4}, [], "failed"),
+    Climb("d", {"training.learning_rate": 4e-4, "lora.r": 8}, [30 + NOISE[:, 0], 38 + NOISE[:, 1]], ""),
+]
+OF_CLIMBS = check(
+    ExperimentList,
+    {
+        "data": ["f0"],
+        "rungs": [0.25, 1],
+        "search": {"training.learning_rate": {"log": [1e-4, 1e-2]}, "lora.r": {"choice": [8, 16]}},
+    },
+    "list",
+)
+
+
+def test_the_table_has_the_best_first_and_differences_of_the_same_rung(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    study_report.tell(CLIMBS, OF_CLIMBS, "by which rule", tmp_path / "study.png")
+    lines = [re.sub(" {2,}", " | ", line.strip()) for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == "trial | of train | ROUGE | to the first | parameters"
+    best, second, stopped, failed = lines[1:5]
+    assert re.fullmatch(r"d \| 100 % \| 3\d\.\d\d \[.*\] \| learning_rate 0\.0004, r 8", best)
+    # Row by row as good, less 5.
+    assert re.fullmatch(r"a \| 100 % \| .*\] \| -5\.00 \[-5\.00, -5\.00\] \| learning_rate 0\.001, r 8", second)
+    difference = CLIMBS[1].rungs[0] - CLIMBS[3].rungs[0]
+    assert f"b | 25 % | {study_report.told(CLIMBS[1].rungs[0])} | {study_report.told(difference, '+')} |" in stopped
+    assert failed == "c | failed | learning_rate 0.0002"
+    assert "by which rule" in lines[5]
+    with_chance = [line for line in lines if "were all equally good" in line]
+    assert [line.split(" of train: ")[0] for line in with_chance] == ["25 %", "100 %"]
+    assert "d, the best of 2, is 2.50 above their mean; were all equally good, it would seem 0.00" in with_chance[1]
+    assert (tmp_path / "study.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_chance_alone_puts_the_best_of_many_above_that_of_few() -> None:
+    rows = np.random.default_rng(1).normal(30, 5, (100, 20))
+    found = [
+        study_report.chance([Climb(str(number), {}, [rows[:, number]], "") for number in range(count)], 0)
+        for count in (1, 2, 20)
+    ]
+    assert found[0] is None
+    assert found[1]
+    assert found[2]
+    assert 0 < found[1].luck < found[2].luck
+    # Of 20 normal means the largest is expected 1.87 standard errors above.
+    assert found[2].luck == pytest.approx(1.87 * 5 / math.sqrt(100), rel=0.2)
+
+
+def test_a_parameter_has_as_short_a_name_as_tells_it_from_others() -> None:
+    keys = ["lora.r", "models.a.lora.r", "+models.b.persons", "training.epochs", "epochs"]
+    assert list(study_report.short_names(keys).values()) == [
+        "lora.r",
+        "a.lora.r",
+        "persons",
+        "training.epochs",
+        "epochs",
+    ]
+
+
+# The whole, shrunk
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Project:
+    """A twin, a list of ranges, and a virtual environment whose stages are warm."""
+    folder = tmp_path_factory.mktemp("search")
+    project = new_project(folder / "project", {"train": 8, "dev": 6, "test": 4})
+    twin = save_twin(qwen25, folder / "twin")
+    virtual_environment(folder / ".venv")
+
+    def shrink(params: Any) -> None:
+        params["run"].update(models=["llama32_3b"], untuned=[])
+        params["training"].update(epochs=1)
+        params["generation"].update(max_new_tokens=12, candidates=2)
+        params["limits"].update(free_gb=0.1, empty_percent=100)
+        params["models"]["llama32_3b"].update(weights=str(twin), dtype="fp32")
+
+    project.edit(shrink)
+    (project.root / "lists").mkdir()
+    with (project.root / "lists/tiny.yaml").open("w") as file:
+        YAML(typ="safe").dump(LIST, file)
+    project.commit()
+    return project
+
+
+def searching(project: Project, *more: str, extras: Sequence[Path] = (OPTUNA,), **of_ray: str) -> subprocess.Popen[str]:
+    """The command, begun, with what is installed beside the environment."""
+    python = project.root.parent / ".venv/bin/python3"
+    inherited = project.environment()
+    own = {
+        "PATH": f"{python.parent}:{inherited['PATH']}",
+        "PYTHONPATH": os.pathsep.join(map(str, [project.root / "src", *extras])),
+        "CUDA_VISIBLE_DEVICES": "",
+        **of_ray,
+    }
+    command = [python, *YOYAK, "sweep", "lists/tiny.yaml", "--data", "data", "--out", "out", "--work", "work", *more]
+    return subprocess.Popen(
+        [*map(str, command)],
+        cwd=project.root,
+        env=inherited | own,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.mark.parametrize(
+    ("more", "extras", "says"),
+    [
+        (["--search", "optuna"], [], "--search optuna: Optuna is not installed; `pip install -e '.[optuna]'`"),
+        (["--trials", "3"], [OPTUNA], "--trials: of a search alone; give it `--search optuna`"),
+    ],
+)
+def test_what_is_asked_wrongly_is_told(project: Project, more: list[str], extras: list[Path], says: str) -> None:
+    called = searching(project, *more, extras=extras)
+    _, errors = called.communicate()
+    assert (called.returncode, errors) == (1, f"error: {says}\n")
+
+
+def test_a_search_that_is_killed_goes_on_to_the_same_trials_on_ray(project: Project) -> None:
+    """What was begun by processes of this machine, Ray's tasks go on with."""
+    more = ("--search", "optuna", "--trials", str(TRIALS), "--gpus", "0")
+    begun = searching(project, *more)
+    journal = project.root / "out" / study.JOURNAL
+    while not (journal.exists() and "intermediate_value" in journal.read_text()):
+        assert begun.poll() is None, begun.communicate()
+        time.sleep(0.05)
+    begun.send_signal(signal.SIGKILL)
+    begun.communicate()
+    with journal.open("ab") as file:
+        file.write(b'{"op_code":')
+    # Paths of Ray's sockets must be short.
+    with TemporaryDirectory(prefix="ray", dir="/tmp") as short:
+        called = searching(project, *more, extras=(OPTUNA, RAY), RAY_TMPDIR=short)
+        said, errors = called.communicate()
+    assert called.returncode == 0, said + errors
+    assert "on Ray: this machine, 1 node\n" in said
+    assert f"{TRIALS} of {TRIALS} trials to run" in said
+
+    trials = study.open_study(journal, json.loads(made_of(journal))).trials
+    assert [trial.params for trial in trials] == [drawn(number) for number in range(TRIALS)]
+    first = []
+    for trial in trials:
+        results = [project.root / f"out/tiny-{trial.number}.{data}.s42.json" for data in ("sample_50", "sample")]
+        scores = [study_report.scores(result).mean() for result in results if result.exists()]
+        assert list(trial.intermediate_values.values()) == pytest.approx(scores)
+        # Asynchronous successive halving: the better half of those that have been there goes on, and of two or three
+        # the best.
+        first.append(scores[0])
+        goes_on = scores[0] >= sorted(first)[-max(1, len(first) // 2)]
+        assert trial.state == (TrialState.COMPLETE if goes_on else TrialState.PRUNED)
+        assert len(scores) == 1 + goes_on
+        rows = [json.loads(result.read_text())["data"]["train"]["rows"] for result in results if result.exists()]
+        assert rows == [4, 8][: len(rows)]
+    assert re.search(r"^trial +of train +ROUGE +to the first +parameters", said, re.MULTILINE)
+    assert (project.root / "out/study.png").read_bytes().startswith(b"\x89PNG")
+    shown = project.run("dvc", "exp", "show", "--csv", "--no-pager").stdout
+    for trial in trials:
+        (line,) = [line for line in shown.splitlines() if line.startswith(f"tiny-{trial.number},")]
+        assert str(trial.params["training.learning_rate"]) in line
+
+
+def made_of(journal: Path) -> str:
+    """What the study is of, as it has noted it."""
+    lines = [json.loads(line) for line in journal.read_text().splitlines()]
+    return next(json.dumps(line["user_attr"][study.MADE_OF]) for line in lines if "user_attr" in line)
