@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,8 +35,11 @@ from yoyak.sweeps.ranges import Range, Value
 sys.path.append(str(ROOT / ".cache/optuna"))
 
 import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
+from yoyak.sweeps import check as check_of_runs
 from yoyak.sweeps import run, study, study_report
 from yoyak.sweeps.options import Options
 from yoyak.sweeps.study_report import Climb
@@ -51,6 +55,8 @@ SEARCHED: dict[str, Any] = {
 }
 LIST: dict[str, Any] = {"data": ["sample"], "rungs": [0.5, 1.0], "search": SEARCHED}
 TRIALS = 3
+SEED = 1
+"""By which the first trial is of values that cannot be together."""
 
 
 # Ranges
@@ -62,7 +68,7 @@ values = st.none() | st.booleans() | numbers | texts.filter(lambda text: "${" no
 
 @given(value=values)
 def test_what_is_drawn_is_what_the_parameter_becomes(value: Value, tmp_path_factory: pytest.TempPathFactory) -> None:
-    path = tmp_path_factory.mktemp("params") / "params.yaml"
+    path = tmp_path_factory.getbasetemp() / "params.yaml"
     path.write_text("lora:\n  r: 16\n")
     (override,) = ranges.overrides({"lora.r": value})
     apply_overrides(path, [override])
@@ -153,6 +159,14 @@ def test_rungs_are_of_a_search_alone(tmp_path: Path) -> None:
     (tmp_path / "list.yaml").write_text("data: [f0]\nexperiments: {a: []}\nrungs: [1]\n")
     with pytest.raises(UserError, match=r"list\.yaml: rungs: only a search has them"):
         read_list(tmp_path / "list.yaml")
+
+
+def test_the_list_of_ranges_is_of_parameters_that_are_there() -> None:
+    listed = read_list(ROOT / "sweeps/ranges.yaml")
+    for values in ranges.end_points(listed.search):
+        overrides = study.run_of(listed, "any", values, level=0).overrides
+        params = check_of_runs.params_of(listed.params, overrides, ROOT / "data/sample", "ranges.yaml")
+        assert params.training.learning_rate == values["training.learning_rate"]
 
 
 # The study
@@ -345,8 +359,9 @@ def test_what_is_asked_wrongly_is_told(project: Project, more: list[str], extras
     assert (called.returncode, errors) == (1, f"error: {says}\n")
 
 
-def test_a_search_that_is_killed_goes_on_to_the_same_trials_on_ray(project: Project) -> None:
-    """What was begun by processes of this machine, Ray's tasks go on with."""
+@pytest.fixture(scope="module")
+def searched(project: Project) -> tuple[Project, str]:
+    """What was begun by processes of this machine, and killed after a rung, Ray's tasks have gone on with."""
     more = ("--search", "optuna", "--trials", str(TRIALS), "--gpus", "0")
     begun = searching(project, *more)
     journal = project.root / "out" / study.JOURNAL
@@ -362,33 +377,96 @@ def test_a_search_that_is_killed_goes_on_to_the_same_trials_on_ray(project: Proj
         called = searching(project, *more, extras=(OPTUNA, RAY), RAY_TMPDIR=short)
         said, errors = called.communicate()
     assert called.returncode == 0, said + errors
-    assert "on Ray: this machine, 1 node\n" in said
-    assert f"{TRIALS} of {TRIALS} trials to run" in said
+    return project, said
 
-    trials = study.open_study(journal, json.loads(made_of(journal))).trials
+
+Searched = tuple[Project, str]
+
+
+def trials_of(project: Project) -> list[optuna.trial.FrozenTrial]:
+    storage = JournalStorage(JournalFileBackend(str(project.root / "out" / study.JOURNAL)))
+    return optuna.load_study(study_name=study.NAME, storage=storage).trials
+
+
+def results(project: Project, number: int) -> list[Path]:
+    """Of a trial, rung by rung."""
+    found = [project.root / f"out/tiny-{number}.{data}.s42.json" for data in ("sample_50", "sample")]
+    return [result for result in found if result.exists()]
+
+
+def test_a_search_that_is_killed_goes_on_to_the_same_trials(searched: Searched) -> None:
+    project, said = searched
+    assert f"{TRIALS} of {TRIALS} trials to run" in said
+    assert "on Ray: this machine, 1 node\n" in said
+    trials = trials_of(project)
     assert [trial.params for trial in trials] == [drawn(number) for number in range(TRIALS)]
-    first = []
     for trial in trials:
-        results = [project.root / f"out/tiny-{trial.number}.{data}.s42.json" for data in ("sample_50", "sample")]
-        scores = [study_report.scores(result).mean() for result in results if result.exists()]
+        scores = [study_report.scores(result).mean() for result in results(project, trial.number)]
         assert list(trial.intermediate_values.values()) == pytest.approx(scores)
-        # Asynchronous successive halving: the better half of those that have been there goes on, and of two or three
-        # the best.
-        first.append(scores[0])
-        goes_on = scores[0] >= sorted(first)[-max(1, len(first) // 2)]
+        figures = [json.loads(result.read_text()) for result in results(project, trial.number)]
+        assert [each["data"]["train"]["rows"] for each in figures] == [4, 8][: len(figures)]
+        assert {each["train"]["llama32_3b"]["seed"] for each in figures} == {42}
+
+
+def test_the_better_half_of_a_rung_goes_on(searched: Searched) -> None:
+    first: list[float] = []
+    for trial in trials_of(searched[0]):
+        first.append(trial.intermediate_values[1])
+        # Asynchronous: of those that were there before it; of two or three the best.
+        goes_on = first[-1] >= sorted(first)[-max(1, len(first) // 2)]
         assert trial.state == (TrialState.COMPLETE if goes_on else TrialState.PRUNED)
-        assert len(scores) == 1 + goes_on
-        rows = [json.loads(result.read_text())["data"]["train"]["rows"] for result in results if result.exists()]
-        assert rows == [4, 8][: len(rows)]
-    assert re.search(r"^trial +of train +ROUGE +to the first +parameters", said, re.MULTILINE)
-    assert (project.root / "out/study.png").read_bytes().startswith(b"\x89PNG")
+        assert list(trial.intermediate_values) == [1, 2][: 1 + goes_on]
+
+
+def test_each_trial_is_an_experiment_of_dvc(searched: Searched) -> None:
+    project, said = searched
     shown = project.run("dvc", "exp", "show", "--csv", "--no-pager").stdout
-    for trial in trials:
+    for trial in trials_of(project):
         (line,) = [line for line in shown.splitlines() if line.startswith(f"tiny-{trial.number},")]
         assert str(trial.params["training.learning_rate"]) in line
+        assert re.search(
+            rf"^tiny-{trial.number} +\d+ %  .* persons {trial.params['+models.llama32_3b.persons']}", said, re.M
+        )
+        # Of the last rung.
+        kept = project.run("git", "show", f"refs/exps/{commit(project)}/tiny-{trial.number}:metrics/data.json").stdout
+        assert json.loads(kept) == json.loads(results(project, trial.number)[-1].read_text())["data"]
+    assert (project.root / "out/study.png").read_bytes().startswith(b"\x89PNG")
+    assert "no experiment of DVC" not in said
 
 
-def made_of(journal: Path) -> str:
-    """What the study is of, as it has noted it."""
-    lines = [json.loads(line) for line in journal.read_text().splitlines()]
-    return next(json.dumps(line["user_attr"][study.MADE_OF]) for line in lines if "user_attr" in line)
+def commit(project: Project) -> str:
+    """As DVC's references have it."""
+    head = project.run("git", "rev-parse", "HEAD").stdout.strip()
+    return f"{head[:2]}/{head[2:]}"
+
+
+def test_other_parameters_are_another_search(
+    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, _ = searched
+    monkeypatch.chdir(project.root)
+    options = Options(Path("lists/tiny.yaml"), Path("data"), Path("out"), tmp_path, gpus=0)
+    before = Path("params.yaml").read_text()
+    project.edit(lambda params: params["scoring"].update(seed=7))
+    with pytest.raises(UserError, match=r"^out/study\.journal: is a search of something else \(params\.yaml\); remove"):
+        study.search(options, TRIALS)
+    Path("params.yaml").write_text(before)
+    shutil.copyfile("lists/tiny.yaml", "lists/a tiny list.yaml")
+    with pytest.raises(UserError, match=r"^lists/a tiny list\.yaml: trials have its name: letters, digits"):
+        study.search(replace(options, experiments=Path("lists/a tiny list.yaml")), TRIALS)
+
+
+def test_values_that_cannot_be_together_end_a_trial_and_not_the_search(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each is good with the first of the other: greedy search has one candidate."""
+    monkeypatch.chdir(project.root)
+    searched = {"generation.search": {"choice": ["sample", "greedy"]}, "generation.candidates": {"choice": [1, 2]}}
+    with (tmp_path / "both.yaml").open("w") as file:
+        YAML(typ="safe").dump(LIST | {"search": searched, "seeds": [SEED]}, file)
+    options = Options(tmp_path / "both.yaml", Path("data"), tmp_path / "out", tmp_path / "work", gpus=0, minutes=0)
+    assert study.search(options, TRIALS)
+    said = capsys.readouterr().out
+    assert re.search(r"^both-0: candidates 2, search greedy\nboth-0: params\.yaml: ", said, re.MULTILINE)
+    assert "no time for more; trials left at work for later: 1" in said
+    assert re.search(r"^both-0 +failed", said, re.MULTILINE)

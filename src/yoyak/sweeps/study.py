@@ -29,6 +29,7 @@ from yoyak.evaluation.leaderboard import what_was_counted
 from yoyak.sweeps import check, data_folder, ranges, run, study_report, trials
 from yoyak.sweeps.check import CheckedRun
 from yoyak.sweeps.execution import Outcome
+from yoyak.sweeps.experiments import NAME as NAME_OF_FILE
 from yoyak.sweeps.experiments import ExperimentList, Run, read_list
 from yoyak.sweeps.jobs import Job, Place
 from yoyak.sweeps.lock import only_one
@@ -38,6 +39,7 @@ from yoyak.sweeps.ranges import Range, Value
 JOURNAL = "study.journal"
 """In `--out`: Optuna's own, and all that is kept of a search beside the JSONs."""
 MADE_OF = "made_of"
+PARAMETERS = "params.yaml"
 PICTURE = "study.png"
 NAME = "search"
 FACTOR = 2
@@ -106,6 +108,8 @@ def _read(options: Options, wanted: int) -> ExperimentList:
     listed = read_list(options.experiments)
     if not listed.search:
         raise UserError(f"{options.experiments}: it has no ranges for --search; give it `search` for `experiments`")
+    if not NAME_OF_FILE.fullmatch(options.experiments.stem):
+        raise UserError(f"{options.experiments}: trials have its name: letters, digits, _ and - alone")
     return listed
 
 
@@ -135,8 +139,19 @@ def _check_ends(options: Options, listed: ExperimentList) -> dict[str, Any]:
     for level, share in enumerate(listed.rungs[:-1]):
         data_folder.write_share(whole, share, folder_of(options, listed, level))
     check.fetch_weights({source: key for each in checked for source, key in each.weights.items()})
-    kept = {key: checked[0].made_of[key] for key in ("params", "set", "rows_sha256")}
-    return {**listed.model_dump(mode="json", include={"search", "rungs", "data", "seeds"}), **kept}
+    return {
+        **listed.model_dump(mode="json", include={"search", "rungs", "data", "seeds"}),
+        "rows_sha256": checked[0].made_of["rows_sha256"],
+        PARAMETERS: _parameters(options, listed),
+    }
+
+
+def _parameters(options: Options, listed: ExperimentList) -> str:
+    """A hash of what trials have in common of `params.yaml`, the list's changes with it."""
+    first = run_of(listed, NAME, ranges.end_points(listed.search)[0], 0).overrides
+    where = f"{options.experiments}: search"
+    found = check.params_of(listed.params, first, folder_of(options, listed, -1), where)
+    return check.digest(found.model_dump(mode="json", exclude={"limits"}))
 
 
 # The study
@@ -228,7 +243,7 @@ def _run(search: Search, place: Place, wanted: int) -> None:
             elif following := _ended(search, rung, outcome):
                 waiting.append(following)
     if late:
-        print(f"no time for more: {late + len(waiting)} trials are left at work for later", flush=True)
+        print(f"no time for more; trials left at work for later: {late + len(waiting)}", flush=True)
 
 
 def _number(study: optuna.Study) -> int:
@@ -265,6 +280,8 @@ def _startable(waiting: list[Rung], running: dict[Future[Outcome], Rung]) -> Ite
 
 def _next(search: Search, trial: Trial) -> Rung | None:
     """The first of a trial's rungs that has no result; None where it has ended, as Optuna is told."""
+    if _parameters(search.options, search.listed) != search.study.user_attrs[MADE_OF][PARAMETERS]:
+        raise UserError("params.yaml was changed while the search was at work; change it back, and call it again")
     values = draw(trial, search.listed.search)
     # The last that was reported, too: it may not have been decided on.
     first = max(0, len(_frozen(search, trial).intermediate_values) - 1)
@@ -274,7 +291,7 @@ def _next(search: Search, trial: Trial) -> Rung | None:
         try:
             checked = check.check_run(search.listed, run_, data, run_.experiment)
         except UserError as error:
-            # Each bound is good by itself; these values cannot be together.
+            # All else is as it was: each bound is good by itself, and these values cannot be together.
             print(error, flush=True)
             search.study.tell(trial, state=TrialState.FAIL)
             return None
