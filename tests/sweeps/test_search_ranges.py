@@ -227,7 +227,7 @@ def test_a_study_of_something_else_is_refused(tmp_path: Path) -> None:
     journal = tmp_path / study.JOURNAL
     study.open_study(journal, {"data": ["f0"], "rungs": [1.0]})
     study.open_study(journal, {"data": ["f0"], "rungs": [1.0]})
-    with pytest.raises(UserError, match=r"study\.journal: is a search of something else \(rungs\); remove it, or"):
+    with pytest.raises(UserError, match=r"study\.journal: is a search of something else \(rungs\); empty its folder"):
         study.open_study(journal, {"data": ["f0"], "rungs": [0.5, 1.0]})
     journal.write_text("no journal\n" * 3)
     with pytest.raises(UserError, match=r"study\.journal: not what Optuna writes .*; remove it"):
@@ -448,7 +448,7 @@ def test_other_parameters_are_another_search(
     options = Options(Path("lists/tiny.yaml"), Path("data"), Path("out"), tmp_path, gpus=0)
     before = Path("params.yaml").read_text()
     project.edit(lambda params: params["scoring"].update(seed=7))
-    with pytest.raises(UserError, match=r"^out/study\.journal: is a search of something else \(params\.yaml\); remove"):
+    with pytest.raises(UserError, match=r"^out/study\.journal: is a search of something else \(params\.yaml\); empty"):
         study.search(options, TRIALS)
     Path("params.yaml").write_text(before)
     shutil.copyfile("lists/tiny.yaml", "lists/a tiny list.yaml")

@@ -75,7 +75,7 @@ def start(devices: list[str], options: Options) -> Iterator[Place]:
 
         def room() -> int:
             there = ray.cluster_resources()
-            return round(float(there["GPU"] / gpus if gpus else there["CPU"]))
+            return round(float(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 0)))
 
         yield Place(room, ready)
 

@@ -175,7 +175,9 @@ def open_study(journal: Path, made_of: dict[str, Any]) -> optuna.Study:
         return study
     for key, value in made_of.items():
         if before.get(key) != value:
-            raise UserError(f"{journal}: is a search of something else ({key}); remove it, or choose another --out")
+            raise UserError(
+                f"{journal}: is a search of something else ({key}); empty its folder, or give another --out"
+            )
     return study
 
 
