@@ -40,7 +40,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import TrialState
 
 from yoyak.sweeps import check as check_of_runs
-from yoyak.sweeps import run, study, study_report
+from yoyak.sweeps import data_folder, run, study, study_report, trials
 from yoyak.sweeps.options import Options
 from yoyak.sweeps.study_report import Climb
 
@@ -398,9 +398,9 @@ def test_a_search_that_is_killed_goes_on_to_the_same_trials(searched: Searched) 
     project, said = searched
     assert f"{TRIALS} of {TRIALS} trials to run" in said
     assert "on Ray: this machine, 1 node\n" in said
-    trials = trials_of(project)
-    assert [trial.params for trial in trials] == [drawn(number) for number in range(TRIALS)]
-    for trial in trials:
+    found = trials_of(project)
+    assert [trial.params for trial in found] == [drawn(number) for number in range(TRIALS)]
+    for trial in found:
         scores = [study_report.scores(result).mean() for result in results(project, trial.number)]
         assert list(trial.intermediate_values.values()) == pytest.approx(scores)
         figures = [json.loads(result.read_text()) for result in results(project, trial.number)]
@@ -438,6 +438,31 @@ def commit(project: Project) -> str:
     """As DVC's references have it."""
     head = project.run("git", "rev-parse", "HEAD").stdout.strip()
     return f"{head[:2]}/{head[2:]}"
+
+
+def test_experiments_are_looked_for_in_a_repository_of_its_own(
+    searched: Searched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project, _ = searched
+    monkeypatch.chdir(project.root)
+    assert trials.missing(["tiny-0", "tiny-9"]) == ["tiny-9"]
+    assert [trials.are_kept(folder) for folder in (project.root, project.root / "data", tmp_path)] == [
+        True,
+        False,
+        False,
+    ]
+
+
+def test_a_larger_share_has_the_rows_of_a_smaller_one(tmp_path: Path) -> None:
+    seen = []
+    for share in (0.25, 0.5):
+        data_folder.write_share(ROOT / "data/sample", share, tmp_path / str(share))
+        train, dev = data_folder.read_train_and_dev(tmp_path / str(share))
+        seen.append(train)
+        assert dev.equals(data_folder.read_train_and_dev(ROOT / "data/sample")[1])
+    whole, _ = data_folder.read_train_and_dev(ROOT / "data/sample")
+    assert [len(train) for train in seen] == [round(len(whole) * share) for share in (0.25, 0.5)]
+    assert set(seen[0]["fname"]) < set(seen[1]["fname"]) < set(whole["fname"])
 
 
 def test_other_parameters_are_another_search(

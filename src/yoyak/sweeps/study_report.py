@@ -247,6 +247,6 @@ def _legend(climbs: Sequence[Climb], rungs: Sequence[float], colours: Any) -> tu
     for level, share in enumerate(rungs):
         count = sum(len(climb.rungs) > level for climb in climbs)
         handles.append(pyplot.Line2D([], [], color=colours[level], marker="o", linewidth=1))
-        labels.append(f"{percent(share)} of train: {count}")
+        labels.append(f"{percent(share)} of train: {count} trials")
     handles.append(pyplot.Line2D([], [], color="#555555", linestyle="--", linewidth=1))
     return handles, [*labels, "where chance alone puts the best of them"]
