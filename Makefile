@@ -42,7 +42,7 @@ docs: setup  ## the site of docs/: site/index.html
 	NO_MKDOCS_2_WARNING=1 mkdocs build --strict --quiet
 
 # What a GPU computes differs in its last digits: it has tests of its own.
-test: setup .cache/mecab-ko/ready .cache/triton/ready .cache/ray/ready .cache/llama-cpp/ready .cache/seaweedfs/ready  ## style, types, imports, then the tests
+test: setup .cache/mecab-ko/ready .cache/triton/ready .cache/ray/ready .cache/optuna/ready .cache/llama-cpp/ready .cache/seaweedfs/ready  ## style, types, imports, then the tests
 	@$(MAKE) --no-print-directory lint
 	CUDA_VISIBLE_DEVICES= pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --ignore tests/gpu
 	TRITON_INTERPRET=1 PYTHONPATH=.cache/triton pytest tests/interpreted
@@ -76,7 +76,7 @@ lock:  ## resolve requirements/lock.txt anew from pyproject.toml (uv is in .venv
 # --strict: an index without PyPI's list of vulnerabilities must not pass for packages without any.
 audit: .cache/audit/ready  ## ask PyPI for known vulnerabilities of the locked packages
 	@.cache/audit/bin/pip-audit --strict --disable-pip --no-deps --progress-spinner off \
-	  $(foreach file,lock uv torch mecab-ko triton ray llama-cpp seaweedfs audit,-r requirements/$(file).txt) 2>.cache/audit/log || \
+	  $(foreach file,lock uv torch mecab-ko triton ray optuna llama-cpp seaweedfs audit,-r requirements/$(file).txt) 2>.cache/audit/log || \
 	  { tail -n 1 .cache/audit/log >&2; echo "error: the packages are not known to be sound" >&2; exit 1; }
 
 clean:  ## remove the environment, the scratch and the downloads; DVC's cache stays
@@ -104,6 +104,10 @@ $(VENV)/ready: requirements/lock.txt requirements/torch.txt requirements/uv.txt 
 	touch $@
 
 .cache/ray/ready: requirements/ray.txt | setup
+	python -m pip install --quiet --require-hashes --no-deps --target $(@D) --upgrade -r $<
+	touch $@
+
+.cache/optuna/ready: requirements/optuna.txt | setup
 	python -m pip install --quiet --require-hashes --no-deps --target $(@D) --upgrade -r $<
 	touch $@
 

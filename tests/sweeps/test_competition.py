@@ -34,6 +34,7 @@ from yoyak.preflight.resolve import resolve
 from yoyak.sweeps import candidates, competition, copies, costs, halving, rates, recipe, run, search, sizes
 from yoyak.sweeps.cli import main
 from yoyak.sweeps.halving import LEVELS, Level
+from yoyak.sweeps.lock import only_one
 from yoyak.sweeps.options import Options
 from yoyak.sweeps.rates import Rates, Span
 from yoyak.sweeps.sizes import KNOWN
@@ -376,9 +377,9 @@ def test_what_is_out_of_time_is_killed_with_all_it_started(tmp_path: Path) -> No
 
 
 def test_what_a_killed_run_has_left_at_work_is_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with competition.only_one(tmp_path):
+    with only_one(tmp_path):
         left = subprocess.Popen(["sleep", "0.5"], close_fds=False)
-    with competition.only_one(tmp_path):
+    with only_one(tmp_path):
         assert left.poll() is not None or left.wait(0.1) == 0
     assert "is at work; waiting" in capsys.readouterr().out
 
@@ -391,7 +392,7 @@ def test_a_plan_beside_a_run_tells_who_is_at_work(
     monkeypatch.setattr(competition, "WORK", tmp_path)
     monkeypatch.setattr(search, "WORK", tmp_path)
     monkeypatch.setattr("sys.argv", ["yoyak.sweeps", "competition", "data/sample", "--plan", *hours])
-    with competition.only_one(tmp_path), pytest.raises(SystemExit, match=r"^1$"):
+    with only_one(tmp_path), pytest.raises(SystemExit, match=r"^1$"):
         main()
     said = f"error: {tmp_path}: another run (process {os.getpid()}) is at work, and its own first lines have its plan; "
     assert capsys.readouterr().err == f"{said}ask again when it has ended\n"

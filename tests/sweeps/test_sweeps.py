@@ -38,7 +38,7 @@ import results as document
 import wording
 from comparisons import paired_interval
 
-NO_LISTS = ("anchors", "search")
+NO_LISTS = ("anchors", "ranges", "search")
 LISTS = sorted(path for path in (ROOT / "sweeps").glob("*.yaml") if path.stem not in NO_LISTS)
 YOYAK = ("-c", "from yoyak.cli import main; main()")
 RAY = ROOT / ".cache/ray"

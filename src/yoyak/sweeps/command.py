@@ -1,13 +1,24 @@
 """The command `yoyak sweep`."""
 
+import importlib.util
 import math
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from yoyak.core.errors import UserError
 from yoyak.core.repository import project_folder
+
+TRIALS = 20
+
+
+class Searcher(Enum):
+    """What draws the parameters of a search."""
+
+    OPTUNA = "optuna"
 
 
 def run_sweep(
@@ -25,6 +36,10 @@ def run_sweep(
     remote: Annotated[
         str | None, typer.Option(help="A remote of DVC, through which machines share what they have computed.")
     ] = None,
+    search: Annotated[
+        Searcher | None, typer.Option(help="Draw from the ranges of LIST, and stop trials that fall behind.")
+    ] = None,
+    trials: Annotated[int | None, typer.Option(help="Of a search; default: 20.", show_default=False)] = None,
     minutes: Annotated[float, typer.Option(help="After so many no experiment starts.")] = math.inf,
     only: Annotated[list[str] | None, typer.Option(help="An experiment to run; repeat it for others.")] = None,
     commit: Annotated[
@@ -35,8 +50,9 @@ def run_sweep(
 
     Several run on Ray where it is installed. What has its JSON in --out is not run again, and must have been made with
     the parameters of today. Where one fails, the end of its log is printed, and the rest go on. Ends with exit status 1
-    where one failed, and 0 where the deadline left some for later.
+    where one failed, and 0 where the deadline left some for later. A search goes on with the trials that are in --out.
     """
+    _check_search(search, trials)
     from yoyak.sweeps import run
     from yoyak.sweeps.options import Options
 
@@ -55,8 +71,21 @@ def run_sweep(
         address=address,
         remote=remote,
     )
-    if run.sweep(options):
+    if search is None:
+        failed = bool(run.sweep(options))
+    else:
+        from yoyak.sweeps import study
+
+        failed = study.search(options, TRIALS if trials is None else trials)
+    if failed:
         raise typer.Exit(1)
+
+
+def _check_search(search: Searcher | None, trials: int | None) -> None:
+    if search is None and trials is not None:
+        raise UserError("--trials: of a search alone; give it `--search optuna`")
+    if search is not None and importlib.util.find_spec("optuna") is None:
+        raise UserError("--search optuna: Optuna is not installed; `pip install -e '.[optuna]'`")
 
 
 def _from(folder: Path, path: Path) -> Path:

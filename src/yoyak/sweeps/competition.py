@@ -2,17 +2,12 @@
 
 import contextlib
 import datetime
-import fcntl
-import os
 import re
 import shutil
 import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
-import psutil
 from rich.console import Console
 
 from yoyak.core.errors import UserError
@@ -27,6 +22,7 @@ from yoyak.preflight import status
 from yoyak.preflight.params import Params
 from yoyak.sweeps import check, copies, costs, data_folder, rates, recipe, sizes
 from yoyak.sweeps.experiments import Run, read_list, runs
+from yoyak.sweeps.lock import only_one
 from yoyak.sweeps.options import Options
 from yoyak.sweeps.rates import Rates
 from yoyak.sweeps.run import run_list, slots
@@ -168,38 +164,6 @@ def submit(options: Options, run: Run) -> None:
 def _take(source: Path, target: Path) -> None:
     with whole(target) as half:
         shutil.copyfile(source, half)
-
-
-@contextlib.contextmanager
-def only_one(folder: Path, waits: bool = True) -> Iterator[None]:
-    """Let no other run work in `folder` meanwhile, nor what a killed one has left behind.
-
-    A `dvc repro` that outlives the command that started it holds the lock, too: its work is waited for, not lost. Where
-    nobody `waits`, a `UserError` says who is at work.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    # Not emptied: it has the number of the process that holds it.
-    with (folder / "lock").open("a+") as lock:
-        os.set_inheritable(lock.fileno(), True)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            busy = f"{folder}: {_holder(lock)} is at work"
-            if not waits:
-                raise UserError(f"{busy}, and its own first lines have its plan; ask again when it has ended") from None
-            print(f"{busy}; waiting", flush=True)
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.truncate(0)
-        print(os.getpid(), file=lock, flush=True)
-        yield
-
-
-def _holder(lock: TextIO) -> str:
-    lock.seek(0)
-    number = lock.read().strip()
-    if number.isdigit() and psutil.pid_exists(int(number)):
-        return f"another run (process {number})"
-    return "what was left of a run that was killed"
 
 
 def link_weights(folder: Path) -> None:

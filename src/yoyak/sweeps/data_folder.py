@@ -1,5 +1,6 @@
 """The CSV files of a data folder, as the pipeline reads them."""
 
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -36,3 +37,16 @@ def write(folder: Path, train: pd.DataFrame, dev: pd.DataFrame, test: pd.DataFra
     judged[["fname"]].assign(summary="요약문").reset_index(drop=True).to_csv(folder / "sample_submission.csv")
     if summaries := [column for column in judged.columns if REFERENCE_COLUMN.fullmatch(column)]:
         judged[["fname", *summaries]].to_csv(folder / REFERENCES, index=False)
+
+
+def share_name(name: str, share: float) -> str:
+    """Of the data folder with so large a share of the rows of train of the one called `name`, which all of them is."""
+    return name if share == 1 else f"{name}_{round(100 * share)}"
+
+
+def write_share(whole: Path, share: float, folder: Path) -> None:
+    """Write the data folder `whole` with a share of its rows of train; a larger share has the rows of a smaller one."""
+    train, _ = read_train_and_dev(whole)
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(whole, folder)
+    train.sample(frac=share, random_state=0).sort_index().to_csv(folder / "train.csv", index=False)

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ class Outcome:
     minutes: float = 0
     files: dict[str, str] = field(default_factory=dict)
     """Content of files that are not in `--out` yet, by their endings: of an experiment that ran on another machine."""
+    kept: bytes = b""
+    """What `trials.bundle` made of it there."""
 
 
 LATE = Outcome(None)
@@ -45,14 +48,18 @@ def execute(
     seconds: float = math.inf,
     shared: bool = False,
     watched: bool = False,
+    keep: Callable[[], None] | None = None,
 ) -> Outcome:
     """Run the stages of a copy, and write `result`, in which `about` comes before the figures.
 
-    What is printed goes to `log`. The rest is as `copies.repro` has it.
+    What is printed goes to `log`. `keep` comes between the two, so that what has a result is kept. The rest is as
+    `copies.repro` has it.
     """
     started = time.monotonic()
     well = copies.repro(copy, log, environment, seconds=seconds, shared=shared, watched=watched)
     minutes = (time.monotonic() - started) / 60
+    if well and keep:
+        keep()
     if well:
         told = json.dumps({**about, "minutes": round(minutes, 2)})
         # In a process of its own: several may end at once, and each scores on its own share of the cores.

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from yoyak.core.errors import UserError
 from yoyak.core.params import Section, check, read_yaml
+from yoyak.sweeps.ranges import Range
 
 NAME = re.compile(r"[\w-]+")
 """Of an experiment, or of a data folder."""
@@ -35,7 +36,11 @@ class ExperimentList(Section):
     """Overrides of all experiments, before their own."""
     seeds: list[int] = Field(default=[42], min_length=1)
     data: list[str] = Field(min_length=1)
-    experiments: dict[str, Experiment] = Field(min_length=1)
+    experiments: dict[str, Experiment] = Field(default={})
+    search: dict[str, Range] = Field(default={})
+    """In place of experiments: from what each parameter is drawn, a parameter as `-S` has it."""
+    rungs: list[float] = Field(default=[0.25, 0.5, 1.0], min_length=1)
+    """Shares of train's rows that a trial of a search sees, one after the other, while it is among the better half."""
 
     @field_validator("experiments", mode="before")
     @classmethod
@@ -44,6 +49,19 @@ class ExperimentList(Section):
         if not isinstance(experiments, dict):
             return experiments
         return {name: {"set": each} if isinstance(each, list) else each for name, each in experiments.items()}
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> "ExperimentList":
+        if bool(self.experiments) == bool(self.search):
+            raise ValueError("a list has either experiments or search")
+        if self.experiments and "rungs" in self.model_fields_set:
+            raise ValueError("rungs: only a search has them")
+        if self.search and (len(self.data) != 1 or len(self.seeds) != 1):
+            raise ValueError("a search has one folder in data, and one of seeds")
+        percent = [round(100 * share) for share in self.rungs]
+        if sorted({*percent}) != percent or percent[0] < 1 or self.rungs[-1] != 1:
+            raise ValueError("rungs: shares that grow, each at least 0.01 above the last, and end with 1 are expected")
+        return self
 
 
 @dataclass(frozen=True)

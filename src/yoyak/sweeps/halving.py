@@ -12,6 +12,7 @@ import numpy as np
 
 from yoyak.core.records import Floats
 from yoyak.evaluation import significance
+from yoyak.sweeps import data_folder
 
 PARTS = 5
 """Of train; each holds a fifth out."""
@@ -32,7 +33,7 @@ class Level:
     @property
     def data(self) -> list[str]:
         """Names of its data folders."""
-        return [f"f{part}" if self.share == 1 else f"f{part}_{round(100 * self.share)}" for part in range(self.folds)]
+        return [data_folder.share_name(f"f{part}", self.share) for part in range(self.folds)]
 
     @property
     def told(self) -> str:

@@ -12,14 +12,16 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from yoyak.core.errors import UserError
-from yoyak.sweeps import copies, execution
+from yoyak.sweeps import copies, execution, trials
 from yoyak.sweeps.execution import LATE, Outcome
+from yoyak.sweeps.jobs import Job, Place
 from yoyak.sweeps.options import Options
 
 OF_ONE_MACHINE = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_memory_monitor_refresh_ms": "0"}
@@ -40,11 +42,15 @@ class Task:
     """Where its JSON begins."""
     shared: bool
     """Whether machines share what they compute through a remote of DVC."""
+    project: Path
+    """Where the project is, on each machine."""
+    kept_as: str | None
+    """The name of its experiment of DVC, where the project there can have one."""
 
 
 @contextlib.contextmanager
-def start(tasks: dict[str, Task], devices: list[str], options: Options) -> Iterator[Callable[[str], Future[Outcome]]]:
-    """What starts a task, by its name; at once where it has room, and else later.
+def start(devices: list[str], options: Options) -> Iterator[Place]:
+    """Ray as a place for jobs, each a task, which has room at once or waits for it.
 
     On this machine `devices` says how much room there is: the `CUDA_VISIBLE_DEVICES` of each. Raises a `UserError`
     where there is no cluster at the address, or one with another token.
@@ -56,13 +62,22 @@ def start(tasks: dict[str, Task], devices: list[str], options: Options) -> Itera
         run = ray.remote(_run)
         ends, host = time.time() + 60 * options.minutes, socket.gethostname()
 
-        def start_one(name: str) -> Future[Outcome]:
-            outcome: Future[Outcome] = Future()
-            found = run.options(name=name, num_cpus=1, num_gpus=gpus).remote(tasks[name], host, gpus, ends)
-            found.future().add_done_callback(lambda done: outcome.set_result(_outcome(done)))
-            return outcome
+        def ready(job: Job) -> Callable[[], Future[Outcome]]:
+            task = Task(copies.pack(*job.made_of), job.copy, job.about, job.remote, Path.cwd(), job.kept_as)
 
-        yield start_one
+            def begin() -> Future[Outcome]:
+                outcome: Future[Outcome] = Future()
+                found = run.options(name=job.run.name, num_cpus=1, num_gpus=gpus).remote(task, host, gpus, ends)
+                found.future().add_done_callback(lambda done: outcome.set_result(_outcome(done)))
+                return outcome
+
+            return begin
+
+        def room() -> int:
+            there = ray.cluster_resources()
+            return round(float(there.get("GPU", 0) / gpus if gpus else there.get("CPU", 0)))
+
+        yield Place(room, ready)
 
 
 @contextlib.contextmanager
@@ -109,6 +124,10 @@ def _run(task: Task, driver: str, gpus: float, ends: float) -> Outcome:
         log, result = (task.copy / f"experiment.{ending}" for ending in ("log", "json"))
         # Base weights were downloaded there; by their pins they are the same here.
         online = {} if socket.gethostname() == driver else {"HF_HUB_OFFLINE": "0"}
+        kept: list[bytes] = []
+        keep = None
+        if task.kept_as and trials.are_kept(task.project):
+            keep = partial(_keep, kept, task, task.kept_as, log)
         outcome = execution.execute(
             task.copy,
             log,
@@ -117,10 +136,15 @@ def _run(task: Task, driver: str, gpus: float, ends: float) -> Outcome:
             {**_environment(gpus), **online},
             shared=task.shared,
             watched=True,
+            keep=keep,
         )
         written = [log, result] if outcome.well else [log]
         files = {path.suffix: path.read_text(encoding="utf-8", errors="replace") for path in written}
-        return Outcome(outcome.well, outcome.minutes, files)
+        return Outcome(outcome.well, outcome.minutes, files, b"".join(kept))
+
+
+def _keep(kept: list[bytes], task: Task, name: str, log: Path) -> None:
+    kept.append(trials.bundle(task.copy, task.project, name, log))
 
 
 def _environment(gpus: float) -> dict[str, str]:

@@ -29,6 +29,7 @@ from yoyak.sweeps.competition import Asked
 from yoyak.sweeps.costs import Rows
 from yoyak.sweeps.experiments import Run, read_list, runs
 from yoyak.sweeps.halving import LEVELS, PARTS, Level
+from yoyak.sweeps.lock import only_one
 from yoyak.sweeps.options import Options
 from yoyak.sweeps.rates import Rates, Span
 from yoyak.sweeps.recipe import Recipe
@@ -154,7 +155,7 @@ def search_and_submit(asked: Asked, hours: float, plan_alone: bool = False) -> N
         raise UserError(f"HOURS={hours:g}: a number above 0 is expected")
     clock = Clock(hours)
     trials.require_git()
-    with competition.only_one(WORK, waits=not plan_alone):
+    with only_one(WORK, waits=not plan_alone):
         search = _prepare(asked, clock)
         _print_plan(search)
         if plan_alone:
@@ -201,12 +202,9 @@ def _write_data(asked: Asked) -> None:
         folder = WORK / "data" / f"f{part}"
         shutil.rmtree(folder, ignore_errors=True)
         (WORK / "data/folds" / f"f{part}").rename(folder)
-    train, held_out = data_folder.read_train_and_dev(WORK / "data/f0")
     for level in LEVELS:
         if level.share < 1:
-            # Of one order, so that each part has the smaller ones.
-            some = train.sample(frac=level.share, random_state=0).sort_index()
-            data_folder.write(WORK / "data" / level.data[0], some, held_out)
+            data_folder.write_share(WORK / "data/f0", level.share, WORK / "data" / level.data[0])
 
 
 def _forget_another(search: Search) -> None:

@@ -1,8 +1,11 @@
 """Trials of a search as experiments of DVC: `dvc exp show` lists them, with their parameters and metrics."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from yoyak.core import repository
@@ -21,6 +24,12 @@ def require_git() -> None:
         )
 
 
+def are_kept(project: Path) -> bool:
+    """Whether a project can have experiments: it is the root of a git repository with a commit."""
+    told = repository.git("-C", str(project), "rev-parse", "HEAD", "--show-toplevel").splitlines()
+    return bool(told) and Path(told[-1]).resolve() == project.resolve()
+
+
 def record(copy: Path, name: str, log: Path) -> None:
     """Keep what a copy of the project computed as an experiment of this project's commit.
 
@@ -28,6 +37,36 @@ def record(copy: Path, name: str, log: Path) -> None:
     copies' cache of DVC. One of that name is replaced. Raises a `UserError` where DVC or git does not do so.
     """
     project = Path.cwd()
+    with _saved(copy, project, name, log) as found:
+        _git(copy, "push", "--quiet", "--force", str(project), f"{found}:{found}")
+
+
+def bundle(copy: Path, project: Path, name: str, log: Path) -> bytes:
+    """The same as a file of git, for `unbundle` on another machine, whose project has the commit of the one here."""
+    with _saved(copy, project, name, log) as found, tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "experiment"
+        _git(copy, "bundle", "create", "--quiet", str(path), found, "^HEAD")
+        return path.read_bytes()
+
+
+def unbundle(bundled: bytes) -> None:
+    """Keep an experiment that `bundle` has packed; a `UserError` where its commit is not this project's."""
+    with tempfile.NamedTemporaryFile() as file:
+        file.write(bundled)
+        file.flush()
+        _git(Path.cwd(), "fetch", "--quiet", file.name, "+refs/exps/*:refs/exps/*")
+
+
+def missing(names: Iterable[str]) -> list[str]:
+    """Those of the names that no experiment of this project has, whichever its commit."""
+    found = _git(Path.cwd(), "for-each-ref", "--format=%(refname)", "refs/exps").split()
+    there = {reference.rsplit("/", 1)[-1] for reference in found}
+    return [name for name in names if name not in there]
+
+
+@contextlib.contextmanager
+def _saved(copy: Path, project: Path, name: str, log: Path) -> Iterator[str]:
+    """The experiment in a repository of the copy's own, which is gone afterwards."""
     # Anew: where this was killed, locks of git are left.
     shutil.rmtree(copy / ".git", ignore_errors=True)
     _git(copy, "init", "--quiet")
@@ -48,7 +87,8 @@ def record(copy: Path, name: str, log: Path) -> None:
     found = _reference(copy, name)
     if found is None:
         raise UserError(f"{name}: `dvc exp save` left no experiment; see {log}")
-    _git(copy, "push", "--quiet", "--force", str(project), f"{found}:{found}")
+    yield found
+    shutil.rmtree(copy / ".git")
 
 
 def _reference(folder: Path, name: str) -> str | None:
