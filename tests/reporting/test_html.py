@@ -17,7 +17,7 @@ from written_run import large_run, write_run
 from yoyak.core.errors import UserError
 from yoyak.core.records import Reference
 from yoyak.reporting.console import print_run
-from yoyak.reporting.html import embedded
+from yoyak.reporting.page import embedded
 
 HOSTILE = (
     "</script><script>window.harmed = 1</script><!--<script>",

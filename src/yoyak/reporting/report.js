@@ -1,19 +1,12 @@
-// Shows the rows of report.html: all texts go into the page as text, never as HTML.
+// Shows the rows of report.html.
 
-// A list a figure, in the order of the rows: a row is its place in them.
-const data = JSON.parse(document.getElementById("data").textContent);
+// `data` has a list a figure, in the order of the rows: a row is its place in them.
 const controls = document.getElementById("controls");
 const list = document.getElementById("list");
 const SHARED = ["", "word-shared", "pair-shared"];
 const SCORES = ["R-1", "R-2", "R-L", "mean"];
 const PAGE = 500;
 const MOST_TOPICS = 500;
-
-function make(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children);
-  return element;
-}
 
 function shownName(model) {
   return model.replace(/^baseline\//, "");
