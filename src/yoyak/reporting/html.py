@@ -18,7 +18,7 @@ from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation import leaderboard, plots
 from yoyak.evaluation.leaderboard import what_was_counted
 from yoyak.evaluation.tables import read_stage_table
-from yoyak.reporting import console, page
+from yoyak.reporting import console, page, parameters
 from yoyak.reporting.console import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
 from yoyak.reporting.rows import FIGURES, rows_to_read
 
@@ -34,6 +34,7 @@ def write(path: Path) -> None:
         "report",
         rows.figures,
         blocks=rows.blocks,
+        by_fault=rows.by_fault,
         is_baseline=is_baseline,
         interval=interval,
         **_summary_of_the_run(scores, joined),
@@ -49,7 +50,7 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
         Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES], ["ci95_low", "ci95_high"]
     )
     models = [name for name in scores["models"] if not is_baseline(name)]
-    averaged = read_section(RunParams, "run").averaged
+    run = read_section(RunParams, "run")
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))
@@ -66,8 +67,10 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
         "fault_names": FAULTS,
         "what_faults_mean": WHAT_FAULTS_MEAN,
         "models": models,
-        "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
+        "pictures": _pictures([name for name in models if name not in run.averaged], breakdowns),
         "breakdowns": _groups(breakdowns),
+        "parameters": parameters.of_the_run(run.scored),
+        "parameters_of": run.scored,
     }
 
 

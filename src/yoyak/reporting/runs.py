@@ -20,6 +20,7 @@ from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation.written import Estimate, Scoring
 from yoyak.reporting import revisions
+from yoyak.reporting.parameters import flat
 from yoyak.reporting.revisions import WORKSPACE, Files
 
 METRICS = ("metrics/scores.json", "metrics/ensemble.json")
@@ -176,15 +177,6 @@ def _content(files: Files) -> tuple[Content, str]:
             told += f"{scores[ENSEMBLE].rouge_mean:.2f}: another version of the analyser, or other files"
             del rows[ENSEMBLE]
     return content.model_copy(update={"references": hashlib.sha256(references).hexdigest(), "rows": rows}), told
-
-
-def flat(content: dict[Any, Any], before: str = "") -> Iterator[tuple[str, Any]]:
-    """`{"lora": {"r": 16}}` → `lora.r`, 16; a list is a value."""
-    for key, value in content.items():
-        if isinstance(value, dict) and value:
-            yield from flat(value, f"{before}{key}.")
-        else:
-            yield f"{before}{key}", value
 
 
 def _forget_others(runs: list[Run]) -> None:
