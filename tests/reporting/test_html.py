@@ -175,7 +175,8 @@ def test_errors_by_fault_lead_to_their_rows_and_back(open_page: Callable[..., Pa
     by_fault = table_of(window, "[id='-groups']")
     assert by_fault["repeated"] == ["", "", "12 rows 9.6", ""]
     assert by_fault["empty"] == ["1 row 0.0", "1 row 0.0", "", ""]
-    window.get_by_role("link", name="12 rows").last.click()
+    window.locator("[id='-groups'] details").first.locator("tr", has_text="repeated").locator("a").click()
+    expect(window.locator("[name=fault]")).to_have_value("repeated")
     assert shown(window) == NAMES
     expect(window.locator("[id='-rows'] h2")).to_be_in_viewport()
     expect(window.locator("[name=model]")).to_have_value("bad")
