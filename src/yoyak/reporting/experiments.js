@@ -3,6 +3,7 @@
 const controls = document.getElementById("controls");
 const count = document.getElementById("count");
 const told = document.getElementById("told");
+const missing = document.getElementById("missing");
 const places = data.runs.map((_, place) => place);
 const groupOf = new Map(data.groups.flatMap((group) => group.runs.map((place) => [place, group])));
 const MOST_PAIRED = 25;
@@ -48,6 +49,7 @@ function word(low, high) {
 
 function whyNot(score, place, other) {
   if (place === other) return ["compared with", ""];
+  if (!isRead(place)) return ["not read", data.runs[place].told];
   if (!data.scores[score][place]) return ["", ""];
   for (const each of [place, other]) {
     if (!comparedBy(score, each)?.at.has(each) && !groupOf.get(each)) return ["no rows", data.runs[each].told];
@@ -141,8 +143,6 @@ const COMMIT = { id: "commit", title: "commit", value: (place) => data.runs[plac
   cell: (place) => [data.runs[place].commit] };
 const BEGAN = { id: "began_at", title: "began at", value: (place) => data.runs[place].began_at || undefined,
   cell: (place) => [data.runs[place].began_at] };
-const TOLD = { id: "told", title: "what is missing", value: (place) => data.runs[place].told || undefined,
-  cell: (place) => [data.runs[place].told], className: "told" };
 
 function columns(shown, asked) {
   const differs = (key) => new Set(shown.filter(isRead).map((place) => data.params[key].of[place])).size > 1;
@@ -151,7 +151,7 @@ function columns(shown, asked) {
     NAME, differenceColumn(asked), wordColumn(asked), ...scores.map(scoreColumn),
     ...Object.keys(data.params).filter(differs).map(paramColumn),
     ...(data.groups.length > 1 ? [GROUP] : []),
-    DATE, COMMIT, BEGAN, ...(shown.some((place) => data.runs[place].told) ? [TOLD] : []),
+    DATE, COMMIT, BEGAN,
   ];
 }
 
@@ -202,6 +202,7 @@ function show() {
   const alike = shown
     .filter((place) => comparedBy(now.score, now.baseline)?.at.has(place))
     .sort((a, b) => data.scores[now.score][b][0] - data.scores[now.score][a][0]);
+  showMissing(shown);
   tell(now);
   showPicture(alike, now);
   showMatrix(alike, now);
@@ -215,8 +216,7 @@ function showTable(sorted, all, chosen, descending, now) {
   table.tHead.replaceChildren(make("tr", {}, ...all.map((column) => headCell(column, chosen, descending))));
   table.tBodies[0].replaceChildren(...sorted.map((place) => {
     const cells = all.map((column, at) =>
-      at === 0 ? make("th", { scope: "row" }, ...column.cell(place))
-        : make("td", { className: column.className ?? "" }, ...column.cell(place)));
+      make(at ? "td" : "th", at ? {} : { scope: "row" }, ...column.cell(place)));
     const line = make("tr", { className: place === now.baseline ? "compared" : "" }, ...cells);
     line.dataset.run = data.runs[place].name;
     return line;
@@ -235,6 +235,13 @@ function headCell(column, chosen, descending) {
   });
   cell.append(button);
   return cell;
+}
+
+function showMissing(shown) {
+  const lacking = shown.filter((place) => data.runs[place].told);
+  missing.hidden = !lacking.length;
+  missing.querySelector("summary").textContent = `what is missing of ${lacking.length} ${lacking.length > 1 ? "runs" : "run"}`;
+  missing.querySelector("ul").replaceChildren(...lacking.map((place) => make("li", {}, data.runs[place].told)));
 }
 
 // What the numbers mean

@@ -90,7 +90,7 @@ def read_all() -> list[Run]:
         reporter.end(len(listed), span(clock() - started))
     _forget_others(runs)
     workspace, *others = runs
-    return others if any(workspace.content == run.content for run in others) else runs
+    return others if workspace.content in [run.content for run in others if run.content] else runs
 
 
 # Which there are
@@ -112,11 +112,10 @@ def _experiments(repo: Any) -> list[Run]:
         found = {repo.scm.get_ref(str(ref)): ref for ref in exp_refs(repo.scm)}
     if not found:
         return []
-    runs = [
+    return [
         Run(found[commit].name, "experiment", commit, found[commit].baseline_sha, date, None, "")
-        for commit, date, _ in _log("--no-walk=unsorted", *found, "--")
+        for commit, date, _ in _log("--no-walk=sorted", *found, "--")
     ]
-    return sorted(runs, key=lambda run: (run.date is not None, run.date), reverse=True)
 
 
 def _log(*arguments: str) -> Iterator[tuple[str, datetime, str]]:
