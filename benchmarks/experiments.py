@@ -96,14 +96,14 @@ def write_experiments(project: Project) -> None:
     for number in range(EXPERIMENTS):
         right = 0.4 + number / 1000
         texts = [written_texts.said(words, right, f"{BEST} {row}") for row, words in enumerate(references)]
-        figures = leaderboard.score(texts, [(" ".join(words),) for words in references], COMPETITION).mean(axis=1)
+        figures = leaderboard.score(texts, [(" ".join(words),) for words in references], COMPETITION)
         changed = copy.deepcopy(params)
         changed["models"][BEST]["right"] = right
-        table.loc[(table["model"] == BEST) & (table["split"] == "dev"), "rouge_mean"] = figures.round(4)
+        table.loc[(table["model"] == BEST) & (table["split"] == "dev"), "rouge_mean"] = figures.mean(axis=1).round(4)
         dev = [{"fname": f"dev_{row}", "text": text} for row, text in enumerate(texts)]
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in dev)
         scores, joined = copy.deepcopy(metrics["scores"]), copy.deepcopy(metrics["ensemble"])
-        (written,) = leaderboard.entries_of([figures[:, None]], JUDGING)
+        (written,) = leaderboard.entries_of([figures], JUDGING)
         for entry in (scores["models"][BEST], joined["ensemble"]):
             entry |= {key: written[key] for key in ("rouge_mean", "ci95")}
         locked = copy.deepcopy(lock)

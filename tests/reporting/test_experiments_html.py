@@ -240,6 +240,9 @@ def test_the_workspace_is_there_where_it_is_another_run(project: Project, file: 
     changed = project.copy(tmp_path / "project")
     changed.edit(lambda params: params["lora"].update(r=99))
     changed.run("yoyak", "report", "--all")
+    assert data(changed.root / "experiments.html") == data(file), "nothing has run with it yet"
+    changed.run("dvc", "repro", "--quiet")
+    changed.run("yoyak", "report", "--all")
     found = data(changed.root / "experiments.html")
     assert found["runs"][0]["kind"] == "workspace"
     of, values = found["params"]["lora.r"]["of"], found["params"]["lora.r"]["values"]

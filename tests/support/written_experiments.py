@@ -9,9 +9,8 @@ from project import Project, new_project
 from written_run import NO_ROWS
 
 MODELS = {"alpha": {"right": 0.5}, "beta": {"right": 0.45}}
-STAGE = {
+FIRST = {
     "cmd": "${python} stages/write_texts.py",
-    "params": ["run.models", "models", "lora", "data"],
     "deps": ["stages/write_texts.py"],
     "outs": ["data/prompts", "data/references", "predictions", "plots/training"],
 }
@@ -23,7 +22,9 @@ def repository_of_experiments(root: Path, rows: int, models: dict[str, Any] = MO
     shutil.copyfile(written_texts.__file__, root / "stages/write_texts.py")
 
     def shrink(pipeline: Any) -> None:
-        pipeline["stages"] = {"write": STAGE, **{name: pipeline["stages"][name] for name in ("score", "ensemble")}}
+        stages = pipeline["stages"]
+        first = {**FIRST, "params": stages["prepare_prompts"]["params"]}
+        pipeline["stages"] = {"prepare_prompts": first, **{name: stages[name] for name in ("score", "ensemble")}}
         del pipeline["artifacts"]
 
     def set_up(params: Any) -> None:

@@ -50,7 +50,7 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
         Path("scores/breakdowns.csv"), ["split", "by", "group", "model"], ["rows", *FIGURES], ["ci95_low", "ci95_high"]
     )
     models = [name for name in scores["models"] if not is_baseline(name)]
-    run = read_section(RunParams, "run")
+    averaged = read_section(RunParams, "run").averaged
     boards = {"dev": _board(scores, joined.get("ensemble"))}
     if "test" in scores:
         boards["test"] = _board(scores["test"], joined.get("test"))
@@ -67,10 +67,9 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
         "fault_names": FAULTS,
         "what_faults_mean": WHAT_FAULTS_MEAN,
         "models": models,
-        "pictures": _pictures([name for name in models if name not in run.averaged], breakdowns),
+        "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
         "breakdowns": _groups(breakdowns),
-        "parameters": parameters.of_the_run(run.scored),
-        "parameters_of": run.scored,
+        "parameters": parameters.of_the_run(models),
     }
 
 

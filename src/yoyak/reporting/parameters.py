@@ -39,7 +39,7 @@ class Parameters(NamedTuple):
 def of_the_run(models: Sequence[str]) -> Parameters:
     """Parameters as the first stage had them, and as it resolved them for `models`."""
     now = read_yaml(PARAMS)
-    used = _locked() or now
+    used = as_run(now)
     sections = {key: value for key, value in used.items() if key != "models"}
     defaults = dict(flat({key: sections[key] for key in INHERITED if isinstance(sections.get(key), dict)}))
     resolved = [_resolved(model) for model in models]
@@ -62,12 +62,12 @@ def flat(content: Mapping[Any, Any], before: str = "") -> Iterator[tuple[str, An
             yield f"{before}{key}", value
 
 
-def _locked() -> dict[str, Any]:
-    """`params.yaml` as DVC has recorded it with the first stage; empty where there is no such record."""
+def as_run(params: dict[str, Any]) -> dict[str, Any]:
+    """`params.yaml` as DVC has recorded it with the first stage; `params` where there is no such record."""
     content: Any = read_yaml(LOCK) if LOCK.exists() else {}
     for key in ("stages", FIRST, "params", str(PARAMS)):
         content = content.get(key) if isinstance(content, dict) else None
-    return content if isinstance(content, dict) else {}
+    return content if isinstance(content, dict) else params
 
 
 def _resolved(model: str) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation.written import Estimate, Scoring
 from yoyak.reporting import revisions
-from yoyak.reporting.parameters import flat
+from yoyak.reporting.parameters import as_run, flat
 from yoyak.reporting.revisions import WORKSPACE, Files
 
 METRICS = ("metrics/scores.json", "metrics/ensemble.json")
@@ -120,7 +120,8 @@ def _experiments(repo: Any) -> list[Run]:
 
 def _log(*arguments: str) -> Iterator[tuple[str, datetime, str]]:
     """Commit, time and subject of what `git log` lists."""
-    for line in git("log", "--format=%H %ct %s", *arguments).splitlines():
+    # Not `splitlines`: a subject may have what Unicode calls a line's end.
+    for line in filter(None, git("log", "--format=%H %ct %s", *arguments).split("\n")):
         commit, seconds, subject = line.split(" ", maxsplit=2)
         yield commit, datetime.fromtimestamp(int(seconds), UTC), subject
 
@@ -134,7 +135,7 @@ def _read(repo: Any, run: Run) -> Run:
         return run._replace(content=content)
     try:
         with revisions.at(repo, run.commit or WORKSPACE, run.name) as files:
-            content, told = _content(files)
+            content, told = _content(files, is_workspace=not run.commit)
     except UserError as error:
         return run._replace(told=str(error))
     if run.commit and not told:
@@ -151,16 +152,18 @@ def _kept(path: Path) -> Content | None:
         return None
 
 
-def _content(files: Files) -> tuple[Content, str]:
+def _content(files: Files, is_workspace: bool) -> tuple[Content, str]:
     """What git has of a run, and what DVC has of its rows; or why that is missing."""
     params = parse_yaml(files.text(str(PARAMS)), files.place(str(PARAMS)))
+    # It may have been edited after the run; a commit is of one piece.
+    params = as_run(params) if is_workspace else params
     written = files.object(METRICS[0], _Scored)
     scored = _Scored.model_validate(written)
     scores = {name: each for name, each in scored.models.items() if not is_baseline(name)}
     if files.has(METRICS[1]):
         scores = {ENSEMBLE: _Joined.model_validate(files.object(METRICS[1], _Joined)).ensemble, **scores}
     rule = {key: str(written["scoring"].get(key) or "") for key in revisions.SAME_RULE}
-    content = Content(params=dict(flat(params)), rule=rule, scores=scores, references=None, rows={})
+    content = Content(params=_plain(dict(flat(params))), rule=rule, scores=scores, references=None, rows={})
     try:
         dev = revisions.dev_rows(files)
     except UserError as error:
@@ -176,6 +179,11 @@ def _content(files: Files) -> tuple[Content, str]:
             told += f"{scores[ENSEMBLE].rouge_mean:.2f}: another version of the analyser, or other files"
             del rows[ENSEMBLE]
     return content.model_copy(update={"references": hashlib.sha256(references).hexdigest(), "rows": rows}), told
+
+
+def _plain(params: dict[str, Any]) -> Any:
+    """As JSON has them: YAML has dates, too, and numbers that are none."""
+    return json.loads(json.dumps(params, default=str), parse_constant=str)
 
 
 def _forget_others(runs: list[Run]) -> None:
