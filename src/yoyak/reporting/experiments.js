@@ -51,12 +51,12 @@ function whyNot(score, place, other) {
   if (place === other) return ["compared with", ""];
   if (!isRead(place)) return ["not read", data.runs[place].told];
   if (!data.scores[score][place]) return ["", ""];
-  for (const each of [place, other]) {
-    if (!comparedBy(score, each)?.at.has(each) && !groupOf.get(each)) return ["no rows", data.runs[each].told];
+  const why = [place, other].map((each) => data.runs[each].told).filter(Boolean);
+  if (!groupOf.has(place) || !groupOf.has(other)) return ["no rows", why.join("; ")];
+  if (groupOf.get(place) !== groupOf.get(other)) {
+    return ["not comparable", [place, other].map((each) => `${data.runs[each].name}: ${described(each)}`).join("; ")];
   }
-  if (groupOf.get(place) === groupOf.get(other)) return ["", ""];
-  const why = [place, other].map((each) => `${data.runs[each].name}: ${described(each)}`);
-  return ["not comparable", why.join("; ")];
+  return data.scores[score][other] ? ["no rows", why.join("; ")] : ["", ""];
 }
 
 function described(place) {
@@ -259,9 +259,9 @@ function tell({ score, baseline }) {
   const lead = means[best] - means.reduce((sum, mean) => sum + mean, 0) / size;
   const group = groupOf.get(baseline);
   told.textContent = `${size} runs have ${group.rows} rows in common, scored by ${group.rule}: ${size - 1} comparisons with `
-    + `${data.runs[baseline].name}, ${(size * (size - 1)) / 2} pairs in all. Of comparisons between equally good runs one in 20 `
+    + `${data.runs[baseline].name}, ${(size * (size - 1)) / 2} pairs in all. Of comparisons between equally good runs about one in 20 `
     + `would not be called noise. The best of ${size} equally good ones would seem ${compared.luck.toFixed(2)} better than their `
-    + `mean by chance; the best here, ${data.runs[compared.runs[best]].name}, is ${lead.toFixed(2)} better than it.`;
+    + `mean by chance; the best here, ${data.runs[compared.runs[best]].name}, is ${lead.toFixed(2)} better than the mean.`;
 }
 
 // The picture
