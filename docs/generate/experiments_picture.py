@@ -19,7 +19,6 @@ from playwright.sync_api import sync_playwright
 from provenance import ROOT
 
 PICTURE = ROOT / "docs/experiments.png"
-SIZE = {"width": 1280, "height": 900}
 
 
 def main() -> None:
@@ -27,7 +26,7 @@ def main() -> None:
     page = Path(sys.argv[1]).resolve()
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
-        window = browser.new_page(viewport=SIZE, color_scheme="light")
+        window = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
         window.goto(page.as_uri())
         window.screenshot(path=PICTURE)
         browser.close()

@@ -173,9 +173,9 @@ def test_parameters_are_those_that_the_run_had(tmp_path: Path, monkeypatch: pyte
 def test_errors_by_fault_lead_to_their_rows_and_back(open_page: Callable[..., Page]) -> None:
     window = open_page("#-groups")
     by_fault = table_of(window, "[id='-groups']")
-    assert by_fault["repeated"] == ["", "", "12 rows 9.6", ""]
+    assert by_fault["repeats"] == ["", "", "12 rows 9.6", ""]
     assert by_fault["empty"] == ["1 row 0.0", "1 row 0.0", "", ""]
-    window.locator("[id='-groups'] details").first.locator("tr", has_text="repeated").locator("a").click()
+    window.locator("[id='-groups'] details").first.locator("tr", has_text="repeats").locator("a").click()
     expect(window.locator("[name=fault]")).to_have_value("repeated")
     assert shown(window) == NAMES
     expect(window.locator("[id='-rows'] h2")).to_be_in_viewport()
@@ -190,6 +190,11 @@ def test_errors_by_fault_lead_to_their_rows_and_back(open_page: Callable[..., Pa
     expect(window.locator(".row.linked h3")).to_have_text("dev_9")
     window.go_back()
     expect(window.locator("[name=fault]")).to_have_value("repeated")
+
+
+def test_a_link_into_another_report_shows_what_this_one_has(open_page: Callable[..., Page]) -> None:
+    window = open_page("#-rows?model=gone&fault=gone&group=topic: gone&nothing=1")
+    assert shown(window) == NAMES
 
 
 @pytest.mark.parametrize("by", ["by dialogue length", "by topic", "by summary length"])

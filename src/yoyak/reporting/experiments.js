@@ -325,7 +325,9 @@ function showMatrix(alike, { score }) {
     ...differences[at].map((found, other) => pairCell(found, dense, largest, place, shown[other]))));
   const table = make("table", { className: dense ? "matrix dense" : "matrix" },
     make("thead", {}, head), make("tbody", {}, ...lines));
+  const focused = [...document.querySelectorAll("#matrix thead button")].indexOf(document.activeElement);
   document.querySelector("#matrix .scroll").replaceChildren(...(shown.length ? [table] : []));
+  table.querySelectorAll("thead button")[focused]?.focus();
 }
 
 function pairCell(found, dense, largest, place, other) {

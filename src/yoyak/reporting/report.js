@@ -250,6 +250,8 @@ async function goToLinkedRows() {
   for (const [name, value] of wanted) {
     if (controls.elements[name]) controls.elements[name].value = value;
   }
+  // A link into the report of another run may name what this one has not.
+  for (const field of controls.querySelectorAll("select")) field.selectedIndex = Math.max(0, field.selectedIndex);
   for (const each of list.querySelectorAll(".linked")) each.classList.remove("linked");
   await choose();
   document.getElementById("-rows").scrollIntoView();
