@@ -52,13 +52,24 @@ def leaderboard() -> None:
 
 
 @app.command("report")
-def write_report() -> None:
+def write_report(
+    all_runs: Annotated[
+        bool, typer.Option("--all", help="experiments.html instead: all experiments, and the branch's runs.")
+    ] = False,
+) -> None:
     """Write report.html: the last run, and every dev dialogue with all summaries; it opens without a server."""
-    from yoyak.reporting import html
-
     begun = _enter_the_project()
-    html.write(Path("report.html"))
-    print(os.path.relpath("report.html", begun))
+    if all_runs:
+        from yoyak.reporting import experiments_html
+
+        path = Path("experiments.html")
+        experiments_html.write(path)
+    else:
+        from yoyak.reporting import html
+
+        path = Path("report.html")
+        html.write(path)
+    print(os.path.relpath(path, begun))
 
 
 @app.command("compare")

@@ -15,9 +15,11 @@ from project import Project
 from written_run import large_run, write_run
 
 from yoyak.core.errors import UserError
+from yoyak.core.params import write_yaml
 from yoyak.core.records import Reference
+from yoyak.reporting import parameters
 from yoyak.reporting.console import print_run
-from yoyak.reporting.html import embedded
+from yoyak.reporting.page import embedded
 
 HOSTILE = (
     "</script><script>window.harmed = 1</script><!--<script>",
@@ -43,7 +45,16 @@ def written(root: Path) -> Project:
         "bad": ["회의 회의 회의"] * 12,
         "odd": [HOSTILE[place % 3] for place in range(12)],
     }
-    return write_run(root, dialogues, references, said)
+    project = write_run(root, dialogues, references, said)
+    for model, rate in (("good", 0.0002), ("bad", 0.001), ("odd", 0.0002)):
+        training = {
+            "model": {"weights": f"local/{model}"},
+            "lora": None,
+            "training": {"epochs": 3.0, "learning_rate": rate},
+        }
+        (root / f"data/resolved/{model}").mkdir(parents=True)
+        write_yaml(root / f"data/resolved/{model}/training.yaml", training)
+    return project
 
 
 @pytest.fixture(scope="module")
@@ -112,7 +123,7 @@ def test_pictures_groups_and_faults(open_page: Callable[..., Page]) -> None:
     window = open_page()
     expect(window.locator(".pictures svg")).to_have_count(2)
     assert "odd" in window.locator(".pictures svg").first.text_content()
-    expect(window.locator("[id='-groups'] details")).to_have_count(5)
+    expect(window.locator("[id='-groups'] details")).to_have_count(6)
     repeats = window.locator("[id='-faults'] tbody tr").filter(has_text="bad").locator("td").nth(5)
     expect(repeats).to_have_text("100")
 
@@ -125,6 +136,89 @@ def test_what_post_processing_gains(open_page: Callable[..., Page], file: Path) 
         cells = [cell.strip() for cell in line.locator("th, td").all_text_contents()]
         assert cells[:3] == [name.replace("_", " "), "off", str(rule["rows_changed"])]
         assert cells[3] == f"{rule['delta']['rouge_mean']:+.2f}"
+
+
+def table_of(window: Page, place: str) -> dict[str, list[str]]:
+    """Lines of the first table there, by their heading."""
+    lines = window.locator(f"{place} table").first.locator("tbody tr").all()
+    cells = [[" ".join(cell.split()) for cell in line.locator("th, td").all_text_contents()] for line in lines]
+    return {heading: others for heading, *others in cells}
+
+
+def test_parameters_in_which_models_differ(open_page: Callable[..., Page]) -> None:
+    window = open_page()
+    assert table_of(window, "[id='-parameters']") == {
+        "model.weights": ["–", "local/good", "local/bad", "local/odd"],
+        "training.learning_rate": ["0.0002", "0.0002", "0.001", "0.0002"],
+    }
+    expect(window.locator("[id='-parameters'] .own")).to_have_text(["0.001"])
+    rest = table_of(window, "[id='-parameters'] details")
+    assert rest["training.epochs"] == ["3"]
+    assert rest["scoring.tokenizer"] == ["mecab"]
+    assert "training.learning_rate" not in rest
+
+
+def test_parameters_are_those_that_the_run_had(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "params.yaml").write_text("training: {epochs: 9}\nscoring: {seed: 0}\nnew: 1\n")
+    recorded = "{params.yaml: {training: {epochs: 3}, scoring: {seed: 0}}}"
+    (tmp_path / "dvc.lock").write_text(f"stages: {{prepare_prompts: {{params: {recorded}}}}}\n")
+    found = parameters.of_the_run([])
+    assert found == parameters.Parameters(["training.epochs: 3 → 9"], {}, {"training.epochs": "3", "scoring.seed": "0"})
+
+
+# Errors
+
+
+def test_errors_by_fault_lead_to_their_rows_and_back(open_page: Callable[..., Page]) -> None:
+    window = open_page("#-groups")
+    by_fault = table_of(window, "[id='-groups']")
+    assert by_fault["repeats"] == ["", "", "12 rows 9.6", ""]
+    assert by_fault["empty"] == ["1 row 0.0", "1 row 0.0", "", ""]
+    window.locator("[id='-groups'] details").first.locator("tr", has_text="repeats").locator("a").click()
+    expect(window.locator("[name=fault]")).to_have_value("repeated")
+    assert shown(window) == NAMES
+    expect(window.locator("[id='-rows'] h2")).to_be_in_viewport()
+    expect(window.locator("[name=model]")).to_have_value("bad")
+    # From a model's fault in a row to all rows with it, and back to that row.
+    window.evaluate("location.hash = 'dev_9'")
+    expect(window.locator(".row.linked h3")).to_have_text("dev_9")
+    window.locator(".row.linked .card[data-model=bad] .fault", has_text="no end").click()
+    expect(window.locator(".row.linked")).to_have_count(0)
+    expect(window.locator("[name=fault]")).to_have_value("no_sentence_end")
+    window.go_back()
+    expect(window.locator(".row.linked h3")).to_have_text("dev_9")
+    window.go_back()
+    expect(window.locator("[name=fault]")).to_have_value("repeated")
+
+
+def test_a_link_into_another_report_shows_what_this_one_has(open_page: Callable[..., Page]) -> None:
+    window = open_page("#-rows?model=gone&fault=gone&group=topic: gone&nothing=1")
+    assert shown(window) == NAMES
+
+
+@pytest.mark.parametrize("by", ["by dialogue length", "by topic", "by summary length"])
+def test_groups_lead_to_their_rows(open_page: Callable[..., Page], by: str) -> None:
+    window = open_page()
+    groups = window.locator("[id='-groups'] details").filter(has=window.locator("summary", has_text=by))
+    counted = 0
+    for link in groups.locator("a[href*='model=good&']").all():
+        line = link.locator("xpath=ancestor::tr")
+        own = re.search(r"(\d+) rows?", link.text_content())
+        rows = int(own[1] if own else line.locator("td").first.text_content())
+        mean = float(link.text_content().split()[-1])
+        link.click()
+        expect(window.locator("#count")).to_have_text(f"{rows} of 12 dialogues")
+        expect(window.locator("[name=model]")).to_have_value("good")
+        assert mean_of(window, shown(window)) == pytest.approx(mean, abs=0.11)
+        counted += rows
+    assert counted == 12
+
+
+def mean_of(window: Page, names: list[str]) -> float:
+    """Mean ROUGE of the model's summaries of these rows."""
+    data = json.loads(window.locator("#data").text_content())
+    return sum(data["mean"]["good"][data["fname"].index(name)] for name in names) / len(names)
 
 
 # A row

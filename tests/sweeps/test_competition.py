@@ -31,6 +31,7 @@ from yoyak.modeling.spec import DType, ModelSpec
 from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params
 from yoyak.preflight.resolve import resolve
+from yoyak.reporting import chance
 from yoyak.sweeps import candidates, competition, copies, costs, halving, rates, recipe, run, search, sizes
 from yoyak.sweeps.cli import main
 from yoyak.sweeps.halving import LEVELS, Level
@@ -302,7 +303,7 @@ def test_a_lead_is_told_with_what_is_chance() -> None:
     assert close.told.endswith("]: may be chance")
     # The largest of 8 independent means with a standard error of 15 / sqrt(500) is 1.42 of these above theirs.
     equal = {str(name): draw.normal(40, 15, 500) for name in range(8)}
-    assert halving.luck(equal) == pytest.approx(1.42 * 15 / 500**0.5, rel=0.15)
+    assert chance.luck(equal) == pytest.approx(1.42 * 15 / 500**0.5, rel=0.15)
 
 
 def test_a_candidate_differs_from_its_entry_by_its_setting() -> None:

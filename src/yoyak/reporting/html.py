@@ -1,21 +1,16 @@
 """The last run as one HTML file, which needs neither server nor network: scores, and every dev row to read."""
 
-import hashlib
-import json
 import re
 import tempfile
-from base64 import b64encode
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from yoyak.core import repository
-from yoyak.core.files import whole
 from yoyak.core.params import read_section
 from yoyak.core.run import RunParams
 from yoyak.core.stale_outputs import is_baseline
@@ -23,12 +18,9 @@ from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation import leaderboard, plots
 from yoyak.evaluation.leaderboard import what_was_counted
 from yoyak.evaluation.tables import read_stage_table
-from yoyak.reporting import console
+from yoyak.reporting import console, page, parameters
 from yoyak.reporting.console import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
-from yoyak.reporting.rows import FIGURES, Rows, rows_to_read
-
-IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
-"""Escapes of characters that could end the element with the JSON; they occur in its texts alone."""
+from yoyak.reporting.rows import FIGURES, rows_to_read
 
 
 def write(path: Path) -> None:
@@ -36,41 +28,17 @@ def write(path: Path) -> None:
     scores, joined = console.scores_of_the_run(Path()), console.of_the_ensemble(Path())
     # The metric of these scores; `params.yaml` may have another by now.
     metric = leaderboard.metric_of(scores["scoring"])
-    page = _page(_summary_of_the_run(scores, joined), rows_to_read(metric, bool(joined)))
-    with whole(path) as half, half.open("w", encoding="utf-8") as file:
-        file.writelines(page)
-
-
-def _page(summary: Mapping[str, Any], rows: Rows) -> Iterator[str]:
-    """The page, a part at a time: its rows' texts may be too many to be held together."""
-    templates = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    script = _source("report.js")
-    return templates.get_template("report.html").generate(
-        **summary,
-        style=Markup(_source("tags.css") + _source("report.css")),
-        script=Markup(script),
-        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        data=Markup(embedded(rows.figures)),
+    rows = rows_to_read(metric, bool(joined))
+    page.write(
+        path,
+        "report",
+        rows.figures,
         blocks=rows.blocks,
+        by_fault=rows.by_fault,
         is_baseline=is_baseline,
         interval=interval,
+        **_summary_of_the_run(scores, joined),
     )
-
-
-def _source(name: str) -> str:
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
-
-
-def embedded(content: object) -> str:
-    """JSON that is safe inside `<script type="application/json">`, whatever its texts are."""
-    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(IN_A_SCRIPT)
 
 
 # The run
@@ -101,6 +69,7 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
         "models": models,
         "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
         "breakdowns": _groups(breakdowns),
+        "parameters": parameters.of_the_run(models),
     }
 
 

@@ -1,19 +1,13 @@
-// Shows the rows of report.html: all texts go into the page as text, never as HTML.
+// Shows the rows of report.html.
 
-// A list a figure, in the order of the rows: a row is its place in them.
-const data = JSON.parse(document.getElementById("data").textContent);
+// `data` has a list a figure, in the order of the rows: a row is its place in them.
 const controls = document.getElementById("controls");
 const list = document.getElementById("list");
 const SHARED = ["", "word-shared", "pair-shared"];
 const SCORES = ["R-1", "R-2", "R-L", "mean"];
+const ROWS = "#-rows?";
 const PAGE = 500;
 const MOST_TOPICS = 500;
-
-function make(name, properties = {}, ...children) {
-  const element = Object.assign(document.createElement(name), properties);
-  element.append(...children);
-  return element;
-}
 
 function shownName(model) {
   return model.replace(/^baseline\//, "");
@@ -97,7 +91,9 @@ function card(row, model) {
     make("h4", {}, shownName(model.name)),
     paragraph(text.length ? text : [["(empty)", 0]], "summary"),
     make("p", { className: "facts" }, ...figures,
-      ...faults.map((fault) => make("span", { className: "fault" }, data.faults[fault]))));
+      ...faults.map((fault) => make("a", {
+        className: "fault", href: linkToRows({ model: model.name, fault }), title: `all rows of ${model.name} with this fault`,
+      }, data.faults[fault]))));
   article.dataset.model = model.name;
   return article;
 }
@@ -125,7 +121,9 @@ async function fill(article) {
 
 function markChosen(article) {
   for (const each of article.querySelectorAll(".card")) {
-    each.classList.toggle("chosen", each.dataset.model === controls.elements.model.value);
+    const isChosen = each.dataset.model === controls.elements.model.value;
+    each.classList.toggle("chosen", isChosen);
+    if (isChosen) each.closest("details")?.setAttribute("open", "");
   }
 }
 
@@ -162,8 +160,17 @@ function hasFault(faulty, fault) {
   return fault === "" || (fault === "any" ? faulty > 0 : (faulty & bitOf.get(fault)) > 0);
 }
 
+// `topic: 회의`: one of the groups of rows, or of the model's summaries by their length.
+function isIn(place, group, model) {
+  if (group === "") return true;
+  const [by, name] = [group.slice(0, group.indexOf(": ")), group.slice(group.indexOf(": ") + 2)];
+  const { names, of } = by === "summary_length" ? data.lengths[model] : data.groups[by];
+  return names[of[place]] === name;
+}
+
 function isWanted(place, wanted) {
-  return data.topic[place].includes(wanted.topic.trim())
+  return isIn(place, wanted.group, wanted.model)
+    && data.topic[place].includes(wanted.topic.trim())
     && hasFault(data.faulty[wanted.model][place], wanted.fault)
     && within(data.mean[wanted.model][place], wanted.scoreFrom, wanted.scoreTo)
     && within(data.disagreement[place], wanted.disagreementFrom, wanted.disagreementTo)
@@ -233,6 +240,31 @@ function links(page, pages) {
   return [link("first", 0), link("previous", page - 1), told, link("next", page + 1), link("last", pages - 1)];
 }
 
+// report.html#-rows?model=…&fault=…: some rows
+
+async function goToLinkedRows() {
+  const wanted = new URLSearchParams(location.hash.slice(ROWS.length));
+  isOurs = true;
+  controls.reset();
+  isOurs = false;
+  for (const [name, value] of wanted) {
+    if (controls.elements[name]) controls.elements[name].value = value;
+  }
+  // A link into the report of another run may name what this one has not.
+  for (const field of controls.querySelectorAll("select")) field.selectedIndex = Math.max(0, field.selectedIndex);
+  for (const each of list.querySelectorAll(".linked")) each.classList.remove("linked");
+  await choose();
+  document.getElementById("-rows").scrollIntoView();
+}
+
+function linkToRows(wanted) {
+  return `${ROWS}${new URLSearchParams({ model: controls.elements.model.value, ...wanted })}`;
+}
+
+function goToLinked() {
+  return location.hash.startsWith(ROWS) ? goToLinkedRows() : goToLinkedRow();
+}
+
 // report.html#dev_17
 
 async function goToLinkedRow() {
@@ -267,6 +299,11 @@ function linkedName() {
 const { model, fault } = controls.elements;
 model.append(...data.models.map(({ name }) => new Option(shownName(name), name)));
 fault.append(...Object.entries(data.faults).map(([value, name]) => new Option(name, value)));
+for (const [by, { names }] of [...Object.entries(data.groups), ["summary_length", Object.values(data.lengths)[0]]]) {
+  const options = [...names].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
+  controls.elements.group.append(Object.assign(
+    make("optgroup", {}, ...options.map((name) => new Option(name, `${by}: ${name}`))), { label: by.replace("_", " ") }));
+}
 const rowsOf = new Map();
 for (const topic of data.topic) rowsOf.set(topic, (rowsOf.get(topic) ?? 0) + 1);
 rowsOf.delete("");
@@ -280,5 +317,5 @@ let isOurs = false;
 controls.addEventListener("input", choose);
 controls.addEventListener("reset", () => isOurs || setTimeout(choose));
 controls.addEventListener("submit", (event) => event.preventDefault());
-addEventListener("hashchange", goToLinkedRow);
-choose().then(goToLinkedRow);
+addEventListener("hashchange", goToLinked);
+choose().then(goToLinked);

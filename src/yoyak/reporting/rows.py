@@ -22,6 +22,7 @@ from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation import baselines, diagnosis, leaderboard
 from yoyak.evaluation.faults import Diagnosis
+from yoyak.evaluation.groups import Groups, by_summary_length
 from yoyak.evaluation.leaderboard import Split
 from yoyak.evaluation.tables import read_stage_table
 from yoyak.metrics import rouge
@@ -30,6 +31,8 @@ from yoyak.reporting.console import FAULTS
 from yoyak.reporting.highlights import pieces
 
 FIGURES = (*rouge.FIGURES, "rouge_mean")
+GROUPED_BY = ("dialogue_length", "speakers", "topic", "register")
+"""Columns of `scores/rows.csv` that have the group of a row; the summaries' length is each model's own."""
 BLOCK = 50
 """Rows whose texts are compressed together: some 100 KB, which a browser has again in milliseconds."""
 
@@ -41,6 +44,16 @@ class Rows(NamedTuple):
     """Of every dev row what it is sorted and filtered by, a list a figure."""
     blocks: Iterator[str]
     """Texts of `BLOCK` rows each: JSON, compressed by zlib, in Base64."""
+    by_fault: dict[str, dict[str, "Faulty"]]
+    """By fault, and by model."""
+
+
+class Faulty(NamedTuple):
+    """A model's summaries with a fault."""
+
+    rows: int
+    rouge_mean: float | None
+    """In percent; None of no rows."""
 
 
 class Judged(NamedTuple):
@@ -51,6 +64,8 @@ class Judged(NamedTuple):
     """`FIGURES` in percent, shape (rows, 4)."""
     faults: NDArray[np.bool_]
     """Shape (rows, faults)."""
+    summary_length: Groups
+    """By its length over its references'."""
 
 
 class Row(NamedTuple):
@@ -65,7 +80,10 @@ class Row(NamedTuple):
 def rows_to_read(metric: Metric, with_ensemble: bool) -> Rows:
     """Every dev row, with its summaries by models, ensemble and baselines."""
     split = leaderboard.read_split("dev")
-    judged = _judged(split, metric, with_ensemble)
+    texts = ["split", "model", "fname", *Diagnosis._fields, *GROUPED_BY]
+    scored = read_stage_table(Path("scores/rows.csv"), texts, FIGURES)
+    scored = scored[scored["split"] == split.name]
+    judged = _judged(split, scored, metric, with_ensemble)
     bits = 1 << np.arange(len(Diagnosis._fields))
     figures = {
         "block": BLOCK,
@@ -77,8 +95,31 @@ def rows_to_read(metric: Metric, with_ensemble: bool) -> Rows:
         "disagreement": _disagreements({name: each.texts for name, each in judged.items()}, metric),
         "mean": {name: each.scores[:, -1].round(1).tolist() for name, each in judged.items()},
         "faulty": {name: (each.faults @ bits).tolist() for name, each in judged.items()},
+        "groups": {by: _figures_of(groups) for by, groups in _groups(split, scored).items()},
+        "lengths": {name: _figures_of(each.summary_length) for name, each in judged.items()},
     }
-    return Rows(figures, _blocks(split, judged, metric))
+    by_fault = {
+        fault: {name: _faulty(each, place) for name, each in judged.items()}
+        for place, fault in enumerate(Diagnosis._fields)
+    }
+    return Rows(figures, _blocks(split, judged, metric), by_fault)
+
+
+def _faulty(judged: Judged, fault: int) -> Faulty:
+    scores = judged.scores[judged.faults[:, fault], -1]
+    return Faulty(len(scores), float(scores.mean()) if len(scores) else None)
+
+
+def _groups(split: Split, scored: pd.DataFrame) -> dict[str, Groups]:
+    """By what the stage `score` has grouped the rows, by the same names."""
+    # Each model's lines have the same.
+    table = scored.drop_duplicates("fname").set_index("fname").loc[split.fnames]
+    grouped = {by: pd.factorize(table[by]) for by in GROUPED_BY}
+    return {by: Groups(places.astype(np.int32), list(names)) for by, (places, names) in grouped.items()}
+
+
+def _figures_of(groups: Groups) -> dict[str, Any]:
+    return {"names": groups.names, "of": groups.places.tolist()}
 
 
 def _blocks(split: Split, judged: Mapping[str, Judged], metric: Metric) -> Iterator[str]:
@@ -117,10 +158,8 @@ def _compressed(rows: Sequence[Row], metric: Metric) -> str:
     return b64encode(zlib.compress(text.encode())).decode()
 
 
-def _judged(split: Split, metric: Metric, with_ensemble: bool) -> dict[str, Judged]:
+def _judged(split: Split, scored: pd.DataFrame, metric: Metric, with_ensemble: bool) -> dict[str, Judged]:
     """Texts, scores and faults: the ensemble's, the models', the baselines'."""
-    scored = read_stage_table(Path("scores/rows.csv"), ["split", "model", "fname", *Diagnosis._fields], FIGURES)
-    scored = scored[scored["split"] == split.name]
     if all(is_baseline(name) for name in scored["model"].unique()):
         raise UserError(f"scores/rows.csv: no scores of a model on {split.name}; run `dvc repro`")
     texts = _texts(split, [name for name in scored["model"].unique() if name != baselines.HUMAN], with_ensemble)
@@ -146,7 +185,7 @@ def _of_the_ensemble(texts: list[str], split: Split, metric: Metric) -> Judged:
     """No file has its scores: they are computed here."""
     scores = leaderboard.score(texts, split.references, metric)
     faults = np.array([diagnosis.flags_of(row) for row in diagnosis.diagnose_rows(texts, split.dialogues)]) == 1
-    return Judged(texts, np.column_stack([scores, scores.mean(axis=1)]), faults)
+    return Judged(texts, np.column_stack([scores, scores.mean(axis=1)]), faults, _lengths(texts, split))
 
 
 def _of_a_model(name: str, texts: list[str], split: Split, table: pd.DataFrame) -> Judged:
@@ -156,7 +195,12 @@ def _of_a_model(name: str, texts: list[str], split: Split, table: pd.DataFrame) 
         raise UserError(f"scores/rows.csv: no score of {name} for {quoted(missing)}; run `dvc repro`")
     # Text where the column has empty fields, too.
     faults = table[list(Diagnosis._fields)].to_numpy() == "True"
-    return Judged(texts, table[list(FIGURES)].to_numpy()[places], faults[places])
+    return Judged(texts, table[list(FIGURES)].to_numpy()[places], faults[places], _lengths(texts, split))
+
+
+def _lengths(texts: Sequence[str], split: Split) -> Groups:
+    rows = zip(texts, split.references, strict=True)
+    return by_summary_length(np.array([diagnosis.length_ratio(*row) for row in rows]))
 
 
 def _disagreements(summaries: Mapping[str, Sequence[str]], metric: Metric) -> list[float | None]:

@@ -98,15 +98,3 @@ def lead(scores: Mapping[str, Floats]) -> Lead | None:
     means = significance.resampled_means(difference[:, None], SAMPLES, SEED)
     low, high = np.asarray(significance.interval(means))[0]
     return Lead(order[0], order[1], float(difference.mean()), float(low), float(high))
-
-
-def luck(scores: Mapping[str, Floats]) -> float:
-    """What the best of so many candidates would seem better than their mean by, were all of them equally good.
-
-    In points of ROUGE: the mean, over resampled rows, of the largest of their differences from the mean of all, each
-    centred.
-    """
-    values = np.stack(list(scores.values()), axis=1)
-    differences = values - values.mean(axis=1, keepdims=True)
-    means = significance.resampled_means(differences - differences.mean(axis=0), SAMPLES, SEED)
-    return float(means.max(axis=1).mean())

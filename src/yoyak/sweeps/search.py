@@ -23,6 +23,7 @@ from yoyak.core.limits import check_disk
 from yoyak.core.params import write_yaml
 from yoyak.core.records import Floats, read_json, write_json
 from yoyak.preflight.params import Params
+from yoyak.reporting import chance
 from yoyak.sweeps import candidates, check, competition, costs, data_folder, folds, halving, recipe, trials
 from yoyak.sweeps.collect import MBR
 from yoyak.sweeps.competition import Asked
@@ -370,7 +371,7 @@ def _print_round(scores: Mapping[str, Floats], order: list[str]) -> None:
     for name in order:
         print(f"  {name}: {scores[name].mean():.2f} on {len(scores[name])} held-out rows")
     if lead := halving.lead(scores):
-        print(f"  {lead.told}; the best of {len(order)} equally good ones would seem {halving.luck(scores):.2f} better")
+        print(f"  {lead.told}; the best of {len(order)} equally good ones would seem {chance.luck(scores):.2f} better")
 
 
 # Finalists

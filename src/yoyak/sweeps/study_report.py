@@ -20,6 +20,7 @@ from matplotlib.transforms import ScaledTranslation
 from yoyak.core.files import whole
 from yoyak.core.records import Floats, read_json
 from yoyak.evaluation import significance
+from yoyak.reporting.chance import luck
 from yoyak.sweeps import halving
 from yoyak.sweeps.collect import MBR
 from yoyak.sweeps.experiments import ExperimentList
@@ -156,7 +157,7 @@ def chance(climbs: Sequence[Climb], level: int) -> Chance | None:
         return None
     mean = float(np.mean(list(there.values())))
     best = halving.ranked(there)[0]
-    return Chance(len(there), mean, best, float(there[best].mean()) - mean, halving.luck(there))
+    return Chance(len(there), mean, best, float(there[best].mean()) - mean, luck(there))
 
 
 def of_chance(climbs: Sequence[Climb], rungs: Sequence[float]) -> list[str]:

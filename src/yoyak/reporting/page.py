@@ -1,0 +1,48 @@
+"""An HTML file that needs neither server nor network: template, styles, script and data of this folder in one."""
+
+import hashlib
+import json
+from base64 import b64encode
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from yoyak.core.files import whole
+
+IN_A_SCRIPT = str.maketrans({letter: f"\\u{ord(letter):04x}" for letter in "<>&\u2028\u2029"})
+"""Escapes of characters that could end the element with the JSON; they occur in its texts alone."""
+
+
+def write(path: Path, name: str, data: object, **values: object) -> None:
+    """Fill in the template `name`, which has `name`.css and .js, with the script's `data` and further `values`.
+
+    It is written a part at a time: all of its texts may be too many to be held together.
+    """
+    templates = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    script = _source("base.js") + _source(f"{name}.js")
+    page = templates.get_template(f"{name}.html").generate(
+        style=Markup("".join(map(_source, ("tags.css", "base.css", f"{name}.css")))),
+        script=Markup(script),
+        script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        data=Markup(embedded(data)),
+        **values,
+    )
+    with whole(path) as half, half.open("w", encoding="utf-8") as file:
+        file.writelines(page)
+
+
+def _source(name: str) -> str:
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+
+
+def embedded(content: object) -> str:
+    """JSON that is safe inside `<script type="application/json">`, whatever its texts are."""
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":"), allow_nan=False).translate(IN_A_SCRIPT)
