@@ -15,10 +15,16 @@ from babel.messages.extract import extract_from_file
 from babel.messages.mofile import write_mo
 from babel.messages.pofile import read_po, write_po
 
+from yoyak.reporting import both_languages
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 SOURCE = ROOT / "src/yoyak"
 CATALOGUE = SOURCE / "locale/ko/LC_MESSAGES/yoyak.po"
 KEYWORDS = {"_": None, "N_": None, "_both": None}
+PATTERNS = {
+    ".js": both_languages.SAID_BY_A_SCRIPT,
+    ".html": re.compile(r'\b(?:said|N_|(?:option|attribute)\("[^"]*", ?)\(?"((?:[^"\\]|\\.)*)"'),
+}
 OF_TYPER = ("Arguments", "Options", "Commands", "default: {default}", "required")
 """Messages of a library's that a user of ours reads; it asks the same gettext."""
 BOILERPLATE = "(POT-Creation|PO-Revision)-Date|Generated-By|Report-|Project-Id|Last-Translator|Language-Team"
@@ -51,6 +57,9 @@ def said() -> Iterator[tuple[str, str]]:
         name = str(path.relative_to(SOURCE))
         for _line, message, *_rest in extract_from_file("python", path, keywords=KEYWORDS):
             yield name, str(message)
+    for path in sorted(SOURCE.rglob("*.html")) + sorted(SOURCE.rglob("*.js")):
+        name, pattern = str(path.relative_to(SOURCE)), PATTERNS[path.suffix]
+        yield from ((name, found) for found in pattern.findall(path.read_text(encoding="utf-8")))
     from yoyak.commands import app
     from yoyak.translated_help import texts
 
@@ -80,7 +89,7 @@ def _faults_of(message: Message) -> Iterator[str]:
     text, translation = str(message.id), str(message.string)
     if not translation:
         yield f"not translated: {text}"
-    elif sorted(PLACEHOLDER.findall(text)) != sorted(PLACEHOLDER.findall(translation)):
+    elif {*PLACEHOLDER.findall(text)} != {*PLACEHOLDER.findall(translation)}:
         yield f"other placeholders: {text}"
 
 

@@ -74,7 +74,7 @@ def open_page(browser: Browser, file: Path) -> Iterator[Callable[..., Page]]:
     def opened(place: str = "", **options: Any) -> Page:
         window = browser.new_page(**({"viewport": {"width": 1280, "height": 900}} | options))
         windows.append(window)
-        window.on("request", lambda request: asked.append(request.url.split("#")[0]))
+        window.on("request", lambda request: asked.append(re.split("[#?]", request.url)[0]))
         window.on("pageerror", lambda error: thrown.append(str(error)))
         window.on("console", lambda said: thrown.append(said.text) if said.type == "error" else None)
         window.goto(f"{file.as_uri()}{place}")
@@ -117,6 +117,49 @@ def test_the_leaderboard_is_that_of_the_metrics(open_page: Callable[..., Page], 
         (line,) = (line for line in lines if line.split()[0] == name.removeprefix("baseline/"))
         assert f"{row['rouge_mean']:.2f} [{row['ci95'][0]:.1f}, {row['ci95'][1]:.1f}]" in line
         assert line.endswith("noise") == scores["best"]["delta"].get(name, {}).get("noise", False)
+
+
+def test_the_page_is_switched_to_korean_and_back(open_page: Callable[..., Page]) -> None:
+    """What is the page's own, and nothing of the rows; the link to a row stays."""
+    window = open_page("#dev_3")
+    english = own_text(window)
+    assert set(re.findall("[가-힣]+", english)) <= {"요약", "한국어", "회의", "일정", "주제", "니다"}
+    window.locator("#language").click()
+    expect(window.locator("html")).to_have_attribute("lang", "ko")
+    assert window.url.endswith("?lang=ko#dev_3")
+    korean = own_text(window)
+    left = re.findall(r"[a-z]+ [a-z]+", re.sub(r"rouge 1.+|</datalist>.+|(normalise|trim|drop).+", "", korean))
+    assert left == []
+    # A row's figures and texts are the same.
+    assert re.findall(r"\d+\.\d\d", korean) == re.findall(r"\d+\.\d\d", english)
+    assert window.locator("#controls [name=text]").get_attribute("placeholder") == "대화나 요약의 낱말"
+    expect(window.locator(".row.linked h3")).to_have_text("dev_3")
+    fill(window, fault="any", order="worst")
+    assert shown(window)
+    expect(window.locator("#count")).to_have_text(re.compile(r"^대화 12개 중 \d+개$"))
+    window.locator("#language").click()
+    expect(window.locator("html")).to_have_attribute("lang", "en")
+    assert own_text(window) == english
+
+
+def test_a_reader_of_korean_sees_korean_first(browser: Browser, file: Path) -> None:
+    context = browser.new_context(locale="ko-KR")
+    window = context.new_page()
+    window.goto(file.as_uri())
+    expect(window.locator("h2").first).to_have_text("dev의 리더보드")
+    window.goto(f"{file.as_uri()}?lang=en")
+    expect(window.locator("h2").first).to_have_text("Leaderboard on dev")
+    context.close()
+
+
+def own_text(window: Page) -> str:
+    """All that the page says above the rows, beside Matplotlib's pictures."""
+    expect(window.locator("#list")).to_have_attribute("aria-busy", "false")
+    return "\n".join(
+        window.locator(
+            "header.top, main > *:not([id='-rows'], [id='-training']), figcaption, [id='-rows'] > h2"
+        ).all_inner_texts()
+    )
 
 
 def test_pictures_groups_and_faults(open_page: Callable[..., Page]) -> None:
@@ -197,7 +240,7 @@ def test_a_link_into_another_report_shows_what_this_one_has(open_page: Callable[
     assert shown(window) == NAMES
 
 
-@pytest.mark.parametrize("by", ["by dialogue length", "by topic", "by summary length"])
+@pytest.mark.parametrize("by", ["by the dialogue's length", "by topic", "by the summary's length"])
 def test_groups_lead_to_their_rows(open_page: Callable[..., Page], by: str) -> None:
     window = open_page()
     groups = window.locator("[id='-groups'] details").filter(has=window.locator("summary", has_text=by))

@@ -1,6 +1,7 @@
 """Tables of scores for the terminal; each fits into 80 columns."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from gettext import gettext
 from gettext import gettext as _
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ WHAT_FAULTS_MEAN = N_(
     "alike; length: characters, the references' being 1."
 )
 LONGEST_NAME = 30
+Translate = Callable[[str], str]
+"""From a message to the same in the reader's language."""
 
 
 def print_run(root: Path) -> None:
@@ -168,8 +171,8 @@ def outsider_tables(name: str, result: Mapping[str, Any]) -> list[Table | str]:
     ]
 
 
-def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> str:
-    """Lines on what was chosen on dev, and what that is worth on other rows."""
+def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any], _: Translate = gettext) -> str:
+    """Lines on what was chosen on dev, and what that is worth on other rows; `_` gives their language."""
     where = ensemble.get("learned_on", "dev")
     if where == "dev":
         lines = [_("Each model's epoch, the best model and the ensemble's weights were chosen on dev.")]
@@ -182,14 +185,14 @@ def what_dev_decided(best: Mapping[str, Any], ensemble: Mapping[str, Any]) -> st
             score = f"{estimate['rouge_mean']:.2f} {interval(estimate['ci95'])}"
             lines.append(told.format(what=what, score=score))
     if delta := ensemble.get("delta"):
-        lines.append(_what_mbr_gains(delta, ensemble["used"] == "mbr", chosen_elsewhere=where == "dev"))
+        lines.append(_what_mbr_gains(delta, ensemble["used"] == "mbr", where == "dev", _))
     if "dev" in (oracle := ensemble.get("oracle", {})):
         told = _("the oracle, the best candidate of each row, which only the references tell: {score}")
         lines.append(told.format(score=f"{oracle['dev']:.2f}"))
     return "\n".join(lines)
 
 
-def _what_mbr_gains(delta: Mapping[str, Any], used: bool, chosen_elsewhere: bool) -> str:
+def _what_mbr_gains(delta: Mapping[str, Any], used: bool, chosen_elsewhere: bool, _: Translate) -> str:
     over = (
         _("MBR over the best member, both chosen on other rows: {gain}")
         if chosen_elsewhere

@@ -61,7 +61,7 @@ function whyNot(score, place, other) {
 
 function described(place) {
   const { rows, rule } = groupOf.get(place);
-  return `${rows} rows, ${rule}`;
+  return t("{rows} rows, {rule}", { rows, rule });
 }
 
 function signed(value) {
@@ -110,7 +110,7 @@ function paramColumn(key) {
 function differenceColumn({ score, baseline }) {
   return {
     id: "difference",
-    title: "difference",
+    title: t("difference"),
     descending: true,
     value: (place) => difference(score, place, baseline)?.mean,
     cell: (place) => {
@@ -125,23 +125,23 @@ function wordColumn({ score, baseline }) {
     const found = difference(score, place, baseline);
     return found ? [found.word, ""] : whyNot(score, place, baseline);
   };
-  return { id: "word", title: "that is", value: (place) => shown(place)[0] || undefined,
+  return { id: "word", title: t("that is"), value: (place) => shown(place)[0] || undefined,
     cell: (place) => {
       const [text, title] = shown(place);
       const className = ["better", "worse"].includes(text) ? text : ["noise", "same"].includes(text) ? "noise" : "quiet";
-      return text ? [make("span", { className, title }, text)] : [];
+      return text ? [make("span", { className, title }, t(text))] : [];
     } };
 }
 
-const NAME = { id: "name", title: "run", value: (place) => data.runs[place].name,
+const NAME = { id: "name", title: t("run"), value: (place) => data.runs[place].name,
   cell: (place) => [cut(data.runs[place].name, "name")] };
-const GROUP = { id: "group", title: "scored", value: (place) => (groupOf.has(place) ? data.groups.indexOf(groupOf.get(place)) : undefined),
+const GROUP = { id: "group", title: t("scored by"), value: (place) => (groupOf.has(place) ? data.groups.indexOf(groupOf.get(place)) : undefined),
   cell: (place) => (groupOf.has(place) ? [cut(described(place), "value")] : []) };
-const DATE = { id: "date", title: "date, UTC", descending: true, value: (place) => data.runs[place].date || undefined,
+const DATE = { id: "date", title: t("date, UTC"), descending: true, value: (place) => data.runs[place].date || undefined,
   cell: (place) => [data.runs[place].date.replace("T", " ")] };
-const COMMIT = { id: "commit", title: "commit", value: (place) => data.runs[place].commit || undefined,
+const COMMIT = { id: "commit", title: t("commit"), value: (place) => data.runs[place].commit || undefined,
   cell: (place) => [data.runs[place].commit] };
-const BEGAN = { id: "began_at", title: "began at", value: (place) => data.runs[place].began_at || undefined,
+const BEGAN = { id: "began_at", title: t("began at"), value: (place) => data.runs[place].began_at || undefined,
   cell: (place) => [data.runs[place].began_at] };
 
 function columns(shown, asked) {
@@ -197,7 +197,7 @@ function show() {
   const chosen = all.find(({ id }) => id === order?.id) ?? all.find(({ id }) => id === `score ${now.score}`);
   const descending = order?.id === chosen?.id ? order.descending : true;
   const sorted = chosen ? [...shown].sort(compareBy(chosen, descending)) : shown;
-  count.textContent = `${shown.length} of ${places.length} runs`;
+  count.textContent = t("{count} of {all} runs", { count: shown.length, all: places.length });
   showTable(sorted, all, chosen, descending, now);
   const alike = shown
     .filter((place) => comparedBy(now.score, now.baseline)?.at.has(place))
@@ -240,7 +240,7 @@ function headCell(column, chosen, descending) {
 function showMissing(shown) {
   const lacking = shown.filter((place) => data.runs[place].told);
   missing.hidden = !lacking.length;
-  missing.querySelector("summary").textContent = `what is missing of ${lacking.length} ${lacking.length > 1 ? "runs" : "run"}`;
+  missing.querySelector("summary").textContent = t("runs of which something is missing: {count}", { count: lacking.length });
   missing.querySelector("ul").replaceChildren(...lacking.map((place) => make("li", {}, data.runs[place].told)));
 }
 
@@ -249,8 +249,8 @@ function showMissing(shown) {
 function tell({ score, baseline }) {
   const compared = comparedBy(score, baseline);
   if (!compared?.at.has(baseline)) {
-    told.textContent = `The rows of ${data.runs[baseline].name} are not known here by the score of ${score}, or no other run has `
-      + "the same rows, scored in the same way: there is nothing to compare it with.";
+    told.textContent = t("The rows of {run} are not known here by the score of {score}, or no other run has the same rows, scored in the same way: there is nothing to compare it with.",
+      { run: data.runs[baseline].name, score });
     return;
   }
   const size = compared.runs.length;
@@ -258,10 +258,17 @@ function tell({ score, baseline }) {
   const best = means.indexOf(Math.max(...means));
   const lead = means[best] - means.reduce((sum, mean) => sum + mean, 0) / size;
   const group = groupOf.get(baseline);
-  told.textContent = `${size} runs have ${group.rows} rows in common, scored by ${group.rule}: ${size - 1} comparisons with `
-    + `${data.runs[baseline].name}, ${(size * (size - 1)) / 2} pairs in all. Of comparisons between equally good runs about one in 20 `
-    + `would not be called noise. The best of ${size} equally good ones would seem ${compared.luck.toFixed(2)} better than their `
-    + `mean by chance; the best here, ${data.runs[compared.runs[best]].name}, is ${lead.toFixed(2)} better than the mean.`;
+  told.textContent = t("{size} runs have {rows} rows in common, scored by {rule}: {comparisons} comparisons with {run}, {pairs} pairs in all. Of comparisons between equally good runs about one in 20 would not be called noise. The best of {size} equally good ones would seem {luck} better than their mean by chance; the best here, {best}, is {lead} better than the mean.", {
+    size,
+    rows: group.rows,
+    rule: group.rule,
+    comparisons: size - 1,
+    run: data.runs[baseline].name,
+    pairs: (size * (size - 1)) / 2,
+    luck: compared.luck.toFixed(2),
+    best: data.runs[compared.runs[best]].name,
+    lead: lead.toFixed(2),
+  });
 }
 
 // The picture
@@ -308,12 +315,12 @@ function showMatrix(alike, { score }) {
   const cutOff = !allPairs && alike.length > MOST_PAIRED;
   const shown = cutOff ? alike.slice(0, MOST_PAIRED) : alike;
   more.hidden = !cutOff;
-  if (cutOff) more.firstElementChild.textContent = `Best ${MOST_PAIRED}; show all ${alike.length}`;
+  if (cutOff) more.firstElementChild.textContent = t("Best {shown}; show all {all}", { shown: MOST_PAIRED, all: alike.length });
   const dense = shown.length > MOST_PAIRED;
   const differences = shown.map((place) => shown.map((other) => difference(score, place, other)));
   const largest = Math.max(0.01, ...differences.flat().map((found) => Math.abs(found?.mean ?? 0)));
   const head = make("tr", {}, make("td"), ...shown.map((place, at) => {
-    const button = make("button", { type: "button", title: `compare with ${data.runs[place].name}` }, String(at + 1));
+    const button = make("button", { type: "button", title: t("compare with {run}", { run: data.runs[place].name }) }, String(at + 1));
     button.addEventListener("click", () => {
       controls.elements.baseline.value = String(place);
       show();
@@ -333,10 +340,10 @@ function showMatrix(alike, { score }) {
 function pairCell(found, dense, largest, place, other) {
   if (!found) return make("td");
   const kind = { better: "up", worse: "down" }[found.word] ?? "none";
-  const names = `${data.runs[place].name} less ${data.runs[other].name}`;
+  const names = t("{run} less {other}", { run: data.runs[place].name, other: data.runs[other].name });
   const cell = make("td", {
     className: kind,
-    title: `${names}: ${signed(found.mean)} ${interval([found.low, found.high], 2)}, ${found.word}`,
+    title: `${names}: ${signed(found.mean)} ${interval([found.low, found.high], 2)}, ${t(found.word)}`,
   }, dense ? "" : signed(found.mean));
   cell.style.setProperty("--part", (15 + (60 * Math.abs(found.mean)) / largest).toFixed(0));
   return cell;

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from yoyak.core.errors import UserError
+from yoyak.core.language import N_
 from yoyak.core.records import Floats
 from yoyak.core.repository import short
 from yoyak.evaluation.leaderboard import what_was_counted
@@ -15,13 +16,19 @@ from yoyak.reporting import page, runs
 from yoyak.reporting.chance import luck, pair_intervals
 from yoyak.reporting.runs import Content, Run
 
+WORDS = (
+    *(N_("better"), N_("worse"), N_("noise"), N_("same")),
+    *(N_("compared with"), N_("not read"), N_("no rows"), N_("not comparable")),
+)
+"""What the page's script says of a comparison."""
+
 
 def write(path: Path) -> None:
     """The page of all runs; what cannot be read of one stands in its line. A `UserError` where none can be read."""
     found = runs.read_all()
     if not any(run.content for run in found):
         raise UserError(found[0].told)
-    page.write(path, "experiments", figures(found))
+    page.write(path, "experiments", figures(found), messages=WORDS)
 
 
 def figures(found: Sequence[Run]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import re
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from yoyak.core import repository
+from yoyak.core.language import N_, translated
 from yoyak.core.params import read_section
 from yoyak.core.run import RunParams
 from yoyak.core.stale_outputs import is_baseline
@@ -19,8 +21,9 @@ from yoyak.evaluation import leaderboard, plots
 from yoyak.evaluation.leaderboard import what_was_counted
 from yoyak.evaluation.tables import read_stage_table
 from yoyak.reporting import console, page, parameters
+from yoyak.reporting.both_languages import said
 from yoyak.reporting.console import FAULTS, WHAT_FAULTS_MEAN, interval, what_dev_decided
-from yoyak.reporting.rows import FIGURES, rows_to_read
+from yoyak.reporting.rows import BY, FIGURES, GROUPS, rows_to_read
 
 
 def write(path: Path) -> None:
@@ -33,6 +36,7 @@ def write(path: Path) -> None:
         path,
         "report",
         rows.figures,
+        messages=[*FAULTS.values(), *BY.values(), *GROUPS],
         blocks=rows.blocks,
         by_fault=rows.by_fault,
         is_baseline=is_baseline,
@@ -60,17 +64,34 @@ def _summary_of_the_run(scores: Mapping[str, Any], joined: Mapping[str, Any]) ->
         "uncommitted": scores["scoring"].get("uncommitted", []),
         "counted": what_was_counted(scores["scoring"]),
         "boards": boards,
-        "decided": what_dev_decided(scores["best"], joined).split("\n"),
+        "decided": _in_both(scores["best"], joined),
         "weights": joined.get("weights", {}),
         "diagnostics": scores["diagnostics"],
         "repairs": console.of_postprocessing(Path()),
         "fault_names": FAULTS,
         "what_faults_mean": WHAT_FAULTS_MEAN,
+        "by_names": BY,
+        "group_name": _group_name,
         "models": models,
         "pictures": _pictures([name for name in models if name not in averaged], breakdowns),
         "breakdowns": _groups(breakdowns),
         "parameters": parameters.of_the_run(models),
     }
+
+
+def _in_both(best: Mapping[str, Any], joined: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Lines on what was chosen on dev, each in English and Korean."""
+    english, korean = (
+        what_dev_decided(best, joined, partial(translated, language=language)).split("\n") for language in ("en", "ko")
+    )
+    return list(zip(english, korean, strict=True))
+
+
+def _group_name(name: str) -> Markup:
+    """Of a group of rows: some have names in words, others are what they are named after."""
+    if characters := re.fullmatch(r"(\d+) to (\d+) characters", name):
+        return said(N_("{low} to {high} characters"), low=characters[1], high=characters[2])
+    return said(name) if name in GROUPS else Markup('<span lang="ko">{}</span>').format(name)
 
 
 def _board(board: Mapping[str, Any], joined: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -98,8 +119,8 @@ def _pictures(trained: Sequence[str], breakdowns: pd.DataFrame) -> dict[str, Mar
         name: read_stage_table(Path(f"plots/training/{name}/epochs.csv"), [], ["epoch", "loss"]) for name in trained
     }
     return {
-        "Dev loss in training": _svg(lambda path: plots.draw_learning_curves(curves, path)),
-        "Score by dialogue length": _svg(lambda path: plots.draw_by_length(breakdowns, path)),
+        N_("Dev loss in training"): _svg(lambda path: plots.draw_learning_curves(curves, path)),
+        N_("Score by dialogue length"): _svg(lambda path: plots.draw_by_length(breakdowns, path)),
     }
 
 

@@ -71,12 +71,18 @@ function paragraph(pieces, className) {
   return make("p", { className, lang: "ko" }, ...words(pieces));
 }
 
+// A group of rows: some have names in words, others are what they are named after.
+function groupName(name) {
+  const characters = name.match(/^(\d+) to (\d+) characters$/);
+  return characters ? t("{low} to {high} characters", { low: characters[1], high: characters[2] }) : t(name);
+}
+
 // A row: its head at once, its body when it comes near the window
 
 function head(place) {
   const name = data.fname[place];
-  const facts = [`${data.length[place]} characters`];
-  if (data.disagreement[place] !== null) facts.push(`disagreement ${data.disagreement[place].toFixed(0)}`);
+  const facts = [t("{count} characters", { count: data.length[place] })];
+  if (data.disagreement[place] !== null) facts.push(t("disagreement {value}", { value: data.disagreement[place].toFixed(0) }));
   return make("header", {},
     make("h3", {}, make("a", { href: `#${encodeURIComponent(name)}` }, name)),
     make("span", { className: "topic", lang: "ko" }, data.topic[place]),
@@ -86,14 +92,14 @@ function head(place) {
 function card(row, model) {
   const { text, scores, faults } = row.summaries[model.name];
   const figures = SCORES.map((name, place) =>
-    make("span", { className: name }, `${name} `, make("b", {}, scores[place].toFixed(1))));
+    make("span", { className: name }, `${name === "mean" ? t("mean") : name} `, make("b", {}, scores[place].toFixed(1))));
   const article = make("article", { className: "card" },
     make("h4", {}, shownName(model.name)),
-    paragraph(text.length ? text : [["(empty)", 0]], "summary"),
+    paragraph(text.length ? text : [[t("(empty)"), 0]], "summary"),
     make("p", { className: "facts" }, ...figures,
       ...faults.map((fault) => make("a", {
-        className: "fault", href: linkToRows({ model: model.name, fault }), title: `all rows of ${model.name} with this fault`,
-      }, data.faults[fault]))));
+        className: "fault", href: linkToRows({ model: model.name, fault }), title: t("all rows of {model} with this fault", { model: model.name }),
+      }, t(data.faults[fault])))));
   article.dataset.model = model.name;
   return article;
 }
@@ -103,11 +109,11 @@ function body(row) {
   const references = row.references.map((text) => paragraph(text, "reference"));
   const baselines = data.models.filter((model) => model.baseline);
   const dialogue = make("details", { className: "dialogue", open: matchMedia("(min-width: 60rem)").matches },
-    make("summary", {}, "dialogue"), ...row.dialogue.map((turn) => paragraph(turn, "turn")));
-  const right = make("div", {}, make("h4", {}, references.length > 1 ? "references" : "reference"), ...references,
+    make("summary", {}, t("dialogue")), ...row.dialogue.map((turn) => paragraph(turn, "turn")));
+  const right = make("div", {}, make("h4", {}, references.length > 1 ? t("references") : t("reference")), ...references,
     cards(data.models.filter((model) => !model.baseline)));
   if (baselines.length) {
-    right.append(make("details", { className: "baselines" }, make("summary", {}, "baselines"), cards(baselines)));
+    right.append(make("details", { className: "baselines" }, make("summary", {}, t("baselines")), cards(baselines)));
   }
   return make("div", { className: "body" }, dialogue, right);
 }
@@ -189,7 +195,7 @@ async function search(places, words, isAsked) {
   for (const [done, place] of places.entries()) {
     if (searchable(place, await textsOf(place)).includes(words)) found.push(place);
     if (done % data.block) continue;
-    count.textContent = `searching, ${Math.floor((100 * done) / places.length)} %`;
+    count.textContent = t("searching, {percent} %", { percent: Math.floor((100 * done) / places.length) });
     // A moment for the window, which may have been asked for something else.
     await new Promise((ready) => setTimeout(ready));
     if (!isAsked()) return null;
@@ -211,7 +217,7 @@ async function choose() {
   if (words) places = await search(places, words, () => turn === asked);
   if (places === null) return;
   chosen = wanted.order === "file" ? places : places.sort(ORDERS[wanted.order](wanted.model));
-  count.textContent = `${chosen.length} of ${data.fname.length} dialogues`;
+  count.textContent = t("{count} of {all} dialogues", { count: chosen.length, all: data.fname.length });
   show(0);
 }
 
@@ -236,8 +242,8 @@ function links(page, pages) {
     });
     return button;
   };
-  const told = make("span", {}, `page ${page + 1} of ${pages}`);
-  return [link("first", 0), link("previous", page - 1), told, link("next", page + 1), link("last", pages - 1)];
+  const told = make("span", {}, t("page {page} of {pages}", { page: page + 1, pages }));
+  return [link(t("first"), 0), link(t("previous"), page - 1), told, link(t("next"), page + 1), link(t("last"), pages - 1)];
 }
 
 // report.html#-rows?model=…&fault=…: some rows
@@ -298,11 +304,11 @@ function linkedName() {
 
 const { model, fault } = controls.elements;
 model.append(...data.models.map(({ name }) => new Option(shownName(name), name)));
-fault.append(...Object.entries(data.faults).map(([value, name]) => new Option(name, value)));
+fault.append(...Object.entries(data.faults).map(([value, name]) => new Option(t(name), value)));
 for (const [by, { names }] of [...Object.entries(data.groups), ["summary_length", Object.values(data.lengths)[0]]]) {
   const options = [...names].sort((a, b) => a.localeCompare(b, undefined, { numeric: true }));
   controls.elements.group.append(Object.assign(
-    make("optgroup", {}, ...options.map((name) => new Option(name, `${by}: ${name}`))), { label: by.replace("_", " ") }));
+    make("optgroup", {}, ...options.map((name) => new Option(groupName(name), `${by}: ${name}`))), { label: t(data.by[by]) }));
 }
 const rowsOf = new Map();
 for (const topic of data.topic) rowsOf.set(topic, (rowsOf.get(topic) ?? 0) + 1);

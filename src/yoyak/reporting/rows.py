@@ -17,6 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from yoyak.core.errors import UserError, quoted
+from yoyak.core.language import N_
 from yoyak.core.records import Floats, Prediction, read_records
 from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
@@ -56,6 +57,21 @@ class Faulty(NamedTuple):
     """In percent; None of no rows."""
 
 
+BY = {
+    "dialogue_length": N_("by the dialogue's length"),
+    "speakers": N_("by speakers"),
+    "topic": N_("by topic"),
+    "register": N_("by the reference's ending"),
+    "summary_length": N_("by the summary's length"),
+}
+"""What rows are grouped by."""
+GROUPS = (
+    *(N_("under half"), N_("half to 0.8"), N_("0.8 to 1.25"), N_("1.25 to 2"), N_("over twice")),
+    *(N_("no topic"), N_("rarer topics"), N_("other")),
+)
+"""Groups that have names in words."""
+
+
 class Judged(NamedTuple):
     """A model's summaries of the split's rows, in their order."""
 
@@ -89,6 +105,7 @@ def rows_to_read(metric: Metric, with_ensemble: bool) -> Rows:
         "block": BLOCK,
         "models": [{"name": name, "baseline": is_baseline(name)} for name in judged],
         "faults": {name: FAULTS[name] for name in Diagnosis._fields},
+        "by": BY,
         "fname": split.fnames,
         "topic": [topic or "" for topic in split.topics],
         "length": [sum(map(len, turns)) for turns in split.dialogues],

@@ -20,6 +20,7 @@ from yoyak.core.stale_outputs import is_baseline
 from yoyak.ensembling.weighting import ENSEMBLE
 from yoyak.evaluation.written import Estimate, Scoring
 from yoyak.reporting import revisions
+from yoyak.reporting.console import printable
 from yoyak.reporting.parameters import as_run, flat
 from yoyak.reporting.revisions import WORKSPACE, Files
 
@@ -28,6 +29,8 @@ KEPT = "read_runs"
 """Folder in the cache of what was read of each commit: DVC takes half a second to open one."""
 TOLD_FROM = 5
 """Runs after which the time left is known: the first ones wait for DVC to be loaded, or were read before."""
+NOTE = 40
+"""Most letters of a run's name beside the bar."""
 ROUNDING = 0.02
 """Most by which the mean of a run's rows and the mean that it recorded, both rounded, may differ."""
 
@@ -86,7 +89,7 @@ def read_all() -> list[Run]:
             runs.append(_read(repo, run))
             left = (clock() - started) / done * (len(listed) - done)
             line = f"{done} of {len(listed)}, {span(left)} left"
-            reporter.show(done, run.name, line, left if done >= TOLD_FROM else None)
+            reporter.show(done, printable(run.name[:NOTE]), line, left if done >= TOLD_FROM else None)
         reporter.end(len(listed), span(clock() - started))
     _forget_others(runs)
     workspace, *others = runs
