@@ -20,6 +20,8 @@ ifeq ($(filter cpu cuda,$(TORCH)),)
 $(error TORCH is cpu or cuda, not $(TORCH))
 endif
 
+EXTRAS := $(addprefix extra-,serve wandb s3 ssh gguf kiwi konlpy)
+
 # What a download comes to at most, in MB.
 MB = $(shell awk '$$1 == "$(1)" { print $$2 }' requirements/sizes.txt)
 
@@ -41,9 +43,12 @@ help:  ## this list
 
 setup: $(VENV)/ready  ## .venv with what the pipeline needs, from requirements/pipeline.txt [TORCH=cpu|cuda]
 
-extra-%: setup  ## what an extra of pyproject.toml needs as well: serve, wandb, s3, ssh, gguf, kiwi, konlpy
+$(EXTRAS): extra-%: setup
 	uv pip install --quiet $(addprefix --default-index ,$(INDEX)) --python $(VENV) --constraint requirements/lock.txt \
 	  --editable '.[$*]'
+
+extra-%:  ## an extra of pyproject.toml as well: serve, wandb, s3, ssh, gguf, kiwi, konlpy
+	@echo "error: no extra $*: make $(EXTRAS)"; exit 1
 
 dev: $(VENV)/dev  ## what tests, lint and docs need as well, with all extras, from requirements/lock.txt
 

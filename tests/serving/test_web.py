@@ -139,5 +139,7 @@ def test_a_port_that_is_taken(reproduced: Project) -> None:
 
 def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^the package gradio is missing: `make setup`, or `pip install gradio`, "):
+    with pytest.raises(
+        UserError, match=r"^the package gradio is missing: `make extra-serve`, or `pip install gradio`, "
+    ):
         web.serve(7860)
