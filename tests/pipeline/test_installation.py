@@ -88,20 +88,30 @@ def test_a_wheel_has_all_files_of_the_library(environment: Path) -> None:
     assert packed == {name.removeprefix("src/") for name in tracked}
 
 
-@pytest.mark.parametrize(
-    ("command", "package"), [("report", "matplotlib"), ("status", "dvc"), ("export a --to hf", "transformers")]
+OF_THE_PIPELINE = (
+    "error: this command needs the package {}: `make setup` in the project, or `pip install 'yoyak[pipeline]'`, "
+    "brings it\n"
 )
-def test_what_needs_the_pipeline_says_so_in_a_line(
-    environment: Path, command: str, package: str, tmp_path: Path
+OF_THE_PAGE = "error: the package {} is missing: `make extra-serve`, or `pip install gradio`, brings it\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("report", OF_THE_PIPELINE.format("matplotlib")),
+        ("status", OF_THE_PIPELINE.format("dvc")),
+        ("doctor", OF_THE_PIPELINE.format("packaging")),
+        ("export a --to hf", OF_THE_PIPELINE.format("transformers")),
+        ("serve", OF_THE_PAGE.format("gradio")),
+    ],
+)
+def test_a_command_that_lacks_a_package_names_what_brings_it(
+    environment: Path, command: str, line: str, tmp_path: Path
 ) -> None:
-    shutil.copyfile(ROOT / "params.yaml", tmp_path / "params.yaml")
-    (tmp_path / "dvc.yaml").touch()
+    for part in ("params.yaml", "dvc.yaml"):
+        shutil.copyfile(ROOT / part, tmp_path / part)
     done = run(environment / "bin/yoyak", *command.split(), cwd=tmp_path)
-    assert (done.returncode, done.stdout) == (
-        1,
-        f"error: this command needs the package {package}: `make setup` in the project, or "
-        "`pip install 'yoyak[pipeline]'`, brings it\n",
-    )
+    assert (done.returncode, done.stdout) == (1, line)
 
 
 # Which files name what
