@@ -1,5 +1,6 @@
-"""What others make of a run: the page of `dvc plots show`, and the DVC extension for VS Code."""
+"""What others make of a run: the page of `dvc plots show`, the DVC extension for VS Code, a pull request's report."""
 
+import json
 import re
 import runpy
 from pathlib import Path
@@ -196,3 +197,41 @@ def test_parameters_and_metrics_of_two_revisions_are_compared_as_json(project: P
     }
     metrics = read(project, Any, "metrics", "show")[""]["data"]
     assert set(metrics["metrics/scores.json"]["data"]["models"]) > MODELS
+
+
+# What .github/workflows/metrics.yml reports of a pull request
+
+
+def test_a_pull_request_s_report_has_what_it_changes(reproduced: Project, tmp_path: Path) -> None:
+    project = reproduced.copy(tmp_path / "project")
+    project.edit(lambda params: params["scoring"].update(bootstrap_samples=500))
+    path = project.root / "metrics/scores.json"
+    scores = json.loads(path.read_text())
+    before = scores["models"]["bart_mini"]["rouge_mean"]
+    scores["models"]["bart_mini"]["rouge_mean"] = 99.5
+    scores["scoring"]["commit"] = "another"
+    path.write_text(json.dumps(scores))
+    project.commit("better")
+    means, parameters, metrics = re.split("<summary>", report(project, "HEAD^1"))
+    changed = ["metrics/scores.json", "models.bart_mini.rouge_mean", str(before), "99.5"]
+    assert cells(means)[2:] == cells(metrics)[2:] == [[*changed, str(round(99.5 - before, 2))]]
+    assert cells(parameters)[2:] == [["params.yaml", "scoring.bootstrap_samples", "2000", "500"]]
+    assert report(project, "HEAD") == (
+        "## Scores\n\nNo mean of ROUGE-1/2/L differs.\n\nParameters: none differs.\n\nMetrics: none differs.\n"
+    )
+
+
+def report(project: Project, base: str) -> str:
+    return project.run("bash", str(ROOT / ".github/metrics.sh"), base).stdout
+
+
+def cells(markdown: str) -> list[list[str]]:
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in markdown.splitlines() if line[:1] == "|"]
+
+
+def test_the_workspace_in_a_container_is_built_from_the_dockerfile() -> None:
+    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).resolve() == ROOT / "Dockerfile"
+    stages = re.findall(r"^FROM .* AS (\w+)$", (ROOT / "Dockerfile").read_text(), re.MULTILINE)
+    assert container["build"]["target"] in stages
+    assert "Iterative.dvc" in container["customizations"]["vscode"]["extensions"]
