@@ -26,6 +26,6 @@ folded() {
 
 printf '## Scores\n\n'
 grep -E '^\| Path|^\|-|[. ]rouge_mean ' <<<"$metrics" |
-  awk '{ rows = rows $0 "\n" } END { printf "%s", NR > 2 ? rows : "No mean of ROUGE-1/2/L differs.\n" }'
+  awk '{ rows = rows $0 "\n" } END { printf "%s", (NR > 2 ? rows : "No mean of ROUGE-1/2/L differs.\n") }'
 folded Parameters "$params"
 folded Metrics "$metrics"
