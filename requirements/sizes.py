@@ -11,9 +11,17 @@ from pathlib import Path
 FOLDER = Path(__file__).parent
 TORCH_CPU = ("torch==2.13.0+cpu", 191_794_682)
 """Bytes of its wheel for Python 3.11: the index that it comes from is not PyPI, and is not asked."""
+FILES = {
+    "pipeline": ("uv", "pipeline"),
+    "dev": ("lock",),
+    "torch-cpu": ("torch-cpu",),
+    "torch-cuda": ("torch",),
+    "gemma3-270m": ("gemma3-270m",),
+}
+"""Which files of this folder make a figure; of dev and torch-cuda that alone which pipeline.txt has not."""
 HEADER = """\
-# MB (10^6 bytes) that a file of this folder downloads at most, and the file's sha256: by `make lock`.
-# Linux on x86_64, Python 3.11. dev: what lock.txt has beyond pipeline.txt; torch-cuda: torch.txt, the same way.
+# MB (10^6 bytes) that are downloaded at most, and the sha256 of the files that say so (sizes.py): by `make lock`.
+# Linux on x86_64, Python 3.11. dev and torch-cuda: beside what pipeline has.
 """
 
 
@@ -22,20 +30,20 @@ def main() -> None:
     requirement, torch_cpu = TORCH_CPU
     if requirement not in (FOLDER / "torch-cpu.txt").read_text():
         raise SystemExit("error: TORCH_CPU of requirements/sizes.py is of another version than torch-cpu.txt")
-    rows = {
-        "pipeline": ("pipeline", sum(pipeline.values())),
-        "dev": ("lock", _beyond(lock, pipeline)),
-        "torch-cpu": ("torch-cpu", torch_cpu),
-        "torch-cuda": ("torch", _beyond(cuda, pipeline)),
-        "gemma3-270m": ("gemma3-270m", sum(_sizes("gemma3-270m").values())),
+    sizes = {
+        "pipeline": sum(_sizes("uv").values()) + sum(pipeline.values()),
+        "dev": _beyond(lock, pipeline),
+        "torch-cpu": torch_cpu,
+        "torch-cuda": _beyond(cuda, pipeline),
+        "gemma3-270m": sum(_sizes("gemma3-270m").values()),
     }
-    lines = [f"{name} {size / 1e6:.0f} {digest(file)}\n" for name, (file, size) in rows.items()]
+    lines = [f"{name} {size / 1e6:.0f} {digest(name)}\n" for name, size in sizes.items()]
     (FOLDER / "sizes.txt").write_text(HEADER + "".join(lines))
 
 
-def digest(file: str) -> str:
-    """By which a test sees that a figure is of the file as it is today."""
-    return sha256((FOLDER / f"{file}.txt").read_bytes()).hexdigest()
+def digest(name: str) -> str:
+    """By which a test sees that a figure is of the files as they are today."""
+    return sha256(b"".join((FOLDER / f"{file}.txt").read_bytes() for file in FILES[name])).hexdigest()
 
 
 def _sizes(file: str) -> dict[str, int]:

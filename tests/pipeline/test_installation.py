@@ -4,11 +4,11 @@ import csv
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
 import zipfile
-from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -142,16 +142,31 @@ def sizes() -> dict[str, tuple[int, str]]:
 
 def test_figures_of_downloads_are_of_the_files_as_they_are() -> None:
     """Else `make lock` was not run after a change."""
-    named = {"dev": "lock", "torch-cuda": "torch"}
+    script = runpy.run_path(str(REQUIREMENTS / "sizes.py"))
     assert {name: digest for name, (_, digest) in sizes().items()} == {
-        name: sha256((REQUIREMENTS / f"{named.get(name, name)}.txt").read_bytes()).hexdigest() for name in sizes()
+        name: script["digest"](name) for name in script["FILES"]
     }
+    assert script["TORCH_CPU"][0] == f"torch=={TORCH}+cpu"
 
 
 def test_figures_of_downloads_are_those_of_the_real_files() -> None:
     wheels = [*(ROOT / ".cache/packages").glob("gemma3_270m*.whl")]
     assert len(wheels) == len(requirements("gemma3-270m"))
     assert sizes()["gemma3-270m"][0] == round(sum(wheel.stat().st_size for wheel in wheels) / 1e6)
+
+
+def test_the_documents_have_these_figures() -> None:
+    megabytes = {name: size for name, (size, _) in sizes().items()}
+    page = (ROOT / "docs/machines.md").read_text(encoding="utf-8")
+    without, cuda, tests = re.findall(r"^\| .* \| ([\d,]+) MB \|", page, re.MULTILINE)
+    assert [int(figure.replace(",", "")) for figure in (without, cuda, tests)] == [
+        megabytes["pipeline"] + megabytes["torch-cpu"],
+        megabytes["pipeline"] + megabytes["torch-cuda"],
+        megabytes["dev"],
+    ]
+    first = megabytes["pipeline"] + megabytes["torch-cpu"] + megabytes["gemma3-270m"]
+    for readme in ("README.md", "README.ko.md"):
+        assert f" {first} MB" in (ROOT / readme).read_text(encoding="utf-8")
 
 
 # Which PyTorch
