@@ -59,7 +59,7 @@ repro: to-download setup weights  ## run the pipeline, then print the leaderboar
 
 # Before the first download, all of them.
 to-download:
-	@$(MAKE) --question $(VENV)/ready || { \
+	@$(MAKE) --no-print-directory --question $(VENV)/ready || { \
 	  echo "to download at most: $(call MB,pipeline) MB, the packages of requirements/pipeline.txt"; \
 	  [[ -e $(VENV)/torch-$(TORCH) ]] || echo "to download at most: $(call MB,torch-$(TORCH)) MB, PyTorch for $(TORCH)"; }
 	@[[ .cache/packages/ready -nt requirements/gemma3-270m.txt ]] || \
