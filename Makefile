@@ -45,7 +45,7 @@ setup: $(VENV)/ready  ## .venv with what the pipeline needs, from requirements/p
 
 $(EXTRAS): extra-%: setup
 	uv pip install --quiet $(addprefix --default-index ,$(INDEX)) --python $(VENV) --constraint requirements/lock.txt \
-	  --editable '.[$*]'
+	  --no-build-isolation-package yoyak --editable '.[$*]'
 
 extra-%:  ## an extra of pyproject.toml as well: serve, wandb, s3, ssh, gguf, kiwi, konlpy
 	@echo "error: no extra $*: make $(EXTRAS)"; exit 1

