@@ -37,6 +37,13 @@ def run(*command: object, cwd: Path, **environment: str) -> subprocess.Completed
     )
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _mirror() -> None:
+    """One of pip's is for uv, too."""
+    if mirror := os.environ.get("PIP_INDEX_URL"):
+        os.environ["UV_DEFAULT_INDEX"] = mirror
+
+
 # A wheel
 
 
@@ -48,11 +55,10 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(ROOT / "src", folder / "source/src", ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     for part in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copyfile(ROOT / part, folder / "source" / part)
-    index = ["--default-index", os.environ["PIP_INDEX_URL"]] if os.environ.get("PIP_INDEX_URL") else []
     for command in (
         ("build", "--wheel", "--no-build-isolation", "--python", sys.executable, "--out-dir", folder, "source"),
         ("venv", "--python", sys.executable, "environment"),
-        ("pip", "install", *index, "--python", "environment", "--constraint", REQUIREMENTS / "lock.txt", "WHEEL"),
+        ("pip", "install", "--python", "environment", "--constraint", REQUIREMENTS / "lock.txt", "WHEEL"),
     ):
         wheels = [*folder.glob("*.whl")]
         done = run(UV, *(wheels[0] if word == "WHEEL" else word for word in command), cwd=folder, UV_SYSTEM_CERTS="1")
