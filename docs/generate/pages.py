@@ -8,7 +8,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parents[2]
-OUTSIDE = ("data/README.md", "sweeps/README.md", "CHANGELOG.md")
+OUTSIDE = ("data/README.md", "sweeps/README.md", "CHANGELOG.md", "CONTRIBUTING.md")
 """Pages of the site that people also read in their own folder."""
 LINK = re.compile(r"(?<=\]\()(?!\w+:|#)([^)#\s]+)")
 

@@ -1,8 +1,9 @@
 """The command `yoyak`."""
 
 import sys
+from importlib.metadata import requires
 
-from yoyak.core.errors import exits_with_one_line
+from yoyak.core.errors import UserError, exits_with_one_line
 
 
 @exits_with_one_line
@@ -14,4 +15,19 @@ def main() -> None:
     from yoyak.commands import app
     from yoyak.translated_help import translated
 
-    translated(app)()
+    try:
+        translated(app)()
+    except ModuleNotFoundError as error:
+        if error.name is None or not _is_of_the_pipeline(error.name):
+            raise
+        raise UserError(
+            f"this command needs the package {error.name}: `make setup` in the project, or `pip install "
+            "'yoyak[pipeline]'`, brings it"
+        ) from None
+
+
+def _is_of_the_pipeline(module: str) -> bool:
+    """Whether a package of pyproject's extra `pipeline` brings it, without which `yoyak score` does."""
+    package = module.partition(".")[0].replace("_", "-")
+    needed = [line.partition(";") for line in requires("yoyak") or []]
+    return any("pipeline" in marker and line.startswith(package) for line, _, marker in needed)

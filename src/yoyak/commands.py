@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterator
 from gettext import gettext as _
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -240,6 +241,9 @@ def serve(
     port: Annotated[int, typer.Option(min=1, max=65535, help="Of this machine alone: 127.0.0.1.")] = 7860,
 ) -> None:
     """Open a page that shows the models' summaries of a pasted dialogue side by side."""
+    # Before the page's module, which imports what gradio brings.
+    if find_spec("gradio") is None:
+        raise UserError("the package gradio is missing: `make extra-serve`, or `pip install gradio`, brings it")
     from yoyak.serving import web
 
     _enter_the_project()

@@ -6,6 +6,7 @@ import runpy
 import shutil
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from importlib.metadata import entry_points
 from importlib.util import find_spec
@@ -44,14 +45,14 @@ from yoyak.preflight.check import read_params
 from yoyak.preflight.params import Params
 from yoyak.sweeps import cli as sweeps
 
-DOCUMENTS = (*READMES, *PAGES, ROOT / "data/README.md", ROOT / "sweeps/README.md")
+DOCUMENTS = (*READMES, *PAGES, *(ROOT / path for path in ("data/README.md", "sweeps/README.md", "CONTRIBUTING.md")))
 PAIRS = [(path, path.with_name(f"{path.stem.removesuffix('.md')}.ko.md")) for path in DOCUMENTS]
 KOREAN = [(english, korean) for english, korean in PAIRS if korean.exists()]
 SRC = ROOT / "src/yoyak"
 MOST_LINES = 130
 SHORTEST_QUOTE = 10
 SUBCOMMANDS: Any = get_command(app).commands  # type: ignore[attr-defined]
-ELSEWHERE = ("apt", "export", "iconv", "pip", "rm")
+ELSEWHERE = ("apt", "docker", "export", "iconv", "pip", "pre-commit", "rm")
 """Programs of the system."""
 
 
@@ -90,10 +91,20 @@ def check_make(arguments: list[str], folder: Path) -> None:
         variable, is_variable, _ = argument.partition("=")
         if is_variable:
             assert f"$({variable})" in makefile
+        elif argument.startswith("extra-"):
+            assert argument.removeprefix("extra-") in extras(makefile)
         elif argument.startswith("weights-"):
             assert (ROOT / f"requirements/{argument.removeprefix('weights-')}.txt").exists() or "…" in argument
         else:
             assert argument in targets
+
+
+def extras(makefile: str) -> set[str]:
+    """What `make extra-…` has, each of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (listed,) = re.findall(r"^EXTRAS := .*,(.*)\)$", makefile, re.MULTILINE)
+    assert set(listed.split()) < set(project["optional-dependencies"])
+    return set(listed.split())
 
 
 def check_dvc(arguments: list[str], folder: Path) -> None:

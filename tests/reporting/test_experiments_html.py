@@ -229,10 +229,9 @@ def test_in_korean_the_same_is_said(open_page: Callable[..., Page]) -> None:
     words |= {"not comparable": "비교 불가", "not read": "읽지 못함", "no rows": "행 없음"}
     for word, korean in words.items():
         english = re.sub(rf"\t{word}\t", f"\t{korean}\t", english)
-    assert window.locator(".runs tbody").inner_text() == english
-    assert not re.search(
-        "[a-z]+ [a-z]+ [a-z]+", re.sub("rouge 1.+?references", "", window.locator("#told").inner_text())
-    )
+    assert window.locator(".runs tbody").inner_text() == re.sub(r"(\d+) rows,", r"\1행,", english)
+    told = re.sub("rouge 1.+?references", "", window.locator("#told").inner_text())
+    assert not re.search("[a-z]+ [a-z]+ [a-z]+", told)
 
 
 def test_the_picture_has_the_best_first(open_page: Callable[..., Page]) -> None:

@@ -11,7 +11,6 @@ from playwright.sync_api import Browser, Page, expect
 from project import Project
 from typed_summaries import DIALOGUE, summarize
 
-from yoyak.core.errors import UserError
 from yoyak.core.records import Candidate, Prediction
 from yoyak.serving import web
 from yoyak.serving.summarizer import Summaries
@@ -157,9 +156,3 @@ def test_a_port_that_is_taken(reproduced: Project) -> None:
     assert done.returncode == 1
     assert f"error: port {port} of 127.0.0.1 is taken; choose another with --port\n" in done.stdout
     assert "Traceback" not in done.stdout
-
-
-def test_without_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(web, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"^the package gradio is missing: `make setup`, or `pip install gradio`, "):
-        web.serve(7860)

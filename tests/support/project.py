@@ -23,6 +23,7 @@ PARTS = (
     ".dvcignore",
     ".gitignore",
     ".dvc/config",
+    ".dvc/plots_page.html",
     ".dvc/.gitignore",
 )
 

@@ -65,7 +65,7 @@ def _python() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     """Those that pyproject.toml needs are problems, those that the lock has in another version warnings."""
     required = [Requirement(line) for line in metadata("yoyak").get_all("Requires-Dist") or []]
-    required = [each for each in required if each.marker is None or each.marker.evaluate({"extra": ""})]
+    required = [each for each in required if each.marker is None or each.marker.evaluate({"extra": "pipeline"})]
     faults = [fault for each in required if (fault := _fault(each))]
     if faults:
         yield Finding("problem", "packages", f"{'; '.join(faults)}: {HOW_TO_INSTALL}")

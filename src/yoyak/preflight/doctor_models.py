@@ -118,7 +118,7 @@ def _extras(params: Params) -> Iterator[Finding]:
     if params.tracking.wandb and find_spec("wandb") is None:
         yield Finding("problem", "extras", "tracking.wandb needs the package wandb: `pip install wandb`")
     elif find_spec("gradio") is None:
-        yield Finding("warning", "extras", "gradio is missing, which `yoyak serve` alone needs: `pip install gradio`")
+        yield Finding("warning", "extras", "gradio is missing, which `yoyak serve` alone needs: `make extra-serve`")
     else:
         yield Finding("ok", "extras", "what the parameters and `yoyak serve` need is here")
 

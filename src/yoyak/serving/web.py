@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Iterator
 from functools import cache
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +61,6 @@ WORD_WITH_TAG = re.compile(rf"{TAG.pattern}\w{{0,4}}")
 
 def serve(port: int) -> None:
     """Show the page until the user stops it. Each model is loaded when it is first needed, and kept."""
-    if find_spec("gradio") is None:
-        raise UserError("the package gradio is missing: `make setup`, or `pip install gradio`, brings it")
     # Read by gradio as it is imported.
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     # Requests of which it counts seconds for a page of its own that is switched off; all of them after each request.

@@ -27,7 +27,10 @@ from yoyak.core.errors import UserError
 from yoyak.core.repository import cache_folder
 from yoyak.sweeps.data_folder import REFERENCES
 
-PARTS = ("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml", ".dvcignore", ".dvc/config")
+PARTS = (
+    *("src", "stages", "dvc.yaml", "params.yaml", "weights.lock.yaml"),
+    *(".dvcignore", ".dvc/config", ".dvc/plots_page.html"),
+)
 DATA = Path("data/raw")
 WITHOUT_GIT = "[cache]\n    dir = {cache}\n[core]\n    no_scm = true\n"
 REMOTE = "    remote = {name}\n['remote \"{name}\"']\n"
