@@ -12,7 +12,7 @@ from importlib.metadata import entry_points
 from importlib.util import find_spec
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 from urllib.parse import unquote
 
 import pytest
@@ -39,6 +39,7 @@ from typer import Typer
 from typer.main import get_command
 
 from yoyak.commands import app
+from yoyak.core.language import Language
 from yoyak.core.params import Section
 from yoyak.preflight import add_folds
 from yoyak.preflight.check import read_params
@@ -121,7 +122,11 @@ def check_dvc(arguments: list[str], folder: Path) -> None:
 
 
 def check_yoyak(arguments: list[str], folder: Path) -> None:
-    check_subcommand(app, arguments)
+    if arguments[0] == "--lang":
+        assert arguments[1] in get_args(Language)
+        arguments = arguments[2:]
+    if arguments:
+        check_subcommand(app, arguments)
 
 
 def check_subcommand(program: Typer, arguments: list[str]) -> None:
