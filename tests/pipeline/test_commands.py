@@ -42,6 +42,7 @@ RUN_BY = {
     "git checkout metrics": "test_pipeline.py: test_a_misspelt_key_ends_before_any_work_and_loses_nothing",
     "yoyak status": "test_dvc_habits.py: test_status_names_what_a_parameter_makes_stale_and_why",
     "yoyak leaderboard": "test_commands.py: test_from_csv_files_to_the_score_of_a_submission",
+    "yoyak --lang ko": "test_language.py: test_an_error_stays_as_the_documents_quote_it",
     "yoyak folds kobart 5": "test_commands.py: test_folds_of_a_model_become_entries",
     'yoyak submissions add submission/submission.csv --public 47.1 --note "qwen3, 8 candidates"': (
         "test_commands.py: test_from_csv_files_to_the_score_of_a_submission"

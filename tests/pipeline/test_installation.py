@@ -215,7 +215,9 @@ def offer(checkout: Path, version: str) -> None:
 
 
 def make(checkout: Path, *words: str) -> subprocess.CompletedProcess[str]:
-    return run("make", *words, cwd=checkout, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(checkout / "wheels"))
+    return run(
+        "make", "--no-print-directory", *words, cwd=checkout, PIP_NO_INDEX="1", PIP_FIND_LINKS=str(checkout / "wheels")
+    )
 
 
 def installed(checkout: Path) -> list[str]:
