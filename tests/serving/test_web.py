@@ -125,12 +125,12 @@ def test_the_page_is_switched_to_english_and_back(opened: Page) -> None:
     opened.locator("#example").click()
     shown = opened.locator("body").inner_text()
     assert not re.search("[가-힣]", shown.replace("한국어", "")), shown
-    for text in ("Summaries", "Dialogue", "A turn a line", "Models", "ensemble", "Example", "Summarise"):
+    for text in ("Summaries", "Dialogue", "One turn per line", "Models", "ensemble", "Example", "Summarise"):
         assert text in shown
     for box in opened.locator("#models input").all():
         box.uncheck()
     ask(opened, DIALOGUE)
-    expect(opened.get_by_role("alert")).to_have_text("Choose a model at least.", use_inner_text=True)
+    expect(opened.get_by_role("alert")).to_have_text("Choose at least one model.", use_inner_text=True)
     opened.reload()
     expect(opened.locator("#summarize")).to_have_text("Summarise")
     opened.locator("#language").click()

@@ -49,7 +49,7 @@ FAULTS = {
 }
 LABELS = {
     "#dialogue [data-testid=block-info]": N_("Dialogue"),
-    "#dialogue .info-text": N_("A turn a line, each beginning with its speaker's tag."),
+    "#dialogue .info-text": N_("One turn per line, each beginning with its speaker's tag."),
     "#models [data-testid=block-info]": N_("Models"),
     "#models input[name=ensemble] + span": N_("ensemble"),
     "#example": N_("Example"),
@@ -221,9 +221,9 @@ def _cards_as_they_come(params: Params, dialogue: str, names: list[str], load: L
         told = N_("The dialogue is too long ({letters} letters). Up to {most} are summarised.")
         raise PageError(told, letters=f"{len(dialogue):,}", most=f"{MOST_CHARACTERS:,}")
     if not turns(dialogue):
-        raise PageError(N_("The dialogue has no turns. Write one a line."))
+        raise PageError(N_("The dialogue has no turns. Write one turn per line."))
     if not names:
-        raise PageError(N_("Choose a model at least."))
+        raise PageError(N_("Choose at least one model."))
     row = inputs.of_text(dialogue, "대화")
     notes = _note() if inputs.notes([row]) else ""
     cards: list[str] = []
@@ -266,7 +266,7 @@ def _facts(summaries: Summaries, row: Prediction) -> str:
 
 def _likely(candidate: Candidate) -> str:
     value = f"{candidate.log_probability:.2f}".replace("-", "−")
-    return _both("log probability a token: {value}", value=value)
+    return _both("log probability per token: {value}", value=value)
 
 
 def _others(row: Prediction) -> str:
