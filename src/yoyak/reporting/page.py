@@ -34,6 +34,7 @@ def write(path: Path, name: str, data: object, messages: Iterable[str] = (), **v
     templates.globals |= {each.__name__: each for each in (said, both, option, attribute, N_)}
     script = _source("base.js") + _source(f"{name}.js")
     page = templates.get_template(f"{name}.html").generate(
+        name=name,
         style=Markup("".join(map(_source, ("tags.css", "base.css", f"{name}.css")))),
         script=Markup(script),
         script_hash=b64encode(hashlib.sha256(script.encode()).digest()).decode(),
