@@ -3,19 +3,21 @@
     python benchmarks/several_gpus.py LENGTHS FOLDER
     python benchmarks/several_gpus.py --smoke FOLDER
 
-On all GPUs that are visible: one of them, and then twice as many each time. LENGTHS and FOLDER as in
-benchmarks/training.py. Each run is a process of its own, which starts the others as the stages do. Random weights never
-end a summary, so each is made to end where the real one does; there are `DIALOGUES`, so that many GPUs have work, too.
-The losses of the steps are held to those of one GPU. With --smoke it is a tiny shape, by one and two processes on the
-CPU, and nothing is written.
+On all GPUs that are visible: one of them, and then twice as many each time. An inference and a training on one GPU run
+side by side, so that the host has as much to do as with two. LENGTHS and FOLDER as in benchmarks/training.py. Each run
+is a process of its own, which starts the others as the stages do. Random weights never end a summary, so each is made
+to end where the real one does; there are `DIALOGUES`, so that many GPUs have work, too. The losses of the steps are
+held to those of one GPU. With --smoke it is a tiny shape, by one and two processes on the CPU, and nothing is written.
 """
 
 import json
+import os
 import random
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -55,19 +57,24 @@ def main() -> None:
     if not smoke:
         recording.require_clean_tree()
 
-    def run(**options: Any) -> Any:
+    def run(only: int | None = None, **options: Any) -> Any:
         arguments = json.dumps(options)
-        result = recording.in_a_process(__file__, lengths, folder, arguments)
+        environment = None if only is None else os.environ | {"CUDA_VISIBLE_DEVICES": str(only)}
+        result = recording.in_a_process(__file__, lengths, folder, arguments, environment=environment)
         print(arguments, {key: value for key, value in result.items() if key != "losses"}, flush=True)
         return result
 
     run(side="weights", gpus=1)
     rows = []
     searches = [{"side": "infer", "search": name} for name in SEARCHES]
-    for what in [*searches, *({"side": "train", "rows": size} for size in STEP_ROWS)]:
-        one, *others = (run(**what, gpus=count) for count in counts(smoke))
-        for several in others:
-            rows.append(row(what, several, one))
+    trainings = [{"side": "train", "rows": size} for size in STEP_ROWS]
+    for both in zip(searches, trainings, strict=True):
+        with ThreadPoolExecutor(2) as side_by_side:
+            running = [side_by_side.submit(run, only, **what, gpus=1) for only, what in enumerate(both)]
+            ones = [each.result() for each in running]
+        for what, one in zip(both, ones, strict=True):
+            for count in counts(smoke)[1:]:
+                rows.append(row(what, run(**what, gpus=count), one))
     if not smoke:
         recording.record("several_gpus", rows)
 

@@ -377,14 +377,16 @@ def rate_and_losses(
     from yoyak.modeling.loading import Loaded, quantised
     from yoyak.modeling.precision import choose
     from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
-    from yoyak.training import qlora
+    from yoyak.training import qlora, recomputing
     from yoyak.training.params import TrainingConfig
     from yoyak.training.ranks import Ranks
     from yoyak.training.rows import Rows
 
     size, steps, warm = options.get("rows", 64), 12 if options.get("rows", 64) > 8 else 60, 4
     if options.get("cap"):
-        warm = 6
+        # By then it is known whether activations are better recomputed.
+        warm = 2 * (recomputing.WARM_UP + recomputing.TIMED)
+        steps = max(steps, warm + 10)
     rows = rows_of(lengths, size * steps, options.get("long_every"))
     spec = ModelSpec(weights=str(base), method="lora", dtype="bf16", prompt="structured")
     quantization = QuantizationParams(load_in_4bit=True, type="nf4", double=True)

@@ -19,11 +19,12 @@ from yoyak.core.errors import UserError
 from yoyak.modeling import weights
 from yoyak.modeling.loading import _all_finite, check_finite, pretrained, vocabulary_of
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.training import attention, memory
+from yoyak.training import attention, memory, recomputing
 from yoyak.training.base_model import dequantize, load_for_training
 from yoyak.training.divergence import StopOnDivergence
 from yoyak.training.memory import TokenBudget
 from yoyak.training.qlora import SummaryLossTrainer
+from yoyak.training.recomputing import Trial
 from yoyak.training.rows import Rows
 
 
@@ -157,6 +158,86 @@ def test_a_training_whose_memory_comes_back_is_the_undisturbed_one(twin: Path, t
     assert losses(trainer) == pytest.approx(expected, rel=1e-3)
     assert type(trainer).failures > 0
     assert trainer.budget.why == "grown again after running out of memory"
+
+
+def seconds_of_steps(monkeypatch: pytest.MonkeyPatch, kept: float, recomputed: float) -> TokenBudget:
+    """The budget at the end of a trial, on a clock by which a step takes so long either way."""
+    budget, now = TokenBudget(), 0.0
+    monkeypatch.setattr(recomputing, "_now", lambda: now)
+    trial = Trial(budget)
+    before = budget.tokens
+    for step in range(100):
+        trial.begin_step()
+        # Those of the warm-up take long.
+        slow = 100 if step % (recomputing.WARM_UP + recomputing.TIMED) < recomputing.WARM_UP else 1
+        now += slow * (recomputed if budget.checkpointing else kept)
+        trial.end_step(10_000)
+        assert trial.decided == (step >= 2 * (recomputing.WARM_UP + recomputing.TIMED) - 1)
+        # Who is killed while it is tried begins the trial anew.
+        assert trial.decided or not budget.kept()["gradient_checkpointing"]
+    assert before == memory.CPU_TOKENS
+    assert budget.kept()["gradient_checkpointing"] == budget.checkpointing
+    return budget
+
+
+def test_activations_are_recomputed_where_that_is_faster(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    budget = seconds_of_steps(monkeypatch, kept=4.0, recomputed=2.0)
+    assert (budget.checkpointing, budget.tokens) == (True, memory.FIRST_TOKENS)
+    assert budget.why.endswith("activations recomputed: 5,000 tokens/s for 2,500")
+    assert budget.why in capsys.readouterr().out
+
+
+def test_activations_are_kept_where_that_is_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    budget = seconds_of_steps(monkeypatch, kept=2.0, recomputed=4.0)
+    assert (budget.checkpointing, budget.tokens, budget.why) == (False, memory.CPU_TOKENS, "the CPU's")
+
+
+def test_nothing_is_tried_where_a_pass_is_large_or_the_whole_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    for at_once, of_step in ((recomputing.WORTH_IT_BELOW, 100_000), (1024, 1024)):
+        budget = TokenBudget()
+        budget.tokens = at_once
+        trial = Trial(budget)
+        for _ in range(100):
+            trial.begin_step()
+            trial.end_step(of_step)
+        assert not budget.checkpointing
+
+
+def test_what_memory_has_decided_is_not_tried() -> None:
+    budget = TokenBudget()
+    budget.checkpointing = True
+    trial = Trial(budget)
+    trial.begin_step()
+    trial.end_step(10_000)
+    assert trial.decided
+    assert budget.checkpointing
+
+
+def test_a_training_that_tries_both_ways_is_the_undisturbed_one(
+    twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, _ = trainer_of(twin, tmp_path / "plain", epochs=12)
+    expected = losses(plain)
+    monkeypatch.setattr(recomputing, "WARM_UP", 1)
+    monkeypatch.setattr(recomputing, "TIMED", 1)
+    monkeypatch.setattr(recomputing, "_rate", lambda steps: len(rates) or rates.append(steps) or 9)
+    rates: list[object] = []
+    trainer, _ = trainer_of(twin, tmp_path / "trial", epochs=12)
+    trainer.budget.tokens = 40
+    trainer.trial = Trial(trainer.budget)
+    ways: list[bool] = []
+
+    class Ways(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            ways.append(trainer.model.is_gradient_checkpointing)
+
+    trainer.add_callback(Ways())
+    assert losses(trainer) == pytest.approx(expected, rel=1e-4)
+    assert ways[:6] == [False, False, True, True, False, False]
+    assert trainer.trial.decided
+    assert not trainer.budget.checkpointing
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=70), st.integers(1, 3000))

@@ -46,6 +46,8 @@ class TokenBudget:
         self.checkpointing = False
         """Whether activations are recomputed instead of kept."""
         self._measured = on_cpu
+        self._kept: tuple[int, str, int] | None = None
+        """While it is tried to recompute activations: tokens, why, and how many fitted, when they were kept."""
         self._fitting = self.tokens
         """Tokens that memory had room for when it was measured."""
         self._grows_after, self._steps, self._grown = GROWS_AFTER, 0, False
@@ -64,9 +66,29 @@ class TokenBudget:
         left = gpu.free_memory() - OPTIMISER_BYTES * trained
         self.tokens = max(1, min(self.max_tokens, int(SHARE * left / per_token)))
         self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
-        if self.checkpointing:
+        if self.checkpointing and self._kept is None:
             self.why += ", activations recomputed after running out of memory"
         self._measured, self._fitting = True, self.tokens
+
+    @property
+    def is_measured(self) -> bool:
+        """Whether the tokens are as many as fit."""
+        return self._measured
+
+    def recompute(self) -> None:
+        """Recompute activations, though they fit. A token takes much less memory so, which is measured anew."""
+        self._kept = self.tokens, self.why, self._fitting
+        self.checkpointing, self._measured, self.tokens = True, device() == "cpu", min(self.max_tokens, FIRST_TOKENS)
+
+    def keep(self) -> None:
+        """Keep activations again."""
+        assert self._kept is not None, "they were not kept before"
+        self.tokens, self.why, self._fitting = self._kept
+        self.checkpointing, self._measured, self._kept = False, True, None
+
+    def settle(self, why: str) -> None:
+        """Go on recomputing activations."""
+        self.why, self._kept = f"{self.why}, {why}", None
 
     def shrink(self, longest_row: int, of: str) -> None:
         """After running out of memory, `of` which kind: half the tokens; activations recomputed where even single rows
@@ -101,7 +123,13 @@ class TokenBudget:
 
     def kept(self) -> dict[str, Any]:
         """For a checkpoint: what `take_up` takes."""
-        return self.describe() | {"fitting_tokens": self._fitting}
+        tokens, why, fitting = self._kept or (self.tokens, self.why, self._fitting)
+        return {
+            "micro_batch_tokens": tokens,
+            "micro_batch_why": why,
+            "gradient_checkpointing": self.checkpointing and self._kept is None,
+            "fitting_tokens": fitting,
+        }
 
     def take_up(self, kept: dict[str, Any]) -> None:
         """What an earlier run of the same training found: dropout is drawn as it would have been."""

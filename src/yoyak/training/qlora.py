@@ -26,6 +26,7 @@ from yoyak.training.base_model import dequantize
 from yoyak.training.dev import rouge_of
 from yoyak.training.memory import TokenBudget
 from yoyak.training.params import EVALUATED_ROWS, TrainingConfig, TrainingParams
+from yoyak.training.recomputing import Trial
 from yoyak.training.rows import IGNORED, Row, Rows
 from yoyak.training.steps import MicroBatching
 
@@ -224,6 +225,8 @@ def trainer(
         result.summarised = random.Random(config.seed).sample(dev.rows, min(config.training.rouge_rows, len(dev.rows)))
     adapters.train_in_fp32(result.model)
     adapters.leave_routers_alone(result.model)
+    if seen is None and torch.cuda.is_available():
+        result.trial = Trial(result.budget)
     compiled = _compile(result.model, round(train.tokens * config.training.epochs))
     result.ran_with = {"base": base_weights, "attention": seen or chosen, "compiled": compiled}
     return result

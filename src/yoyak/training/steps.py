@@ -12,6 +12,7 @@ from yoyak.core import gpu
 from yoyak.training import memory
 from yoyak.training.memory import Batch, Result, TokenBudget
 from yoyak.training.ranks import Ranks, dealt
+from yoyak.training.recomputing import Trial
 from yoyak.training.rows import IGNORED
 
 
@@ -26,6 +27,8 @@ class MicroBatching(Trainer):
     def __init__(self, *args: Any, budget: TokenBudget, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.budget = budget
+        self.trial: Trial | None = None
+        """Of activations kept and recomputed, where there may be a choice."""
         self.ran_with: dict[str, str] = {}
         """What was decided for this machine, for the record."""
         self.tokens, self.seconds = 0, 0.0
@@ -64,13 +67,15 @@ class MicroBatching(Trainer):
 
     def training_step(self, model: Any, inputs: dict[str, Any], num_items_in_batch: Any = None) -> torch.Tensor:
         self._time_of_log = self._time_of_log or time.perf_counter()
-        self._recompute_if_decided(model)
+        self._keep_or_recompute(model)
         # Before the first micro-batch, for the progress within the step.
         tokens = self.real_tokens(inputs)
         # Counted here: for some models the trainer counts nothing, and each micro-batch would be divided by its own.
         labels = (inputs["labels"] != IGNORED).sum()
         share = self._share_of(inputs)
         self.ranks.begin_step(self.args.seed, self.state.global_step)
+        if self.trial is not None:
+            self.trial.begin_step()
         while True:
             try:
                 loss = self._accumulated(model, share, labels, tokens)
@@ -80,6 +85,8 @@ class MicroBatching(Trainer):
                 of = gpu.memory_of(error)
             else:
                 self.budget.step_done()
+                if self.trial is not None and share is not None:
+                    self.trial.end_step(self.real_tokens(share))
                 trained = [weights for weights in model.parameters() if weights.requires_grad]
                 loss = self.ranks.add_up_gradients(trained, loss)
                 self._tokens_since_log += tokens
@@ -90,7 +97,7 @@ class MicroBatching(Trainer):
             gpu.release_memory()
             assert share is not None, "nothing ran that could run out"
             self.budget.shrink(self.longest_row(share), of)
-            self._recompute_if_decided(model)
+            self._keep_or_recompute(model)
 
     def _share_of(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """Of this rank; None where there are fewer rows than ranks."""
@@ -99,9 +106,12 @@ class MicroBatching(Trainer):
         rows = dealt(self.lengths(inputs), self.ranks.count)[self.ranks.number]
         return self.select(inputs, rows) if rows else None
 
-    def _recompute_if_decided(self, model: Any) -> None:
+    def _keep_or_recompute(self, model: Any) -> None:
+        """Activations, as the budget says."""
         if self.budget.checkpointing and not model.is_gradient_checkpointing:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+        elif model.is_gradient_checkpointing and not self.budget.checkpointing:
+            model.gradient_checkpointing_disable()
 
     def _accumulated(self, model: Any, inputs: dict[str, Any] | None, labels: Any, real_tokens: int) -> torch.Tensor:
         if inputs is None:

@@ -1,0 +1,71 @@
+"""Whether activations are kept, or recomputed on the way back: by trying both, where it is not plain which is faster.
+
+Kept, they let few tokens through at once on a card that 4-bit weights fill, and a GPU that works on few tokens waits
+for its host to launch its kernels. Recomputed, a pass takes a third more of the GPU's work, and several times as many
+tokens go through.
+"""
+
+import time
+
+import torch
+
+from yoyak.training.memory import TokenBudget
+
+WORTH_IT_BELOW = 4096
+"""Tokens at once: from there on a GPU has enough to do (3 B, H200: 37 k tokens/s at 5 k tokens, 39 k at 20 k)."""
+WARM_UP, TIMED = 4, 4
+"""Steps of either way: those in which kernels are compiled and memory is measured, and those that count."""
+
+
+class Trial:
+    """Of one training: it goes on in the way that took less time for its tokens."""
+
+    def __init__(self, budget: TokenBudget) -> None:
+        self.budget = budget
+        self.decided = False
+        self._started = 0.0
+        self._kept: list[tuple[int, float]] = []
+        self._recomputed: list[tuple[int, float]] = []
+
+    def begin_step(self) -> None:
+        if not self.decided:
+            self._started = _now()
+
+    def end_step(self, tokens: int) -> None:
+        """Of a step of so many tokens on this GPU."""
+        if self.decided:
+            return
+        seconds = _now() - self._started
+        if not self.budget.checkpointing:
+            if not self.budget.is_measured or self.budget.tokens >= min(WORTH_IT_BELOW, tokens):
+                return
+            self._kept.append((tokens, seconds))
+            if len(self._kept) == WARM_UP + TIMED:
+                self.budget.recompute()
+        elif not self._kept:
+            # Memory alone has decided, here or before a kill.
+            self.decided = True
+        else:
+            self._recomputed.append((tokens, seconds))
+            if len(self._recomputed) == WARM_UP + TIMED:
+                self._decide()
+
+    def _decide(self) -> None:
+        self.decided = True
+        kept, recomputed = _rate(self._kept), _rate(self._recomputed)
+        if recomputed > kept:
+            self.budget.settle(f"activations recomputed: {recomputed:,.0f} tokens/s for {kept:,.0f}")
+        else:
+            self.budget.keep()
+        print(f"{self.budget.tokens} tokens at once from here, {self.budget.why}", flush=True)
+
+
+def _rate(steps: list[tuple[int, float]]) -> float:
+    tokens, seconds = zip(*steps[WARM_UP:], strict=True)
+    return float(sum(tokens) / sum(seconds))
+
+
+def _now() -> float:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
