@@ -49,6 +49,8 @@ GIB = 23.0
 """What a 24 GB card has."""
 TRIAL_STEPS = 60
 LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+OF_OURS = ("seconds", "tokens_per_second", "peak_memory_gib", "base", "attention", "compiled")
+"""Of the stage's own metrics; its seconds are those of steps and looks at dev."""
 PARTS = ("ours", "trials", "unsloth")
 
 Measured = dict[str, Any]
@@ -79,14 +81,14 @@ def main() -> None:
     recording.require_clean_tree()
     if "UNSLOTH" not in os.environ:
         sys.exit("error: UNSLOTH is not set; it is a folder into which Unsloth was installed by `pip install --target`")
-    project = asked.folder / "project"
+    project = asked.folder / f"project_{asked.rows}_{repository.short(repository.commit())}"
     make(project, asked)
     compared = Comparison(asked, project)
-    if asked.part in (None, "ours"):
+    if asked.part == "ours":
         compared.ours()
-    if asked.part in (None, "trials"):
-        compared.fastest()
-    if asked.part in (None, "unsloth"):
+    if asked.part == "trials":
+        compared.settings()
+    if asked.part == "unsloth":
         compared.unsloth()
     if asked.part is None:
         record(compared)
@@ -96,9 +98,9 @@ def make(project: Path, asked: argparse.Namespace) -> None:
     """A copy of the project whose prompts are ready."""
     if (project / f"data/resolved/{MODEL}/training.yaml").exists():
         return
-    data = asked.folder / "data"
+    data = asked.folder / f"data_{asked.rows}"
     train, dev = data_folder.read_train_and_dev(asked.data)
-    data_folder.write(data, train.sample(n=asked.rows, random_state=0).sort_index(), dev)
+    data_folder.write(data, train.sample(n=min(asked.rows, len(train)), random_state=0).sort_index(), dev)
     changes = {"models": {MODEL: {"weights": str(asked.weights), "lora": {"dropout": 0}}}}
     overrides = [f"run.models=[{MODEL}]", "run.untuned=[]", f"limits.gpu_gib={GIB:g}"]
     copies.make(project, asked.folder / "cache", data, changes, overrides)
@@ -144,28 +146,26 @@ class Comparison:
             run_stage(self.project, "stages/train.py", MODEL, environment=caches)
             seconds = time.perf_counter() - started
         figures = json.loads((self.project / f"metrics/train/{MODEL}.json").read_text())
-        losses = pd.read_csv(self.project / f"plots/training/{MODEL}/plots/metrics/train/loss.tsv", sep="\t")["loss"]
+        losses = pd.read_csv(self.project / f"plots/training/{MODEL}/plots/metrics/loss.tsv", sep="\t")["loss"]
         dev_losses = pd.read_csv(self.project / f"plots/training/{MODEL}/epochs.csv")["loss"]
         return {
             "whole": seconds,
             "losses": losses.tolist(),
             "dev_losses": dev_losses.tolist(),
-            **{key: figures[key] for key in ("peak_memory_gib", "tokens_per_second", "base", "attention", "compiled")},
+            **{key: figures[key] for key in OF_OURS},
         }
 
-    def fastest(self) -> Setting:
-        """Of those that fit: the one whose whole training would end first, by a few of its steps."""
+    def settings(self) -> list[Setting]:
+        """Those that fit a few steps, first the one whose whole training would end first."""
         trials = {setting: self._trial(setting) for setting in self._settings()}
         ends = {
             setting: trial["load"] + trial["first_steps"] + trial["a_later_step"] * self.steps
             for setting, trial in trials.items()
             if not trial["out_of_memory"]
         }
-        if not ends:
-            sys.exit("error: no setting of Unsloth fits")
         for setting, seconds in ends.items():
             print(f"Unsloth, {setting.name}: about {seconds:.0f} s to load and train", flush=True)
-        return min(ends, key=lambda setting: ends[setting])
+        return sorted(ends, key=lambda setting: ends[setting])
 
     def _settings(self) -> list[Setting]:
         named: dict[str, str | bool] = {"unsloth": "unsloth", "none": False}
@@ -175,20 +175,23 @@ class Comparison:
     def _trial(self, setting: Setting) -> Measured:
         return self.kept(f"trial of {setting.name}", lambda: self._by_unsloth(setting, TRIAL_STEPS))
 
-    def unsloth(self) -> Measured:
-        setting = self.fastest()
-        return self.kept(f"Unsloth, {setting.name}", lambda: self._by_unsloth(setting, 0))
+    def unsloth(self) -> tuple[Setting, Measured]:
+        """The fastest setting whose whole training fits."""
+        for setting in self.settings():
+            whole = self.kept(f"Unsloth, {setting.name}", lambda setting=setting: self._by_unsloth(setting, 0))
+            if not whole["out_of_memory"]:
+                return setting, whole
+        sys.exit("error: no setting of Unsloth fits")
 
     def _by_unsloth(self, setting: Setting, most_steps: int) -> Measured:
         with tempfile.TemporaryDirectory() as scratch, fresh_caches() as caches:
             job = Path(scratch) / "job.json"
             job.write_text(json.dumps(self._job(setting, most_steps, Path(scratch))))
-            site = os.environ["UNSLOTH"]
             environment = {
                 **os.environ,
                 **caches,
                 # Nothing of ours beside it, whose libraries are of other versions.
-                "PYTHONPATH": site,
+                "PYTHONPATH": str(Path(os.environ["UNSLOTH"]).resolve()),
                 "HF_HUB_OFFLINE": "1",
                 "TOKENIZERS_PARALLELISM": "false",
                 "UNSLOTH_DISABLE_STATISTICS": "1",
@@ -197,9 +200,7 @@ class Comparison:
             }
             started = time.perf_counter()
             script = str(Path(__file__).resolve().with_name("unsloth_process.py"))
-            measured: Measured = recording.in_a_process(
-                script, str(job), environment=environment, folder=Path(scratch)
-            )
+            measured: Measured = recording.in_a_process(script, str(job), environment=environment, folder=Path(scratch))
             return {"whole": time.perf_counter() - started, **measured}
 
     def _job(self, setting: Setting, most_steps: int, scratch: Path) -> Measured:
@@ -261,7 +262,7 @@ def shown(value: Any) -> Any:
 
 
 def record(compared: Comparison) -> None:
-    ours, unsloth, setting = compared.ours(), compared.unsloth(), compared.fastest()
+    ours, (setting, unsloth) = compared.ours(), compared.unsloth()
     whose = f"Unsloth, {'a plain loop, ' if compared.asked.loop else ''}{setting.name}"
     rows = f"{len(compared.train.rows)} rows, {compared.config.training.epochs:g} epochs, {GIB:g} GiB"
     command = f"python benchmarks/train_stage.py FOLDER DATA WEIGHTS{' --loop' if compared.asked.loop else ''}"

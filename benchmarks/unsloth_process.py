@@ -92,7 +92,12 @@ class Clock(TrainerCallback):
 
 def adapted(job: dict[str, Any]) -> tuple[Any, Any]:
     model, tokenizer = FastLanguageModel.from_pretrained(
-        job["weights"], max_seq_length=job["max_length"], load_in_4bit=True, dtype=torch.bfloat16, local_files_only=True
+        job["weights"],
+        max_seq_length=job["max_length"],
+        load_in_4bit=True,
+        dtype=torch.bfloat16,
+        use_gradient_checkpointing=job["checkpointing"],
+        local_files_only=True,
     )
     model = FastLanguageModel.get_peft_model(
         model,
