@@ -18,10 +18,13 @@ def require_clean_tree() -> None:
         sys.exit("error: uncommitted changes; commit them, so that the figures belong to a commit")
 
 
-def in_a_process(script: str, *arguments: str, environment: dict[str, str] | None = None) -> Any:
-    """The last line that `script` prints, as JSON: each side of a comparison runs in a process of its own."""
+def in_a_process(
+    script: str, *arguments: str, environment: dict[str, str] | None = None, folder: Path | None = None
+) -> Any:
+    """The last line that `script` prints, as JSON: each side of a comparison runs in a process of its own, in `folder`
+    where it leaves files in the one that it runs in."""
     command = [sys.executable, script, *arguments]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, env=environment, cwd=folder)
     if done.returncode:
         sys.exit(f"error: {' '.join(command)}: exit code {done.returncode}")
     return json.loads(done.stdout.splitlines()[-1])
