@@ -39,11 +39,8 @@ from yoyak.training.ranks import Ranks
 DIALOGUES = 2_000
 PASSES = 2
 """Of an inference; the first compiles kernels."""
-SEARCHES = {
-    "greedy": {"search": "greedy", "batch_size": 512},
-    "8 candidates": {"search": "sample", "candidates": 8, "batch_size": 128},
-}
-STEP_ROWS = (64, 8)
+SEARCHES = {"8 candidates": {"search": "sample", "candidates": 8, "batch_size": 128}}
+STEP_ROWS = (64,)
 
 Options = dict[str, Any]
 
