@@ -19,6 +19,7 @@ own kernels, as ours does: xformers' wheels on PyPI are built for CUDA 12, and l
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -179,8 +180,11 @@ class Comparison:
         """The fastest setting whose whole training fits."""
         for setting in self.settings():
             whole = self.kept(f"Unsloth, {setting.name}", lambda setting=setting: self._by_unsloth(setting, 0))
-            if not whole["out_of_memory"]:
-                return setting, whole
+            if whole["out_of_memory"]:
+                continue
+            if not all(map(math.isfinite, whole["losses"] + whole["dev_losses"])):
+                sys.exit(f"error: Unsloth, {setting.name}: a loss is not a number; there is nothing to compare with")
+            return setting, whole
         sys.exit("error: no setting of Unsloth fits")
 
     def _by_unsloth(self, setting: Setting, most_steps: int) -> Measured:
