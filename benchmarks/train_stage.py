@@ -267,9 +267,11 @@ def shown(value: Any) -> Any:
 
 def record(compared: Comparison) -> None:
     ours, (setting, unsloth) = compared.ours(), compared.unsloth()
-    whose = f"Unsloth, {'a plain loop, ' if compared.asked.loop else ''}{setting.name}"
+    whose = f"Unsloth, {'a plain loop, ' * compared.asked.loop}{setting.name}"
     rows = f"{len(compared.train.rows)} rows, {compared.config.training.epochs:g} epochs, {GIB:g} GiB"
-    command = f"python benchmarks/train_stage.py FOLDER DATA WEIGHTS{' --loop' if compared.asked.loop else ''}"
+    asked = compared.asked
+    options = ["--loop"] * asked.loop + [f"--checkpointing={asked.checkpointing}"] * bool(asked.checkpointing)
+    command = " ".join(["python benchmarks/train_stage.py FOLDER DATA WEIGHTS", *options])
 
     def row(name: str, unit: str, figures: tuple[float, float]) -> dict[str, Any]:
         return recording.row(f"{name}, {rows}", unit, *figures, whose, ours["peak_memory_gib"], command)
