@@ -19,6 +19,7 @@ own kernels, as ours does: xformers' wheels on PyPI are built for CUDA 12, and l
 import argparse
 import hashlib
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -179,8 +180,11 @@ class Comparison:
         """The fastest setting whose whole training fits."""
         for setting in self.settings():
             whole = self.kept(f"Unsloth, {setting.name}", lambda setting=setting: self._by_unsloth(setting, 0))
-            if not whole["out_of_memory"]:
-                return setting, whole
+            if whole["out_of_memory"]:
+                continue
+            if not all(map(math.isfinite, whole["losses"] + whole["dev_losses"])):
+                sys.exit(f"error: Unsloth, {setting.name}: a loss is not a number; there is nothing to compare with")
+            return setting, whole
         sys.exit("error: no setting of Unsloth fits")
 
     def _by_unsloth(self, setting: Setting, most_steps: int) -> Measured:
@@ -263,9 +267,11 @@ def shown(value: Any) -> Any:
 
 def record(compared: Comparison) -> None:
     ours, (setting, unsloth) = compared.ours(), compared.unsloth()
-    whose = f"Unsloth, {'a plain loop, ' if compared.asked.loop else ''}{setting.name}"
+    whose = f"Unsloth, {'a plain loop, ' * compared.asked.loop}{setting.name}"
     rows = f"{len(compared.train.rows)} rows, {compared.config.training.epochs:g} epochs, {GIB:g} GiB"
-    command = f"python benchmarks/train_stage.py FOLDER DATA WEIGHTS{' --loop' if compared.asked.loop else ''}"
+    asked = compared.asked
+    options = ["--loop"] * asked.loop + [f"--checkpointing={asked.checkpointing}"] * bool(asked.checkpointing)
+    command = " ".join(["python benchmarks/train_stage.py FOLDER DATA WEIGHTS", *options])
 
     def row(name: str, unit: str, figures: tuple[float, float]) -> dict[str, Any]:
         return recording.row(f"{name}, {rows}", unit, *figures, whose, ours["peak_memory_gib"], command)
