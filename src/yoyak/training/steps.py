@@ -1,7 +1,9 @@
 """Optimiser steps over a whole effective batch, which goes through the model in micro-batches as memory allows."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
 from typing import Any
 
@@ -9,6 +11,7 @@ import torch
 from transformers import Trainer
 
 from yoyak.core import gpu
+from yoyak.core.errors import UserError
 from yoyak.training import memory
 from yoyak.training.memory import Batch, Result, TokenBudget
 from yoyak.training.ranks import Ranks, dealt
@@ -71,6 +74,9 @@ class MicroBatching(Trainer):
         labels = (inputs["labels"] != IGNORED).sum()
         share = self._share_of(inputs)
         self.ranks.begin_step(self.args.seed, self.state.global_step)
+        if self.ranks.sharded:
+            loss = self._in_lockstep(model, inputs, share, labels, tokens)
+            return self._step_done(model, inputs, loss, tokens)
         while True:
             try:
                 loss = self._accumulated(model, share, labels, tokens)
@@ -80,17 +86,20 @@ class MicroBatching(Trainer):
                 of = gpu.memory_of(error)
             else:
                 self.budget.step_done()
-                trained = [weights for weights in model.parameters() if weights.requires_grad]
-                loss = self.ranks.add_up_gradients(trained, loss)
-                self._tokens_since_log += tokens
-                self.since_log.append((loss.detach(), inputs))
-                return loss
+                return self._step_done(model, inputs, loss, tokens)
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
             gpu.release_memory()
             assert share is not None, "nothing ran that could run out"
             self.budget.shrink(self.longest_row(share), of)
             self._recompute_if_decided(model)
+
+    def _step_done(self, model: Any, inputs: dict[str, Any], loss: torch.Tensor, tokens: int) -> torch.Tensor:
+        trained = [weights for weights in model.parameters() if weights.requires_grad]
+        loss = self.ranks.add_up_gradients(trained, loss)
+        self._tokens_since_log += tokens
+        self.since_log.append((loss.detach(), inputs))
+        return loss
 
     def _share_of(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """Of this rank; None where there are fewer rows than ranks."""
@@ -115,14 +124,55 @@ class MicroBatching(Trainer):
             self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
 
+    def _in_lockstep(
+        self, model: Any, inputs: dict[str, Any], share: dict[str, Any] | None, labels: Any, real_tokens: int
+    ) -> torch.Tensor:
+        """As `_accumulated`, on ranks that hold parts of the weights: each runs as many passes as the one that has most
+        micro-batches, for in each layer they wait for one another."""
+        self.budget.agree(self.ranks.least)
+        micro_batches = list(self.micro_batches(share)) if share else []
+        passes = -self.ranks.least(-len(micro_batches))
+        lengths = self.lengths(inputs)
+        shortest = self.select(inputs, [lengths.index(min(lengths))])
+        losses = [torch.zeros((), device=self.args.device)]
+        with _no_oom_in_lockstep("a micro-batch"):
+            for micro_batch, tokens in micro_batches:
+                with self.budget.measuring(model, tokens):
+                    losses.append(super().training_step(model, micro_batch, labels))
+                self._tell("on_substep_end", tokens=real_tokens, share=len(losses) / (1 + passes))
+            for _ in range(passes - len(micro_batches)):
+                # Divided by infinity, its loss and its gradients are zero.
+                super().training_step(model, shortest, math.inf)
+        return torch.stack(losses).sum()
+
     def in_dev_batches(
         self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
     ) -> list[Result]:
         """As `memory.in_batches`; callbacks are told of how many of dev's rows there is `what`. Ranks share the
         batches, which are those of one process, and all of them have all results."""
-        own = [rows[row] for row in self.own_of_dev(len(rows), size)]
-        results = self.ranks.gather(list(self._in_batches(what, own, size, run)))
+        if self.ranks.sharded:
+            own_results = self._dev_in_lockstep(what, rows, size, run)
+        else:
+            own = [rows[row] for row in self.own_of_dev(len(rows), size)]
+            own_results = list(self._in_batches(what, own, size, run))
+        results = self.ranks.gather(own_results)
         return [result for of_each in zip_longest(*results) for result in of_each if result is not None]
+
+    def _dev_in_lockstep(
+        self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
+    ) -> list[Result]:
+        """Of this rank's batches, which have no more tokens than a step's micro-batches, padding counted. All ranks run
+        equally many: one that has none left runs the first again, for nothing."""
+        batches = memory.within(rows, size, self.budget.tokens, lambda row: len(row["input_ids"]))
+        own = batches[self.ranks.number :: self.ranks.count]
+        results = []
+        with _no_oom_in_lockstep("a batch of dev"):
+            for number in range(-(-len(batches) // self.ranks.count)):
+                result = run(own[number] if number < len(own) else batches[0])
+                if number < len(own):
+                    results.append(result)
+                self._tell("on_prediction_step", looked_at=f"{what} of {number + 1} of {len(own)} batches")
+        return results
 
     def own_of_dev(self, rows: int, size: int) -> list[int]:
         """Of so many rows in batches of so many, by their places: those of this rank's batches."""
@@ -175,3 +225,19 @@ class MicroBatching(Trainer):
             self._time_of_log = None
         super().log(logs, start_time)
         self.since_log.clear()
+
+
+@contextmanager
+def _no_oom_in_lockstep(what: str) -> Iterator[None]:
+    """Where memory runs out here, the other ranks wait in the midst of a pass, for good: the training ends, and with it
+    the others."""
+    try:
+        yield
+    except gpu.MAY_BE_OOM as error:
+        if not gpu.is_oom(error):
+            raise
+        raise UserError(
+            f"out of {gpu.memory_of(error)} with {what}, over sharded weights, where nothing smaller can be tried; "
+            "raise limits.gpus or limits.gpu_gib, set load_in_4bit: true, or lower the model's max_prompt_tokens; "
+            "`dvc repro` goes on from the last checkpoint"
+        ) from None
