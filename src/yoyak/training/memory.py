@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from yoyak.core import gpu
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.gpu import GIB
+from yoyak.core.records import read_json, write_json
 
 # Attention over packed rows without a kernel for them grows with the square of their joint length: on two cores
 # sixteen rows trained at six tenths of the rate of four (gemma3_270m, NF4; one probe).
@@ -26,10 +28,13 @@ ONE_ROW = 1
 SHARE = 0.85
 """Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most."""
 SHARE_OF_SHARDED = 0.6
-"""The same where ranks hold parts of the weights: nothing smaller can be tried there, for the others would wait."""
+"""The same where ranks hold parts of the weights: a pass that does not fit costs all that came after the last
+checkpoint."""
 GROWS_AFTER = 20
 """Steps without running out of memory after which twice as many tokens are tried, up to what fitted once: what took the
 memory may be gone. Twice as many steps after each attempt that failed."""
+RAN_OUT = "ran_out.json"
+"""Beside the checkpoints of a training whose passes were too large for ranks that wait for one another."""
 OPTIMISER_BYTES = 8
 """Of AdamW's two moments in fp32, for each trained parameter."""
 
@@ -128,9 +133,34 @@ class TokenBudget:
         run had other parts of the weights on a GPU."""
         if kept.get("shards", 1) != self.shards:
             return
-        self.tokens, self.why = kept["micro_batch_tokens"], kept["micro_batch_why"]
+        self.tokens, self.why = min(kept["micro_batch_tokens"], self.max_tokens), kept["micro_batch_why"]
         self.checkpointing = kept["gradient_checkpointing"]
-        self._measured, self._fitting = True, kept["fitting_tokens"]
+        self._measured, self._fitting = True, min(kept["fitting_tokens"], self.max_tokens)
+
+
+def ran_out(scratch: Path, tokens: int, longest_row: int) -> None:
+    """Remember that `tokens` at once were too many, where fewer can be tried: a row is never cut."""
+    if tokens > longest_row:
+        write_json(scratch / RAN_OUT, {"most_tokens": tokens // 2})
+
+
+def most_tokens(scratch: Path) -> int:
+    """That may go through at once after what `ran_out` remembers."""
+    path = scratch / RAN_OUT
+    return int(read_json(path)["most_tokens"]) if path.exists() else MAX_TOKENS
+
+
+def until_it_fits(scratch: Path, attempt: Callable[[], Result]) -> Result:
+    """What a training over sharded weights makes, begun again as long as memory runs out and smaller passes are left:
+    within a pass no rank can begin anew, for the others wait."""
+    while True:
+        before = most_tokens(scratch)
+        try:
+            return attempt()
+        except UserError as error:
+            if most_tokens(scratch) == before:
+                raise
+            print(f"{error}: begun again with at most {most_tokens(scratch)} tokens at once", flush=True)
 
 
 def next_rows(lengths: list[int], max_tokens: int) -> int:

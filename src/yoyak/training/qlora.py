@@ -199,6 +199,8 @@ def trainer(
     chosen, longest = attention.use_best(model), max(train.longest, dev.longest)
     seen = _what_rows_see(model, train, longest, config.training)
     budget = memory.ONE_ROW if seen else memory.MAX_TOKENS if chosen in attention.OURS else memory.MAX_MASKED_TOKENS
+    if (shards := sharding.shards_of(model)) > 1:
+        budget = min(budget, memory.most_tokens(scratch))
     arguments = SFTConfig(
         **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST[config.training.best_by],
@@ -211,7 +213,7 @@ def trainer(
     )
     with adapters.refused_layers_told(layers):
         result = SummaryLossTrainer(
-            budget=TokenBudget(budget, sharding.shards_of(model)),
+            budget=TokenBudget(budget, shards),
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list(train.rows),

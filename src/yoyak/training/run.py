@@ -27,6 +27,7 @@ from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.curves import Curves, epochs, mean_loss
 from yoyak.training.divergence import StopOnDivergence
+from yoyak.training.memory import until_it_fits
 from yoyak.training.params import TrackingParams, TrainingConfig, steps_of
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.ranks import Ranks
@@ -67,7 +68,10 @@ def train(training: Training) -> None:
     _check_sharded(training, len(gpus))
     gpu.use_one()
     with scratch_folder("checkpoints", training.name, training.config, DATA, training.record) as scratch:
-        result = _on_one(training, scratch, Ranks()) if len(gpus) == 1 else _on_several(training, scratch, gpus)
+        if len(gpus) == 1:
+            result = _on_one(training, scratch, Ranks())
+        else:
+            result = until_it_fits(scratch, lambda: _on_several(training, scratch, gpus))
         write_json(training.record, {**result, "seed": training.config.seed, "commit": repository.commit()})
 
 

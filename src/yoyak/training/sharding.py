@@ -87,7 +87,7 @@ def _put_in_4_bits(layer: Any, quantization: QuantizationParams, dtype: torch.dt
                 quant_type=quantization.type,
                 module=packed,
             ).to(device())
-            # What unpacks it stays whole on each rank, in `packed.quant_state`: half a bit a value.
+            # Its scales stay whole on each rank, in `packed.quant_state`: an eighth to half a bit a value.
             packed.weight = torch.nn.Parameter(weight.data, requires_grad=False)
             packed.bias = linear.bias
             # Without gradients, a CPU with these instructions would repack the weight, for good.

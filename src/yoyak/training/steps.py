@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,15 +136,33 @@ class MicroBatching(Trainer):
         lengths = self.lengths(inputs)
         shortest = self.select(inputs, [lengths.index(min(lengths))])
         losses = [torch.zeros((), device=self.args.device)]
-        with _no_oom_in_lockstep("a micro-batch"):
-            for micro_batch, tokens in micro_batches:
-                with self.budget.measuring(model, tokens):
-                    losses.append(super().training_step(model, micro_batch, labels))
-                self._tell("on_substep_end", tokens=real_tokens, share=len(losses) / (1 + passes))
-            for _ in range(passes - len(micro_batches)):
-                # Divided by infinity, its loss and its gradients are zero.
-                super().training_step(model, shortest, math.inf)
+        with self._ending_all_where_memory_runs_out(max(lengths)):
+            for done in range(passes):
+                if done < len(micro_batches):
+                    micro_batch, tokens = micro_batches[done]
+                    with self.budget.measuring(model, tokens):
+                        losses.append(super().training_step(model, micro_batch, labels))
+                else:
+                    # Divided by infinity, its loss and its gradients are zero.
+                    super().training_step(model, shortest, math.inf)
+                self._tell("on_substep_end", tokens=real_tokens, share=(done + 1) / passes)
         return torch.stack(losses).sum()
+
+    @contextmanager
+    def _ending_all_where_memory_runs_out(self, longest_row: int) -> Iterator[None]:
+        """The other ranks wait in the midst of a pass then, for good. This one ends, and with it they do, to go on from
+        the last checkpoint in smaller passes where those are to be had; see `memory.until_it_fits`."""
+        try:
+            yield
+        except gpu.MAY_BE_OOM as error:
+            if not gpu.is_oom(error):
+                raise
+            memory.ran_out(Path(self.args.output_dir), self.budget.tokens, longest_row)
+            raise UserError(
+                f"out of {gpu.memory_of(error)} with {self.budget.tokens} tokens at once, or a row of {longest_row}, "
+                "over sharded weights; raise limits.gpus or limits.gpu_gib, set quantization.load_in_4bit: true, or "
+                "lower the model's max_prompt_tokens"
+            ) from None
 
     def in_dev_batches(
         self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
@@ -163,16 +182,15 @@ class MicroBatching(Trainer):
     ) -> list[Result]:
         """Of this rank's batches, which have no more tokens than a step's micro-batches, padding counted. All ranks run
         equally many: one that has none left runs the first again, for nothing."""
-        batches = memory.within(rows, size, self.budget.tokens, lambda row: len(row["input_ids"]))
+        batches = memory.within(rows, size, self.budget.tokens, _tokens_of)
         own = batches[self.ranks.number :: self.ranks.count]
+        passes = -(-len(batches) // self.ranks.count)
         results = []
-        with _no_oom_in_lockstep("a batch of dev"):
-            for number in range(-(-len(batches) // self.ranks.count)):
-                result = run(own[number] if number < len(own) else batches[0])
-                if number < len(own):
-                    results.append(result)
-                self._tell("on_prediction_step", looked_at=f"{what} of {number + 1} of {len(own)} batches")
-        return results
+        with self._ending_all_where_memory_runs_out(max(map(_tokens_of, rows))):
+            for done in range(passes):
+                results.append(run(own[done] if done < len(own) else batches[0]))
+                self._tell("on_prediction_step", looked_at=f"{what} of {done + 1} of {passes} batches")
+        return results[: len(own)]
 
     def own_of_dev(self, rows: int, size: int) -> list[int]:
         """Of so many rows in batches of so many, by their places: those of this rank's batches."""
@@ -227,17 +245,5 @@ class MicroBatching(Trainer):
         self.since_log.clear()
 
 
-@contextmanager
-def _no_oom_in_lockstep(what: str) -> Iterator[None]:
-    """Where memory runs out here, the other ranks wait in the midst of a pass, for good: the training ends, and with it
-    the others."""
-    try:
-        yield
-    except gpu.MAY_BE_OOM as error:
-        if not gpu.is_oom(error):
-            raise
-        raise UserError(
-            f"out of {gpu.memory_of(error)} with {what}, over sharded weights, where nothing smaller can be tried; "
-            "raise limits.gpus or limits.gpu_gib, set load_in_4bit: true, or lower the model's max_prompt_tokens; "
-            "`dvc repro` goes on from the last checkpoint"
-        ) from None
+def _tokens_of(row: Any) -> int:
+    return len(row["input_ids"])
