@@ -4,6 +4,7 @@ import gc
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -103,7 +104,9 @@ def on(pool: Workers, count: int, twin: Path, scratch: Path, bits: int = 16, **o
     if not (scratch / memory.RAN_OUT).exists():
         memory.ran_out(scratch, 2 * FEW_TOKENS, 0)
     call = partial(training, twin, scratch, bits, **options)
-    first, *others = together(pool, count, scratch.with_name(f"{scratch.name}, {count} meet"), call)
+    # Of a meeting that was broken off its file is left.
+    with TemporaryDirectory() as folder:
+        first, *others = together(pool, count, Path(folder, "meeting"), call)
     assert all(other["figures"] == first["figures"] for other in others)
     return first
 
