@@ -377,7 +377,7 @@ def rate_and_losses(
     from yoyak.modeling.loading import Loaded, quantised
     from yoyak.modeling.precision import choose
     from yoyak.modeling.spec import LoraParams, ModelSpec, QuantizationParams
-    from yoyak.training import qlora, recomputing
+    from yoyak.training import qlora, recomputing, sharding
     from yoyak.training.params import TrainingConfig
     from yoyak.training.ranks import Ranks
     from yoyak.training.rows import Rows
@@ -389,7 +389,7 @@ def rate_and_losses(
         steps = max(steps, warm + 10)
     rows = rows_of(lengths, size * steps, options.get("long_every"))
     spec = ModelSpec(weights=str(base), method="lora", dtype="bf16", prompt="structured")
-    quantization = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
+    quantization = QuantizationParams(load_in_4bit=options.get("bits", 4) == 4, type="nf4", double=True)
     training = read_yaml(Path("params.yaml"))["training"]
     config = TrainingConfig.model_validate(
         {
@@ -402,11 +402,13 @@ def rate_and_losses(
             "seed": 0,
         }
     )
-    # Not through `load_for_training`, which would compare the weights with their pin, byte by byte.
-    model, tokenizer = quantised(choose("bf16"), quantization, base), AutoTokenizer.from_pretrained(base)
     # A run this short would not be compiled.
     qlora.COMPILED_FROM = 0 if options.get("compiled", True) else 10**12
-    with tempfile.TemporaryDirectory() as scratch:
+    ranks = ranks or Ranks()
+    with tempfile.TemporaryDirectory() as scratch, ranks.together():
+        # Not through `load_for_training`, which would compare the weights with their pin, byte by byte.
+        load = sharding.load_part if ranks.sharded else quantised
+        model, tokenizer = load(choose("bf16"), quantization, base), AutoTokenizer.from_pretrained(base)
         split = Rows(rows, [str(number) for number in range(len(rows))], 0, sum(len(row["input_ids"]) for row in rows))
         trainer = qlora.trainer(config, Loaded(model, tokenizer, None, choose("bf16")), split, split, Path(scratch), [])
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"
@@ -416,9 +418,9 @@ def rate_and_losses(
         trainer.add_callback(clock)
         if options.get("profile"):
             trainer.add_callback(Profile(after=clock.skip))
-        trainer.ranks = ranks or Ranks()
-        with trainer.ranks.together(trainer.model):
-            trainer.train()
+        trainer.ranks = ranks
+        ranks.start_alike(trainer.model)
+        trainer.train()
         print(trainer.ran_with, trainer.budget.describe(), file=sys.stderr)
     losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return clock.tokens / clock.seconds, losses

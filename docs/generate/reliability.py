@@ -56,6 +56,12 @@ PROOFS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         ("tests/core/test_workers.py", "tests/training/test_ranks.py", "tests/inference/test_sharing.py"),
     ),
     (
+        "Weights sharded over GPUs",
+        "Losses, figures of dev and adapters are those of one process, and each holds its part alone; where memory "
+        "runs out in a pass, all end and go on in smaller ones.",
+        ("tests/training/test_sharding.py",),
+    ),
+    (
         "Disk",
         "A full disk, DVC's cache too, is told in a line; what was there is whole, and no training is lost.",
         ("tests/core/test_disk.py", "tests/core/test_files.py", "tests/preflight/test_clean.py"),

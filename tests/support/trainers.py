@@ -38,6 +38,8 @@ def trainer_of(
     dtype: str = "fp32",
     callbacks: list[TrainerCallback] | None = None,
     target_modules: Any = "all-linear",
+    load_in_4bit: bool = False,
+    sharded: bool = False,
     **training: Any,
 ) -> tuple[SummaryLossTrainer, Rows]:
     """A trainer of the twin, without dropout, in fp32 unless another dtype is asked for."""
@@ -54,7 +56,8 @@ def trainer_of(
         }
     )
     set_seed(1)
-    loaded = load_for_training(config.model, QuantizationParams(load_in_4bit=False, type="nf4", double=True), [])
+    quantization = QuantizationParams(load_in_4bit=load_in_4bit, type="nf4", double=True)
+    loaded = load_for_training(config.model, quantization, [], sharded)
     rows = causal_rows(PROMPTS, loaded.prompt_tokenizer)
     trainer = qlora.trainer(config, loaded, rows, rows, scratch, callbacks or [])
     if kind is not None:

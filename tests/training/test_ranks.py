@@ -62,7 +62,8 @@ def training(
         trainer.add_callback(StopAt(stop_at))
     if scarce and ranks.number == ranks.count - 1:
         trainer.compute_loss = out_of_memory_now_and_then(trainer.compute_loss)
-    with ranks.together(trainer.model):
+    with ranks.together():
+        ranks.start_alike(trainer.model)
         go_on(trainer, last_checkpoint(scratch))
     return {key: [entry[key] for entry in trainer.state.log_history if key in entry] for key in FIGURES}
 
@@ -163,7 +164,7 @@ def add_up(ranks: Ranks) -> Any:
     own = float(ranks.number + 1)
     for parameter in (parameters[0], parameters[1 + ranks.number]):
         parameter.grad = torch.tensor([own])
-    with ranks.together(torch.nn.Module()):
+    with ranks.together():
         loss = ranks.add_up_gradients(parameters, torch.tensor(own))
     return [None if each.grad is None else each.grad.item() for each in parameters], loss.item()
 

@@ -24,6 +24,9 @@ class LimitsParams(Section):
     gpus: int = Field(default=1, ge=1)
     """Most GPUs of this machine, the first ones, among which a training shares each step's rows and an inference its
     dialogues. A tuning has one."""
+    sharded: bool = False
+    """Whether these GPUs share a base model's weights in training, each holding a part, for adapters over a model that
+    fits on no single one. An inference has a whole copy on each all the same."""
     checkpoint_minutes: float = Field(default=20, ge=0)
     """Most minutes of training that a kill may cost: a checkpoint is written each so many, and after each epoch."""
     shortened_percent: float = Field(default=5, ge=0, le=100)

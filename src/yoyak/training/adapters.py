@@ -57,10 +57,15 @@ def peft_config(lora: LoraParams) -> LoraConfig:
 
 
 def train_in_fp32(model: Any) -> None:
-    """TRL makes adapters over 4-bit weights bf16, in which a step at a learning rate of 2e-5 is rounded away."""
+    """TRL makes adapters over 4-bit weights bf16, in which a step at a learning rate of 2e-5 is rounded away.
+
+    It does not know 4-bit weights that are sharded. Their adapters are rounded here: they start as on a single GPU.
+    """
+    packed = any(parameter.dtype == torch.uint8 for parameter in model.parameters())
     for parameter in model.parameters():
         if parameter.requires_grad:
-            parameter.data = parameter.data.to(torch.float32)
+            first = parameter.data.to(torch.bfloat16) if packed else parameter.data
+            parameter.data = first.to(torch.float32)
 
 
 def leave_routers_alone(model: Any) -> None:

@@ -13,16 +13,20 @@ from yoyak.modeling import weights as weights_of
 from yoyak.modeling.loading import Loaded, assembled, check_finite, in_fast_dtype, pretrained, quantised, read_tokenizer
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
+from yoyak.training import sharding
 from yoyak.training.from_scratch import from_scratch
 
 ROOM_BESIDE_DENSE_WEIGHTS = 8 * GIB
 """For activations: of a model of 3 B parameters, 2,500 tokens' and more."""
 
 
-def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, texts: list[str]) -> Loaded:
+def load_for_training(
+    spec: ModelSpec, quantization: QuantizationParams | None, texts: list[str], sharded: bool = False
+) -> Loaded:
     """Weights ready to train, in `spec.dtype` or what is fast in its place, or, for adapters over them, 4 bits.
 
     Adapters are the trainer's to add. `texts` are what a tokenizer is learned from, for a model from scratch.
+    `sharded`: of all ranks, which are together, each has its part.
     """
     if spec.weights == "scratch":
         return from_scratch(spec, texts)
@@ -35,6 +39,8 @@ def load_for_training(spec: ModelSpec, quantization: QuantizationParams | None, 
             # Master weights in fp32: at 5e-5 a bf16 weight loses most updates. `spec.dtype` is the autocast dtype.
             return pretrained(folder, dtype="float32")
         assert quantization is not None, "the preflight gives it to each model with method: lora"
+        if sharded:
+            return sharding.load_part(chosen, quantization, folder)
         return quantised(chosen, quantization, folder)
 
     model, chosen = in_fast_dtype(spec, load, tokenizer)
@@ -57,8 +63,13 @@ def dequantize(model: Any) -> tuple[Any, str]:
     What a 4-bit layer computes with is these values, unpacked at each use. Dense, they need no unpacking, and layers
     compile without a break. On a CPU 4 bits save no time, and bitsandbytes 0.50 spoils the weights there: where the CPU
     has avx512_bf16, the first forward pass without gradients repacks them for good, and later gradients are wrong.
+    Sharded ones stay in 4 bits: a quarter to keep, and to send.
     """
     dtype = str(model.dtype).removeprefix("torch.")
+    if (shards := sharding.shards_of(model)) > 1:
+        packed = any(weights.dtype == torch.uint8 for weights in model.parameters())
+        what = f"4 bits, computing in {dtype}" if packed else dtype
+        return model, f"{what}, sharded over {shards} processes"
     if not getattr(model, "is_loaded_in_4bit", False):
         return model, dtype
     # Two values a byte.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ from yoyak.core import gpu
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.gpu import GIB
+from yoyak.core.records import read_json, write_json
 
 # Attention over packed rows without a kernel for them grows with the square of their joint length: on two cores
 # sixteen rows trained at six tenths of the rate of four (gemma3_270m, NF4; one probe).
@@ -25,11 +27,18 @@ ONE_ROW = 1
 """Most tokens where rows must not share a pass: a row is never cut."""
 SHARE = 0.85
 """Of what seems free: allocations leave holes, and rows have more or fewer summary tokens, whose logits take most."""
+SHARE_OF_SHARDED = 0.6
+"""The same where ranks hold parts of the weights: a pass that does not fit costs all that came after the last
+checkpoint."""
 GROWS_AFTER = 20
 """Steps without running out of memory after which twice as many tokens are tried, up to what fitted once: what took the
 memory may be gone. Twice as many steps after each attempt that failed."""
+RAN_OUT = "ran_out.json"
+"""Beside the checkpoints of a training whose passes were too large for ranks that wait for one another."""
 OPTIMISER_BYTES = 8
 """Of AdamW's two moments in fp32, for each trained parameter."""
+
+AFTER_OOM = "after running out of memory"
 
 Batch = TypeVar("Batch")
 Result = TypeVar("Result")
@@ -38,12 +47,15 @@ Result = TypeVar("Result")
 class TokenBudget:
     """Most tokens that go forward and backward through the model at once; a row is never cut."""
 
-    def __init__(self, max_tokens: int = MAX_TOKENS) -> None:
+    def __init__(self, max_tokens: int = MAX_TOKENS, shards: int = 1) -> None:
+        """`shards`: ranks that hold a part of the weights each. They have one budget, see `agree`, and recompute
+        activations from the beginning."""
         on_cpu = device() == "cpu"
         self.max_tokens = max_tokens
         self.tokens = min(max_tokens, CPU_TOKENS if on_cpu else FIRST_TOKENS)
         self.why = "the CPU's" if on_cpu else "not measured yet"
-        self.checkpointing = False
+        self.shards = shards
+        self.checkpointing = self.sharded
         """Whether activations are recomputed instead of kept."""
         self._measured = on_cpu
         self._kept: tuple[int, str, int] | None = None
@@ -51,6 +63,10 @@ class TokenBudget:
         self._fitting = self.tokens
         """Tokens that memory had room for when it was measured."""
         self._grows_after, self._steps, self._grown = GROWS_AFTER, 0, False
+
+    @property
+    def sharded(self) -> bool:
+        return self.shards > 1
 
     @contextmanager
     def measuring(self, model: Any, tokens: int) -> Iterator[None]:
@@ -64,11 +80,18 @@ class TokenBudget:
         per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         left = gpu.free_memory() - OPTIMISER_BYTES * trained
-        self.tokens = max(1, min(self.max_tokens, int(SHARE * left / per_token)))
+        share = SHARE_OF_SHARDED if self.sharded else SHARE
+        self._fitting = max(1, min(self.max_tokens, int(share * left / per_token)))
         self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
         if self.checkpointing and self._kept is None:
-            self.why += ", activations recomputed after running out of memory"
-        self._measured, self._fitting = True, self.tokens
+            self.why += f", activations recomputed {'as weights are sharded' if self.sharded else AFTER_OOM}"
+        self._measured = True
+        if not self.sharded:
+            self.tokens = self._fitting
+
+    def agree(self, least: Callable[[int], int]) -> None:
+        """All ranks take what fits on all of them: `least` makes it of what fits on each."""
+        self.tokens = least(self._fitting)
 
     @property
     def is_measured(self) -> bool:
@@ -96,9 +119,9 @@ class TokenBudget:
         self._grows_after *= 2 if self._grown else 1
         self._steps, self._grown = 0, False
         if self.tokens > longest_row:
-            self.tokens, self.why = self.tokens // 2, "halved after running out of memory"
+            self.tokens, self.why = self.tokens // 2, f"halved {AFTER_OOM}"
         elif not self.checkpointing:
-            self.checkpointing, self.why = True, "activations recomputed after running out of memory"
+            self.checkpointing, self.why = True, f"activations recomputed {AFTER_OOM}"
             # A token takes much less now.
             self._measured = device() == "cpu"
         else:
@@ -110,7 +133,7 @@ class TokenBudget:
         self._steps += 1
         if self.tokens >= self._fitting or self._steps < self._grows_after:
             return
-        self.tokens, self.why = min(2 * self.tokens, self._fitting), "grown again after running out of memory"
+        self.tokens, self.why = min(2 * self.tokens, self._fitting), f"grown again {AFTER_OOM}"
         print(f"memory sufficed for {self._steps} steps: {self.tokens} tokens at once from here", flush=True)
         self._steps, self._grown = 0, True
 
@@ -123,19 +146,50 @@ class TokenBudget:
 
     def kept(self) -> dict[str, Any]:
         """For a checkpoint: what `take_up` takes."""
-        tokens, why, fitting = self._kept or (self.tokens, self.why, self._fitting)
+        # Of shards what fits on all.
+        fitting = self.tokens if self.sharded else self._fitting
+        tokens, why, fitting = self._kept or (self.tokens, self.why, fitting)
         return {
             "micro_batch_tokens": tokens,
             "micro_batch_why": why,
             "gradient_checkpointing": self.checkpointing and self._kept is None,
             "fitting_tokens": fitting,
+            "shards": self.shards,
         }
 
     def take_up(self, kept: dict[str, Any]) -> None:
-        """What an earlier run of the same training found: dropout is drawn as it would have been."""
-        self.tokens, self.why = kept["micro_batch_tokens"], kept["micro_batch_why"]
+        """What an earlier run of the same training found: dropout is drawn as it would have been. Nothing, where that
+        run had other parts of the weights on a GPU."""
+        if kept.get("shards", 1) != self.shards:
+            return
+        self.tokens, self.why = min(kept["micro_batch_tokens"], self.max_tokens), kept["micro_batch_why"]
         self.checkpointing = kept["gradient_checkpointing"]
-        self._measured, self._fitting = True, kept["fitting_tokens"]
+        self._measured, self._fitting = True, min(kept["fitting_tokens"], self.max_tokens)
+
+
+def ran_out(scratch: Path, tokens: int, longest_row: int) -> None:
+    """Remember that `tokens` at once were too many, where fewer can be tried: a row is never cut."""
+    if tokens > longest_row:
+        write_json(scratch / RAN_OUT, {"most_tokens": tokens // 2})
+
+
+def most_tokens(scratch: Path) -> int:
+    """That may go through at once after what `ran_out` remembers."""
+    path = scratch / RAN_OUT
+    return int(read_json(path)["most_tokens"]) if path.exists() else MAX_TOKENS
+
+
+def until_it_fits(scratch: Path, attempt: Callable[[], Result]) -> Result:
+    """What a training over sharded weights makes, begun again as long as memory runs out and smaller passes are left:
+    within a pass no rank can begin anew, for the others wait."""
+    while True:
+        before = most_tokens(scratch)
+        try:
+            return attempt()
+        except UserError as error:
+            if most_tokens(scratch) == before:
+                raise
+            print(f"{error}: begun again with at most {most_tokens(scratch)} tokens at once", flush=True)
 
 
 def next_rows(lengths: list[int], max_tokens: int) -> int:
@@ -147,6 +201,19 @@ def next_rows(lengths: list[int], max_tokens: int) -> int:
     target = min(max_tokens, -(-total // -(-total // max_tokens)) + max(lengths) // 2)
     rows = sum(tokens <= target for tokens in accumulate(lengths))
     return max(1, rows)
+
+
+def within(rows: Sequence[Batch], size: int, max_tokens: int, length: Callable[[Any], int]) -> list[list[Batch]]:
+    """The rows in batches of `size`, or fewer where a batch, padded to its longest, had more than `max_tokens`; a row
+    is never cut."""
+    batches: list[list[Batch]] = [[]]
+    for row in rows:
+        batch = [*batches[-1], row]
+        if len(batch) > 1 and (len(batch) > size or len(batch) * max(map(length, batch)) > max_tokens):
+            batches.append([row])
+        else:
+            batches[-1] = batch
+    return batches
 
 
 def in_batches(rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]) -> Iterator[Result]:

@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from yoyak.modeling import isolation
 from yoyak.modeling.loading import Loaded
 from yoyak.modeling.tokenization import PromptTokenizer
-from yoyak.training import adapters, attention, memory
+from yoyak.training import adapters, attention, memory, sharding
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.base_model import dequantize
 from yoyak.training.dev import rouge_of
@@ -173,7 +173,11 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
         )
         with attention.with_padding(model), self.accelerator.autocast():
             output = model.generate(
-                input_ids=ids.to(model.device), attention_mask=mask.to(model.device), generation_config=greedy
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                generation_config=greedy,
+                # All ranks run as many steps as the longest summary on any of them.
+                synced_gpus=self.ranks.sharded,
             )
         return [row[width:] for row in output.tolist()]
 
@@ -196,6 +200,8 @@ def trainer(
     chosen, longest = attention.use_best(model), max(train.longest, dev.longest)
     seen = _what_rows_see(model, train, longest, config.training)
     budget = memory.ONE_ROW if seen else memory.MAX_TOKENS if chosen in attention.OURS else memory.MAX_MASKED_TOKENS
+    if (shards := sharding.shards_of(model)) > 1:
+        budget = min(budget, memory.most_tokens(scratch))
     arguments = SFTConfig(
         **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST[config.training.best_by],
@@ -208,7 +214,7 @@ def trainer(
     )
     with adapters.refused_layers_told(layers):
         result = SummaryLossTrainer(
-            budget=TokenBudget(budget),
+            budget=TokenBudget(budget, shards),
             model=model,
             args=arguments,
             train_dataset=Dataset.from_list(train.rows),
@@ -245,6 +251,8 @@ def _what_rows_see(model: Any, train: Rows, longest: int, training: TrainingPara
 
 def _compile(model: Any, tokens: int) -> str:
     """Compile the decoder's layers, all alike and so but once, where that pays; tells whether, and why not."""
+    if sharding.shards_of(model) > 1:
+        return "no: weights are sharded"
     if not torch.cuda.is_available():
         return "no: not on a GPU"
     if tokens < COMPILED_FROM:

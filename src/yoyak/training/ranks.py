@@ -34,6 +34,8 @@ class Ranks:
     count: int = 1
     meeting: str = ""
     """A path where no file is yet, through which they find each other."""
+    sharded: bool = False
+    """Whether each holds a part of the base weights, and not a copy: all of them run equally many passes then."""
 
     @property
     def is_first(self) -> bool:
@@ -41,19 +43,22 @@ class Ranks:
         return self.number == 0
 
     @contextmanager
-    def together(self, model: torch.nn.Module) -> Iterator[None]:
-        """While all of them are there, from the same weights on."""
+    def together(self) -> Iterator[None]:
+        """While all of them are there."""
         if self.count == 1:
             yield
             return
         # Figures of dev are on the CPU, whatever the weights are on.
         backend = "cpu:gloo,cuda:nccl" if device() == "cuda" else "gloo"
         distributed.init_process_group(backend, f"file://{self.meeting}", TIMEOUT, self.count, self.number)
-        for weights in model.parameters():
-            if weights.requires_grad:
-                distributed.broadcast(weights.data, 0)
         yield
         distributed.destroy_process_group()
+
+    def start_alike(self, model: torch.nn.Module) -> None:
+        """What is trained starts as the first has it."""
+        for weights in model.parameters():
+            if self.count > 1 and weights.requires_grad:
+                distributed.broadcast(weights.data, 0)
 
     def begin_step(self, seed: int, step: int) -> None:
         """Dropout must not be drawn alike on all of them; nor otherwise after a kill."""
@@ -82,6 +87,13 @@ class Ranks:
             distributed.all_reduce(flat)
             parts = torch.split(flat, [tensor.numel() for tensor in bucket])
             torch._foreach_copy_(bucket, [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)])
+
+    def least(self, number: int) -> int:
+        """Of the numbers that they have."""
+        least = torch.tensor(number)
+        if self.count > 1:
+            distributed.all_reduce(least, distributed.ReduceOp.MIN)
+        return int(least)
 
     def gather(self, value: Any) -> list[Any]:
         """What each of them has, in their order; on all of them."""

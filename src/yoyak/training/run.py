@@ -27,6 +27,7 @@ from yoyak.training.base_model import load_for_training
 from yoyak.training.checkpoints import last_checkpoint
 from yoyak.training.curves import Curves, epochs, mean_loss
 from yoyak.training.divergence import StopOnDivergence
+from yoyak.training.memory import until_it_fits
 from yoyak.training.params import TrackingParams, TrainingConfig, steps_of
 from yoyak.training.progress import TrainingProgress
 from yoyak.training.ranks import Ranks
@@ -64,16 +65,37 @@ class Training:
 def train(training: Training) -> None:
     """Train on prompts, save the best epoch, and write what ran and how it went."""
     gpus = gpu.allowed(training.limits)
+    _check_sharded(training, len(gpus))
     gpu.use_one()
     with scratch_folder("checkpoints", training.name, training.config, DATA, training.record) as scratch:
-        result = _on_one(training, scratch, Ranks()) if len(gpus) == 1 else _on_several(training, scratch, gpus)
+        if len(gpus) == 1:
+            result = _on_one(training, scratch, Ranks())
+        else:
+            result = until_it_fits(scratch, lambda: _on_several(training, scratch, gpus))
         write_json(training.record, {**result, "seed": training.config.seed, "commit": repository.commit()})
+
+
+def _check_sharded(training: Training, gpus: int) -> None:
+    """Stop where weights are to be sharded and cannot be."""
+    if not training.limits.sharded:
+        return
+    if training.config.model.method != "lora":
+        raise UserError(
+            f"params.yaml: limits.sharded: {training.name} has method: {training.config.model.method}, and only base "
+            "weights under adapters (method: lora) are sharded; set limits.sharded: false for it"
+        )
+    if gpus == 1:
+        raise UserError(
+            f"params.yaml: limits.sharded: weights are sharded over two GPUs or more, and one is allowed here; raise "
+            f"limits.gpus (it is {training.limits.gpus}) on a machine that has more, or set limits.sharded: false"
+        )
 
 
 def _on_several(training: Training, scratch: Path, gpus: list[str]) -> dict[str, Any]:
     """A process for each GPU, none of them this one, which can so end them all, whatever they wait for."""
     with TemporaryDirectory() as folder, Workers(training.name, gpus, partial(_begin, training, scratch)) as workers:
-        workers.tell([Ranks(number, len(gpus), f"{folder}/meeting") for number in range(len(gpus))])
+        sharded = training.limits.sharded
+        workers.tell([Ranks(number, len(gpus), f"{folder}/meeting", sharded) for number in range(len(gpus))])
         (result,) = [result for result in workers.results() if result]
     ran = {**result["ran"], "processes": f"{len(gpus)} share each step"}
     return {**result, "peak_memory_gib": round(workers.peak_memory_gib, 2), "ran": ran}
@@ -104,8 +126,27 @@ def _train(training: Training, scratch: Path, ranks: Ranks) -> dict[str, Any]:
         raise UserError(
             f"models.{name}.fold: it has {len(all_of_train) - len(seen)} of {len(all_of_train)} rows of train"
         )
+    with ranks.together():
+        loaded, trainer, train, outcome = _trained(training, scratch, ranks, seen, of_dev)
+    if not ranks.is_first:
+        return {}
+    check_finite(trainer.model, f"{name} at step {trainer.state.global_step}")
+    save_model(config.model, loaded, trainer.model, training.model)
+    epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
+    return {
+        **_figures(trainer, train),
+        **outcome,
+        "ran": {**environment.describe(), **precision.describe([loaded.precision])},
+    }
+
+
+def _trained(
+    training: Training, scratch: Path, ranks: Ranks, seen: list[Prompt], of_dev: list[Prompt]
+) -> tuple[Loaded, Any, Rows, dict[str, Any]]:
+    """The base, its trainer at the training's end, the rows of train, and what of it this run did."""
+    name, config = training.name, training.config
     with progress.waiting(f"{name}: loading the base weights"):
-        loaded = load_for_training(config.model, config.quantization, _texts(seen))
+        loaded = load_for_training(config.model, config.quantization, _texts(seen), ranks.sharded)
     method = qlora if config.model.method == "lora" else seq2seq
     train, dev = _rows(config, loaded, seen, of_dev)
     for split in (train, dev):
@@ -124,19 +165,10 @@ def _train(training: Training, scratch: Path, ranks: Ranks) -> dict[str, Any]:
                 trainer.add_callback(callback)
             print(_announcement(name, config, loaded, train, trainer), flush=True)
         trainer.add_callback(EarlyStoppingCallback(early_stopping_patience=config.training.early_stopping_patience))
-        with ranks.together(trainer.model):
-            outcome = go_on(trainer, last_checkpoint(scratch))
-    if not ranks.is_first:
-        return {}
-    check_finite(trainer.model, f"{name} at step {trainer.state.global_step}")
+        ranks.start_alike(trainer.model)
+        outcome = go_on(trainer, last_checkpoint(scratch))
     trainer.model.generation_config = own_generation
-    save_model(config.model, loaded, trainer.model, training.model)
-    epochs(trainer.state.log_history).to_csv(training.curves / "epochs.csv", index=False)
-    return {
-        **_figures(trainer, train),
-        **outcome,
-        "ran": {**environment.describe(), **precision.describe([loaded.precision])},
-    }
+    return loaded, trainer, train, outcome
 
 
 def _that_write_and_tell(

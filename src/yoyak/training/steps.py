@@ -1,14 +1,18 @@
 """Optimiser steps over a whole effective batch, which goes through the model in micro-batches as memory allows."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import Trainer
 
 from yoyak.core import gpu
+from yoyak.core.errors import UserError
 from yoyak.training import memory
 from yoyak.training.memory import Batch, Result, TokenBudget
 from yoyak.training.ranks import Ranks, dealt
@@ -74,6 +78,9 @@ class MicroBatching(Trainer):
         labels = (inputs["labels"] != IGNORED).sum()
         share = self._share_of(inputs)
         self.ranks.begin_step(self.args.seed, self.state.global_step)
+        if self.ranks.sharded:
+            loss = self._in_lockstep(model, inputs, share, labels, tokens)
+            return self._step_done(model, inputs, loss, tokens)
         if self.trial is not None:
             self.trial.begin_step()
         while True:
@@ -87,17 +94,20 @@ class MicroBatching(Trainer):
                 self.budget.step_done()
                 if self.trial is not None and share is not None:
                     self.trial.end_step(self.real_tokens(share))
-                trained = [weights for weights in model.parameters() if weights.requires_grad]
-                loss = self.ranks.add_up_gradients(trained, loss)
-                self._tokens_since_log += tokens
-                self.since_log.append((loss.detach(), inputs))
-                return loss
+                return self._step_done(model, inputs, loss, tokens)
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
             gpu.release_memory()
             assert share is not None, "nothing ran that could run out"
             self.budget.shrink(self.longest_row(share), of)
             self._keep_or_recompute(model)
+
+    def _step_done(self, model: Any, inputs: dict[str, Any], loss: torch.Tensor, tokens: int) -> torch.Tensor:
+        trained = [weights for weights in model.parameters() if weights.requires_grad]
+        loss = self.ranks.add_up_gradients(trained, loss)
+        self._tokens_since_log += tokens
+        self.since_log.append((loss.detach(), inputs))
+        return loss
 
     def _share_of(self, inputs: dict[str, Any]) -> dict[str, Any] | None:
         """Of this rank; None where there are fewer rows than ranks."""
@@ -125,14 +135,72 @@ class MicroBatching(Trainer):
             self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
 
+    def _in_lockstep(
+        self, model: Any, inputs: dict[str, Any], share: dict[str, Any] | None, labels: Any, real_tokens: int
+    ) -> torch.Tensor:
+        """As `_accumulated`, on ranks that hold parts of the weights: each runs as many passes as the one that has most
+        micro-batches, for in each layer they wait for one another."""
+        self.budget.agree(self.ranks.least)
+        micro_batches = list(self.micro_batches(share)) if share else []
+        passes = -self.ranks.least(-len(micro_batches))
+        lengths = self.lengths(inputs)
+        shortest = self.select(inputs, [lengths.index(min(lengths))])
+        losses = [torch.zeros((), device=self.args.device)]
+        with self._ending_all_where_memory_runs_out(max(lengths)):
+            for done in range(passes):
+                if done < len(micro_batches):
+                    micro_batch, tokens = micro_batches[done]
+                    with self.budget.measuring(model, tokens):
+                        losses.append(super().training_step(model, micro_batch, labels))
+                else:
+                    # Divided by infinity, its loss and its gradients are zero.
+                    super().training_step(model, shortest, math.inf)
+                self._tell("on_substep_end", tokens=real_tokens, share=(done + 1) / passes)
+        return torch.stack(losses).sum()
+
+    @contextmanager
+    def _ending_all_where_memory_runs_out(self, longest_row: int) -> Iterator[None]:
+        """The other ranks wait in the midst of a pass then, for good. This one ends, and with it they do, to go on from
+        the last checkpoint in smaller passes where those are to be had; see `memory.until_it_fits`."""
+        try:
+            yield
+        except gpu.MAY_BE_OOM as error:
+            if not gpu.is_oom(error):
+                raise
+            memory.ran_out(Path(self.args.output_dir), self.budget.tokens, longest_row)
+            raise UserError(
+                f"out of {gpu.memory_of(error)} with {self.budget.tokens} tokens at once, or a row of {longest_row}, "
+                "over sharded weights; raise limits.gpus or limits.gpu_gib, set quantization.load_in_4bit: true, or "
+                "lower the model's max_prompt_tokens"
+            ) from None
+
     def in_dev_batches(
         self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
     ) -> list[Result]:
         """As `memory.in_batches`; callbacks are told of how many of dev's rows there is `what`. Ranks share the
         batches, which are those of one process, and all of them have all results."""
-        own = [rows[row] for row in self.own_of_dev(len(rows), size)]
-        results = self.ranks.gather(list(self._in_batches(what, own, size, run)))
+        if self.ranks.sharded:
+            own_results = self._dev_in_lockstep(what, rows, size, run)
+        else:
+            own = [rows[row] for row in self.own_of_dev(len(rows), size)]
+            own_results = list(self._in_batches(what, own, size, run))
+        results = self.ranks.gather(own_results)
         return [result for of_each in zip_longest(*results) for result in of_each if result is not None]
+
+    def _dev_in_lockstep(
+        self, what: str, rows: Sequence[Batch], size: int, run: Callable[[Sequence[Batch]], Result]
+    ) -> list[Result]:
+        """Of this rank's batches, which have no more tokens than a step's micro-batches, padding counted. All ranks run
+        equally many: one that has none left runs the first again, for nothing."""
+        batches = memory.within(rows, size, self.budget.tokens, _tokens_of)
+        own = batches[self.ranks.number :: self.ranks.count]
+        passes = -(-len(batches) // self.ranks.count)
+        results = []
+        with self._ending_all_where_memory_runs_out(max(map(_tokens_of, rows))):
+            for done in range(passes):
+                results.append(run(own[done] if done < len(own) else batches[0]))
+                self._tell("on_prediction_step", looked_at=f"{what} of {done + 1} of {passes} batches")
+        return results[: len(own)]
 
     def own_of_dev(self, rows: int, size: int) -> list[int]:
         """Of so many rows in batches of so many, by their places: those of this rank's batches."""
@@ -185,3 +253,7 @@ class MicroBatching(Trainer):
             self._time_of_log = None
         super().log(logs, start_time)
         self.since_log.clear()
+
+
+def _tokens_of(row: Any) -> int:
+    return len(row["input_ids"])

@@ -58,6 +58,10 @@ class Tuning:
 
 def tune(tuning: Tuning) -> None:
     """Tune trained adapters, save the best epoch's, and write what ran and how it went."""
+    if tuning.limits.sharded:
+        raise UserError(
+            f"params.yaml: limits.sharded: {tuning.name} is tuned on one GPU, over the whole base; set it false"
+        )
     data = [Path("data/prompts/train.jsonl"), Path("data/prompts/dev.jsonl")]
     train, dev = (read_records(path, Prompt) for path in data)
     gpu.use_one()
