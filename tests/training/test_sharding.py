@@ -195,7 +195,7 @@ def test_each_rank_holds_its_part_alone(pool: Workers, tmp_path: Path, family: F
 def bytes_held(folder: Path, bits: int, ranks: Ranks) -> dict[str, Any]:
     with ranks.together():
         quantization = QuantizationParams(load_in_4bit=bits == 4, type="nf4", double=True)
-        model = sharding.load_part(choose("fp32"), quantization, folder)
+        model = sharding.load_part(choose("fp32"), quantization, folder, "twin")
         parts = [weight for weight in model.parameters() if hasattr(weight, "to_local")]
         before = alive()
         with torch.no_grad():

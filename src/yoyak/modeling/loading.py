@@ -123,10 +123,16 @@ def check_finite(model: Any, what: str) -> None:
     """Stop at a weight that is infinite or no number: every answer of such a model is worthless."""
     # With buffers that are saved, and no parameters: BART adds one to its logits.
     saved = ((name, weight) for name, weight in model.state_dict().items() if isinstance(weight, torch.Tensor))
+    # Whole numbers, whatever their dtype says.
+    packed = {f"{name}.weight" for name, module in model.named_modules() if is_packed(module)}
     for name, weight in saved:
-        # Packed weights in 4 bits are whole numbers.
-        if weight.is_floating_point() and not _all_finite(weight):
+        if name not in packed and weight.is_floating_point() and not _all_finite(weight):
             raise UserError(f"{what}: its weights have values that are no numbers (NaN or infinite), in {name}")
+
+
+def is_packed(module: Any) -> bool:
+    """Whether it is a layer of bitsandbytes whose weight has 4 bits a value."""
+    return getattr(module, "quant_state", None) is not None
 
 
 def _all_finite(weight: torch.Tensor) -> bool:

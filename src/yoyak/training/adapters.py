@@ -9,6 +9,7 @@ from peft import LoraConfig
 from torch.nn import Linear
 
 from yoyak.core.errors import UserError
+from yoyak.modeling.loading import is_packed
 from yoyak.modeling.spec import LoraParams
 
 
@@ -61,7 +62,7 @@ def train_in_fp32(model: Any) -> None:
 
     It does not know 4-bit weights that are sharded. Their adapters are rounded here: they start as on a single GPU.
     """
-    packed = any(parameter.dtype == torch.uint8 for parameter in model.parameters())
+    packed = any(map(is_packed, model.modules()))
     for parameter in model.parameters():
         if parameter.requires_grad:
             first = parameter.data.to(torch.bfloat16) if packed else parameter.data

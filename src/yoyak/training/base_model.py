@@ -10,7 +10,16 @@ from yoyak.core.environment import device
 from yoyak.core.errors import UserError
 from yoyak.core.gpu import GIB
 from yoyak.modeling import weights as weights_of
-from yoyak.modeling.loading import Loaded, assembled, check_finite, in_fast_dtype, pretrained, quantised, read_tokenizer
+from yoyak.modeling.loading import (
+    Loaded,
+    assembled,
+    check_finite,
+    in_fast_dtype,
+    is_packed,
+    pretrained,
+    quantised,
+    read_tokenizer,
+)
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import sharding
@@ -40,7 +49,7 @@ def load_for_training(
             return pretrained(folder, dtype="float32")
         assert quantization is not None, "the preflight gives it to each model with method: lora"
         if sharded:
-            return sharding.load_part(chosen, quantization, folder)
+            return sharding.load_part(chosen, quantization, folder, spec.weights)
         return quantised(chosen, quantization, folder)
 
     model, chosen = in_fast_dtype(spec, load, tokenizer)
@@ -67,7 +76,7 @@ def dequantize(model: Any) -> tuple[Any, str]:
     """
     dtype = str(model.dtype).removeprefix("torch.")
     if (shards := sharding.shards_of(model)) > 1:
-        packed = any(weights.dtype == torch.uint8 for weights in model.parameters())
+        packed = any(map(is_packed, model.modules()))
         what = f"4 bits, computing in {dtype}" if packed else dtype
         return model, f"{what}, sharded over {shards} processes"
     if not getattr(model, "is_loaded_in_4bit", False):

@@ -16,17 +16,22 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 from yoyak.core.environment import device
 from yoyak.core.errors import UserError
-from yoyak.modeling.loading import pretrained
+from yoyak.modeling.loading import check_finite, pretrained
 from yoyak.modeling.precision import Precision
 from yoyak.modeling.spec import QuantizationParams
 
+STORAGE = torch.float32
+"""Of packed values, which are whole numbers by their bits. PyTorch 2.11's `fully_shard` takes floating point alone; and
+in 16 bits a GPU, as it puts a layer together, makes all bits that are no number the same ones (bitsandbytes' issue
+1945): on an H200 losses differed by up to 0.3 % so."""
 
-def load_part(chosen: Precision, quantization: QuantizationParams, folder: Path) -> Any:
+
+def load_part(chosen: Precision, quantization: QuantizationParams, folder: Path, what: str) -> Any:
     """The model in `folder`, of whose base weights this rank has its part; in 4 bits where that is asked for.
 
     To be called on all ranks, once they are together. No rank ever has more than a layer whole on its GPU. In the
     host's memory are pages of the files, which all ranks share, where the files have the dtype that is asked for; where
-    not, a copy on each rank.
+    not, a copy on each rank. `what` names it in the error that a weight which is no number raises.
     """
     # On the CPU, tensors are the mapped files: each layer is read as it is moved.
     model = pretrained(folder, dtype=chosen.torch_dtype)
@@ -42,9 +47,12 @@ def load_part(chosen: Precision, quantization: QuantizationParams, folder: Path)
             "set limits.sharded: false"
         )
     for layer in layers:
+        layer.to(device())
         if quantization.load_in_4bit:
+            # Afterwards it cannot be seen.
+            check_finite(layer, what)
             _put_in_4_bits(layer, quantization, chosen.torch_dtype)
-        fully_shard(layer.to(device()), mesh=mesh)
+        fully_shard(layer, mesh=mesh)
     ends = [model.get_input_embeddings(), model.get_output_embeddings()]
     # Tied ones are one weight in two places, which stays whole.
     tied = ends[0].weight is ends[1].weight
@@ -79,12 +87,14 @@ def _put_in_4_bits(layer: Any, quantization: QuantizationParams, dtype: torch.dt
                     compute_dtype=dtype,
                     compress_statistics=quantization.double,
                     quant_type=quantization.type,
+                    quant_storage=STORAGE,
                 )
             weight = Params4bit(
                 linear.weight.data,
                 requires_grad=False,
                 compress_statistics=quantization.double,
                 quant_type=quantization.type,
+                quant_storage=STORAGE,
                 module=packed,
             ).to(device())
             # Its scales stay whole on each rank, in `packed.quant_state`: an eighth to half a bit a value.
