@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from project import ROOT
 from test_ranks import FIGURES, StopAt, begin
 from trainers import PROMPTS, trainer_of
+from transformers import CTRLConfig, CTRLLMHeadModel
 from twins import Family, llama3, llama32, save_twin
 
 from yoyak.core.errors import UserError
@@ -22,6 +23,7 @@ from yoyak.core.limits import LimitsParams
 from yoyak.core.records import read_json, write_records
 from yoyak.core.workers import Workers
 from yoyak.modeling import weights
+from yoyak.modeling.loading import quantised
 from yoyak.modeling.precision import choose
 from yoyak.modeling.spec import QuantizationParams
 from yoyak.preflight.check import read_params
@@ -219,6 +221,15 @@ def alive() -> int:
             storage = each.untyped_storage()
             storages[storage._cdata] = storage.nbytes()
     return sum(storages.values())
+
+
+def test_weights_in_4_bits_already_and_models_without_layers_are_refused(twin: Path, tmp_path: Path) -> None:
+    in_4_bits = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
+    quantised(choose("fp32"), in_4_bits, twin).save_pretrained(tmp_path / "packed")
+    CTRLLMHeadModel(CTRLConfig(vocab_size=9, n_embd=8, dff=8, n_layer=1, n_head=1)).save_pretrained(tmp_path / "ctrl")
+    for name, why in (("packed", "its weights are quantised already"), ("ctrl", "CTRLLMHeadModel has no layers")):
+        with pytest.raises(UserError, match=f"/{name}: {why}"):
+            sharding.load_part(choose("fp32"), in_4_bits, tmp_path / name)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 300))

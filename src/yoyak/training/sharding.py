@@ -37,16 +37,17 @@ def load_part(chosen: Precision, quantization: QuantizationParams, folder: Path,
     model = pretrained(folder, dtype=chosen.torch_dtype)
     if getattr(model, "hf_quantizer", None) is not None:
         raise UserError(f"{folder}: its weights are quantised already, and limits.sharded needs them in 16 or 32 bits")
-    model.requires_grad_(False)
-    mesh = init_device_mesh(device(), (distributed.get_world_size(),))
     whole = model.base_model
     layers = [layer for layer in whole.modules() if isinstance(layer, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(
-            f"{folder}: {type(model).__name__} has no layers that transformers names as such, so it cannot be sharded; "
+            f"{folder}: {type(model).__name__} has no layers that transformers marks as such to shard; "
             "set limits.sharded: false"
         )
-    for layer in layers:
+    model.requires_grad_(False)
+    mesh = init_device_mesh(device(), (distributed.get_world_size(),))
+    # Where one is within another, it comes first, and is left out of the other's part.
+    for layer in reversed(layers):
         layer.to(device())
         if quantization.load_in_4bit:
             # Afterwards it cannot be seen.
