@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from project import ROOT
 from test_ranks import FIGURES, StopAt, begin
 from trainers import PROMPTS, trainer_of
-from transformers import CTRLConfig, CTRLLMHeadModel
+from transformers import AutoModelForCausalLM, CTRLConfig, CTRLLMHeadModel
 from twins import Family, llama3, llama32, save_twin
 
 from yoyak.core.errors import UserError
@@ -23,7 +23,7 @@ from yoyak.core.limits import LimitsParams
 from yoyak.core.records import read_json, write_records
 from yoyak.core.workers import Workers
 from yoyak.modeling import weights
-from yoyak.modeling.loading import quantised
+from yoyak.modeling.loading import check_finite, quantised
 from yoyak.modeling.precision import choose
 from yoyak.modeling.spec import QuantizationParams
 from yoyak.preflight.check import read_params
@@ -223,13 +223,35 @@ def alive() -> int:
     return sum(storages.values())
 
 
+def test_a_weight_that_is_no_number_is_told_before_it_is_packed(pool: Workers, tmp_path: Path) -> None:
+    """Packed ones are not looked at: their bits as fp32 may be no number, and mostly some are."""
+    folder = save_twin(llama3, tmp_path / "twin")
+    assert together(pool, 2, tmp_path / "whole", partial(error_of, folder)) == [None, None]
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 4] = torch.nan
+    model.save_pretrained(folder)
+    told = "twin: its weights have values that are no numbers (NaN or infinite), in mlp.up_proj.weight"
+    assert together(pool, 2, tmp_path / "damaged", partial(error_of, folder)) == [told, told]
+
+
+def error_of(folder: Path, ranks: Ranks) -> str | None:
+    """Of weights in 4 bits, as they are loaded."""
+    with ranks.together():
+        quantization = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
+        try:
+            check_finite(sharding.load_part(choose("fp32"), quantization, folder, "twin"), "twin")
+        except UserError as error:
+            return str(error)
+        return None
+
+
 def test_weights_in_4_bits_already_and_models_without_layers_are_refused(twin: Path, tmp_path: Path) -> None:
     in_4_bits = QuantizationParams(load_in_4bit=True, type="nf4", double=True)
     quantised(choose("fp32"), in_4_bits, twin).save_pretrained(tmp_path / "packed")
     CTRLLMHeadModel(CTRLConfig(vocab_size=9, n_embd=8, dff=8, n_layer=1, n_head=1)).save_pretrained(tmp_path / "ctrl")
     for name, why in (("packed", "its weights are quantised already"), ("ctrl", "CTRLLMHeadModel has no layers")):
         with pytest.raises(UserError, match=f"/{name}: {why}"):
-            sharding.load_part(choose("fp32"), in_4_bits, tmp_path / name)
+            sharding.load_part(choose("fp32"), in_4_bits, tmp_path / name, name)
 
 
 @given(st.lists(st.integers(1, 100), min_size=1, max_size=40), st.integers(1, 8), st.integers(1, 300))
