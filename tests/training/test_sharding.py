@@ -2,6 +2,7 @@
 
 import gc
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -12,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from project import ROOT
-from test_ranks import FIGURES, StopAt, begin
+from test_ranks import FIGURES, Order, StopAt, begin
 from trainers import PROMPTS, trainer_of
 from transformers import AutoModelForCausalLM, CTRLConfig, CTRLLMHeadModel
 from twins import Family, llama3, llama32, save_twin
@@ -46,16 +47,35 @@ def twin(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_twin(llama3, tmp_path_factory.mktemp("twin") / "llama3")
 
 
+class Pool:
+    """Two processes, which take long to start: others are started where they are needed once these have ended."""
+
+    def __init__(self) -> None:
+        self.open = ExitStack()
+        self.workers: Workers | None = None
+
+    def run(self, orders: list[Order]) -> list[Any]:
+        if self.workers is None:
+            self.workers = self.open.enter_context(Workers("twin", ["", ""], begin))
+        try:
+            self.workers.tell(orders)
+            return [result for _, result in sorted(self.workers.results(), key=lambda each: each[0])]
+        except UserError:
+            self.workers = None
+            self.open.close()
+            raise
+
+
 @pytest.fixture(scope="module")
-def pool() -> Iterator[Workers]:
-    with Workers("twin", ["", ""], begin) as workers:
-        yield workers
+def pool() -> Iterator[Pool]:
+    pool = Pool()
+    with pool.open:
+        yield pool
 
 
-def together(pool: Workers, count: int, meeting: Path, call: Callable[[Ranks], Any]) -> list[Any]:
+def together(pool: Pool, count: int, meeting: Path, call: Callable[[Ranks], Any]) -> list[Any]:
     """What each of so many ranks returns; they have parts of the weights where they are two."""
-    pool.tell([(Ranks(number, count, str(meeting), count > 1), call) for number in range(len(pool))])
-    return [result for _, result in sorted(pool.results(), key=lambda each: each[0])]
+    return pool.run([(Ranks(number, count, str(meeting), count > 1), call) for number in range(2)])
 
 
 def training(twin: Path, scratch: Path, bits: int, ranks: Ranks, stop_at: int = 0, scarce: bool = False) -> Any:
@@ -100,7 +120,7 @@ def out_of_memory_late(compute_loss: Callable[..., Any]) -> Callable[..., Any]:
     return scarce
 
 
-def on(pool: Workers, count: int, twin: Path, scratch: Path, bits: int = 16, **options: Any) -> Any:
+def on(pool: Pool, count: int, twin: Path, scratch: Path, bits: int = 16, **options: Any) -> Any:
     """What the first of so many ranks says, having seen that the other says the same."""
     scratch.mkdir(exist_ok=True)
     if not (scratch / memory.RAN_OUT).exists():
@@ -122,18 +142,19 @@ def assert_same(mine: Any, expected: Any) -> None:
 
 
 @pytest.fixture(scope="module")
-def of_one(pool: Workers, twin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
+def of_one(pool: Pool, twin: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Any]:
     """Of one process, by the bits of its base."""
     return {bits: on(pool, 1, twin, tmp_path_factory.mktemp("one") / str(bits), bits) for bits in (16, 4)}
 
 
 @pytest.mark.parametrize("bits", [16, 4])
 def test_losses_figures_of_dev_and_adapters_are_those_of_one_process(
-    pool: Workers, twin: Path, of_one: dict[int, Any], tmp_path: Path, bits: int
+    pool: Pool, twin: Path, of_one: dict[int, Any], tmp_path: Path, bits: int
 ) -> None:
     """Where a rank has no row at all, too: each epoch ends in a batch of one."""
     sharded = on(pool, 2, twin, tmp_path / "two", bits)
     assert len(sharded["figures"]["loss"]) == 4
+    assert sharded["tokens"] == FEW_TOKENS
     assert sharded["base"].startswith("4 bits" if bits == 4 else "float32")
     assert sharded["base"].endswith("sharded over 2 processes")
     assert_same(sharded, of_one[bits])
@@ -141,34 +162,12 @@ def test_losses_figures_of_dev_and_adapters_are_those_of_one_process(
 
 @pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
 def test_either_goes_on_from_the_others_checkpoint(
-    pool: Workers, twin: Path, of_one: dict[int, Any], tmp_path: Path, first: int, then: int
+    pool: Pool, twin: Path, of_one: dict[int, Any], tmp_path: Path, first: int, then: int
 ) -> None:
     scratch = tmp_path / "training"
     on(pool, first, twin, scratch, stop_at=2)
     assert last_checkpoint(scratch) is not None
     assert_same(on(pool, then, twin, scratch), of_one[16])
-
-
-def test_memory_that_runs_out_in_a_pass_ends_all_and_smaller_passes_go_on(
-    pool: Workers, twin: Path, of_one: dict[int, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    scratch = tmp_path / "two"
-    attempts = []
-
-    def attempt() -> Any:
-        attempts.append(last_checkpoint(scratch))
-        if len(attempts) > 1:
-            return on(pool, 2, twin, scratch)
-        # Of their own: they end.
-        with Workers("twin", ["", ""], begin) as workers:
-            return on(workers, 2, twin, scratch, scarce=True)
-
-    result = memory.until_it_fits(scratch, attempt)
-    assert len(attempts) == 2
-    assert attempts[1] is not None
-    assert result["tokens"] == FEW_TOKENS // 2
-    assert f"out of GPU memory with {FEW_TOKENS} tokens at once" in capsys.readouterr().out
-    assert_same(result, of_one[16])
 
 
 def test_where_no_smaller_pass_is_left_the_training_ends(tmp_path: Path) -> None:
@@ -182,7 +181,7 @@ def test_where_no_smaller_pass_is_left_the_training_ends(tmp_path: Path) -> None
 
 @pytest.mark.parametrize(("family", "whole"), [(llama3, 0), (llama32, 1)], ids=["own head", "tied"])
 @pytest.mark.parametrize("bits", [16, 4])
-def test_each_rank_holds_its_part_alone(pool: Workers, tmp_path: Path, family: Family, whole: int, bits: int) -> None:
+def test_each_rank_holds_its_part_alone(pool: Pool, tmp_path: Path, family: Family, whole: int, bits: int) -> None:
     """Of layers, embeddings and head; tied ones are whole, and norms small. After a pass there is no more than before:
     what was gathered is gone."""
     folder = save_twin(family, tmp_path / "twin")
@@ -223,7 +222,7 @@ def alive() -> int:
     return sum(storages.values())
 
 
-def test_a_weight_that_is_no_number_is_told_before_it_is_packed(pool: Workers, tmp_path: Path) -> None:
+def test_a_weight_that_is_no_number_is_told_before_it_is_packed(pool: Pool, tmp_path: Path) -> None:
     """Packed ones are not looked at: their bits as fp32 may be no number, and mostly some are."""
     folder = save_twin(llama3, tmp_path / "twin")
     assert together(pool, 2, tmp_path / "whole", partial(error_of, folder)) == [None, None]
@@ -243,6 +242,26 @@ def error_of(folder: Path, ranks: Ranks) -> str | None:
         except UserError as error:
             return str(error)
         return None
+
+
+def test_memory_that_runs_out_in_a_pass_ends_all_and_smaller_passes_go_on(
+    pool: Pool, twin: Path, of_one: dict[int, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scratch = tmp_path / "two"
+    attempts = []
+
+    def attempt() -> Any:
+        attempts.append(last_checkpoint(scratch))
+        if len(attempts) > 1:
+            return training(twin, scratch, 16, Ranks())
+        return on(pool, 2, twin, scratch, scarce=True)
+
+    result = memory.until_it_fits(scratch, attempt)
+    assert len(attempts) == 2
+    assert attempts[1] is not None
+    assert memory.most_tokens(scratch) == FEW_TOKENS // 2
+    assert f"out of GPU memory with {FEW_TOKENS} tokens at once" in capsys.readouterr().out
+    assert_same(result, of_one[16])
 
 
 def test_weights_in_4_bits_already_and_models_without_layers_are_refused(twin: Path, tmp_path: Path) -> None:
