@@ -31,6 +31,7 @@ class MicroBatching(Trainer):
     def __init__(self, *args: Any, budget: TokenBudget, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.budget = budget
+        self._recomputes = False
         self.trial: Trial | None = None
         """Of activations kept and recomputed, where there may be a choice."""
         self.ran_with: dict[str, str] = {}
@@ -118,9 +119,12 @@ class MicroBatching(Trainer):
 
     def _keep_or_recompute(self, model: Any) -> None:
         """Activations, as the budget says."""
-        if self.budget.checkpointing and not model.is_gradient_checkpointing:
+        if self.budget.checkpointing == self._recomputes:
+            return
+        self._recomputes = self.budget.checkpointing
+        if self._recomputes:
             model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        elif model.is_gradient_checkpointing and not self.budget.checkpointing:
+        else:
             model.gradient_checkpointing_disable()
 
     def _accumulated(self, model: Any, inputs: dict[str, Any] | None, labels: Any, real_tokens: int) -> torch.Tensor:
