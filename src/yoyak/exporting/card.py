@@ -126,7 +126,8 @@ def _text(facts: Facts) -> str:
         f"## Data\n\nTrained on {facts.rows} rows of {facts.data}, under `{facts.data_licence}`.",
         _scores(facts),
         _parity(facts),
-        "## Beyond the generation config\n\nThe pipeline's own summaries, which the scores above are of, differ:\n\n"
+        "## Beyond the generation config\n\nThe pipeline's own summaries"
+        + (", which the scores above are of, differ:\n\n" if facts.scores else " differ:\n\n")
         + "\n".join(f"- {note}" for note in facts.differences),
         f"## Licences\n\nBase weights: `{facts.base_licence}`. Data: `{facts.data_licence}`. What was made of both is "
         "under the terms of both.",
@@ -273,7 +274,7 @@ def _parity(facts: Facts) -> str:
         f"## Held to the model that was trained\n\nOn {parity['rows']} rows of dev, {parity['ran']['device']}: the "
         "prompt's tokens, made by the exported chat template alone, are the pipeline's in each row."
     ]
-    lines += [f"{line}." for line in parity["checks"]]
+    lines += [f"{line[0].upper()}{line[1:]}." for line in parity["checks"]]
     table = "| model | loss, nats a token | ROUGE, greedy |\n| --- | --- | --- |\n" + "\n".join(
         f"| {row['what']} | {row['loss']:.4f} | {_score_of(row)} |" for row in parity["models"]
     )
