@@ -58,13 +58,14 @@ def export(name: str, kind: Kind, options: Options) -> Exported:
     _check_kind(found, kind)
     data_licence = licences.of_data(str(params.data.dir), options.data_licence)
     base_licence = licences.of_base(found.spec.weights, found.spec.pin, options.licence, data_licence)
+    known = _known(found)
     gpu.use_one()
     gpu.limit(params.limits)
     target = EXPORTS / f"{name}-{kind}"
     with _half(target) as half:
         made = Export(params, found, kind, half, options.rows, options.quantized)
         write_json(half / "parity.json", made.report)
-        facts = _facts(params, made, options.repository or str(target), data_licence, base_licence)
+        facts = _facts(params, made, known, options.repository or str(target), data_licence, base_licence)
         card.write(half / "README.md", facts)
     pushed = push(target, options.repository) if options.repository else None
     return Exported(target, made.report, pushed)
@@ -95,11 +96,23 @@ def _half(target: Path) -> Iterator[Path]:
         shutil.rmtree(half, ignore_errors=True)
 
 
-def _facts(params: Params, made: Export, where: str, data_licence: str, base_licence: str) -> card.Facts:
-    found = made.found
+class _Known(NamedTuple):
+    """What files tell of the model, before any work."""
+
+    trainings: list[card.Training]
+    rows: int
+    """Of train that were seen in them."""
+    scores: dict[str, Any] | None
+    not_scored: str
+
+
+def _known(found: Trained) -> _Known:
     stale = {state.name: ", ".join(state.why) for state in status.states() if state.why}
-    scores, why = _scores(found.name, stale)
-    trainings, rows = _trainings(found, stale)
+    return _Known(*_trainings(found, stale), *_scores(found.name, stale))
+
+
+def _facts(params: Params, made: Export, known: _Known, where: str, data_licence: str, base_licence: str) -> card.Facts:
+    found = made.found
     request = made.conversation.prompt_tokenizer.request(
         Prompt(
             fname="example",
@@ -114,16 +127,16 @@ def _facts(params: Params, made: Export, where: str, data_licence: str, base_lic
         kind=made.kind,
         where=where,
         spec=found.spec,
-        trainings=trainings,
+        trainings=known.trainings,
         members=[folder.name for folder in found.folders],
         asked=made.conversation.around(params.prompts.system, request),
         data=str(params.data.dir),
-        rows=rows,
+        rows=known.rows,
         data_licence=data_licence,
         base_licence=base_licence,
-        scoring=read_json(Path("metrics/scores.json"))["scoring"] if scores else made_by(params.scoring),
-        scores=scores,
-        not_scored=why,
+        scoring=read_json(Path("metrics/scores.json"))["scoring"] if known.scores else made_by(params.scoring),
+        scores=known.scores,
+        not_scored=known.not_scored,
         parity=made.report,
         differences=made.differences,
         seq2seq=made.seq2seq,
