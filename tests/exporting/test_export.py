@@ -248,7 +248,7 @@ WRONG: dict[str, tuple[str, Kind, Options, str]] = {
         "qwen3_4b",
         "hf",
         GIVEN,
-        "qwen3_4b is not here (data/resolved/qwen3_4b/generation.yaml is missing)",
+        "qwen3_4b is not here (data/resolved/qwen3_4b/generation.yaml is missing); put it into `run` of params.yaml",
     ),
     "no adapters": ("bart_mini", "adapter", GIVEN, "bart_mini has no adapters (method: full): --to hf"),
     "no GGUF of BART": ("bart_mini", "gguf", GIVEN, "bart_mini is an encoder-decoder"),

@@ -190,7 +190,7 @@ def test_models_that_are_not_here(
     reproduced: Project, joined: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     how = "`dvc pull` brings what was pushed, `dvc repro` trains"
-    says = f"kobart is not here (models/kobart is missing); {how}"
+    says = f"kobart is not here (models/kobart is missing); put it into `run` of params.yaml, then {how}"
     assert complaint(reproduced, monkeypatch, "-", "--model", "kobart") == says
     # What a clone has before `dvc pull`.
     clone = reproduced.clone(tmp_path / "clone")

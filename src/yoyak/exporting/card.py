@@ -19,6 +19,20 @@ MARK = "{dialogue}"
 KINDS = {"adapter": "LoRA adapters beside their base weights", "hf": "weights for transformers", "gguf": "a GGUF file"}
 
 
+class Training(NamedTuple):
+    """What made trained weights, or went on with them."""
+
+    model: str
+    tuned: bool
+    """By the scores of its own summaries; else by references."""
+    rows: int
+    """Of train that it saw."""
+    parameters: str
+    """Resolved, YAML, without the place of the base weights."""
+    stale: str
+    """Why its stage would run again, so that the model may have come of other parameters; else empty."""
+
+
 class Facts(NamedTuple):
     """What a card says."""
 
@@ -28,14 +42,16 @@ class Facts(NamedTuple):
     where: str
     """The name, or the folder, that its reader loads it by."""
     spec: ModelSpec
-    training: str
-    """The resolved parameters of its training, YAML, without the place of its weights."""
+    trainings: list[Training]
+    """One after the other; of a mean, those of all members."""
+    members: list[str]
+    """Models whose weights it is the mean of; else itself."""
     asked: Asked
     """Messages, or the text for an encoder, with `MARK` in it."""
     data: str
     """Folder of what it was trained on."""
     rows: int
-    """Of train there."""
+    """Of train there that it, or one of its members, saw."""
     data_licence: str
     base_licence: str
     scoring: Mapping[str, Any]
@@ -106,11 +122,12 @@ def _text(facts: Facts) -> str:
         f"`{facts.commit}`.",
         f"## How to load\n\n```python\n{code(facts)}```",
         _prompt(facts),
-        f"## Base and training\n\n{_base(facts)}\n\n```yaml\n{facts.training.rstrip()}\n```",
+        f"## Base and training\n\n{_base(facts)}\n\n{_trainings(facts)}",
         f"## Data\n\nTrained on {facts.rows} rows of {facts.data}, under `{facts.data_licence}`.",
         _scores(facts),
         _parity(facts),
-        "## Beyond the generation config\n\nThe pipeline's own summaries, which the scores above are of, differ:\n\n"
+        "## Beyond the generation config\n\nThe pipeline's own summaries"
+        + (", which the scores above are of, differ:\n\n" if facts.scores else " differ:\n\n")
         + "\n".join(f"- {note}" for note in facts.differences),
         f"## Licences\n\nBase weights: `{facts.base_licence}`. Data: `{facts.data_licence}`. What was made of both is "
         "under the terms of both.",
@@ -221,6 +238,23 @@ def _base(facts: Facts) -> str:
     return base
 
 
+def _trainings(facts: Facts) -> str:
+    parts = [_training(training, named=len(facts.trainings) > 1) for training in facts.trainings]
+    if len(facts.members) > 1:
+        names = " and ".join(f"`{member}`" for member in facts.members)
+        parts.append(f"The weights are the mean of those of {names}.")
+    return "\n\n".join(parts)
+
+
+def _training(training: Training, named: bool) -> str:
+    how = "was tuned for the ROUGE of its own summaries" if training.tuned else "was trained"
+    lines = [f"`{training.model}` {how}, on {training.rows} rows:"] if named else []
+    lines.append(f"```yaml\n{training.parameters.rstrip()}\n```")
+    if training.stale:
+        lines.append(f"It may have come of other parameters: its stage would run again, for {training.stale}.")
+    return "\n\n".join(lines)
+
+
 def _scores(facts: Facts) -> str:
     if facts.scores is None:
         return f"## Scores\n\nNone of the pipeline: {facts.not_scored}."
@@ -240,7 +274,7 @@ def _parity(facts: Facts) -> str:
         f"## Held to the model that was trained\n\nOn {parity['rows']} rows of dev, {parity['ran']['device']}: the "
         "prompt's tokens, made by the exported chat template alone, are the pipeline's in each row."
     ]
-    lines += [f"{line}." for line in parity["checks"]]
+    lines += [f"{line[0].upper()}{line[1:]}." for line in parity["checks"]]
     table = "| model | loss, nats a token | ROUGE, greedy |\n| --- | --- | --- |\n" + "\n".join(
         f"| {row['what']} | {row['loss']:.4f} | {_score_of(row)} |" for row in parity["models"]
     )

@@ -6,13 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from yoyak.core.records import write_json
-from yoyak.exporting import generation_config
+from yoyak.exporting import generation_config, mean_adapter
 from yoyak.exporting.conversation import Conversation
 from yoyak.exporting.trained import Trained
 from yoyak.inference.params import GenerationParams
 from yoyak.modeling.loading import Loaded
-
-OF_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors")
 
 
 def write_around(folder: Path, loaded: Loaded, conversation: Conversation, params: GenerationParams) -> None:
@@ -26,7 +24,11 @@ def write_around(folder: Path, loaded: Loaded, conversation: Conversation, param
 
 def write_adapter(folder: Path, trained: Trained) -> None:
     """Base and revision are named in `adapter_config.json`, as training wrote them."""
-    for name in OF_ADAPTERS:
+    if trained.is_mean:
+        mean_adapter.write(folder, trained.folders)
+        _for_all_to_read(folder, mean_adapter.CONFIG)
+        return
+    for name in mean_adapter.OF_ADAPTERS:
         shutil.copyfile(trained.folders[0] / name, folder / name)
 
 
@@ -38,9 +40,13 @@ def write_weights(folder: Path, model: Any) -> None:
         path = folder / "config.json"
         content = json.loads(path.read_text(encoding="utf-8"))
         write_json(path, content | {"tie_word_embeddings": False})
+    _for_all_to_read(folder, "config.json")
+
+
+def _for_all_to_read(folder: Path, readable: str) -> None:
+    """safetensors 0.8 writes what its owner alone can read."""
     for path in folder.glob("*.safetensors"):
-        # safetensors 0.8 writes what its owner alone can read.
-        shutil.copymode(folder / "config.json", path)
+        shutil.copymode(folder / readable, path)
 
 
 def remove_weights(folder: Path) -> None:

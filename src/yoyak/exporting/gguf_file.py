@@ -28,7 +28,7 @@ def check_tools() -> None:
     if not _converter().is_file():
         raise UserError(f"{_converter()} is not here; `make llama-cpp` fetches llama.cpp's converter")
     if find_spec("xllamacpp") is None:
-        raise UserError("llama.cpp, which the file is tried with, is not here; `pip install 'yoyak[gguf]'`")
+        raise UserError("llama.cpp, which the file is tried with, is not here; `make extra-gguf` brings it")
 
 
 def convert(weights: Path, target: Path, kind: Kind) -> None:

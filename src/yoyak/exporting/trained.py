@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from yoyak.core import gpu
 from yoyak.core.errors import UserError, quoted
+from yoyak.core.params import PARAMS
 from yoyak.core.run import entry_of
 from yoyak.inference.loading import load_for_inference, load_mean
 from yoyak.inference.merging import merge
@@ -46,7 +47,7 @@ def find(params: Params, name: str) -> Trained:
         raise UserError(f"no model {quoted(name)!r} in params.yaml; there are {', '.join(params.models)}")
     resolved = Path(f"data/resolved/{name}/generation.yaml")
     if not resolved.is_file():
-        raise UserError(f"{name} is not here ({resolved} is missing); {HOW_TO_GET}")
+        raise UserError(f"{name} is not here ({resolved} is missing); {_how_to_get(params, name)}")
     config = read_config(resolved)
     if config.in_memory(name) != [name]:
         raise UserError(
@@ -57,10 +58,14 @@ def find(params: Params, name: str) -> Trained:
     found = Trained(name, config, folders)
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{name} is not here ({folder} is missing); {HOW_TO_GET}")
+            raise UserError(f"{name} is not here ({folder} is missing); {_how_to_get(params, name)}")
         if fault := weights_of.fault_of(folder, "adapter_config.json" if found.has_adapters else "config.json"):
             raise UserError(f"{folder}: {fault}; `dvc checkout --force {folder}` brings it back")
     return found
+
+
+def _how_to_get(params: Params, name: str) -> str:
+    return HOW_TO_GET if name in params.run.scored else f"put it into `run` of {PARAMS}, then {HOW_TO_GET}"
 
 
 def load(trained: Trained, dtype: DType) -> Loaded:

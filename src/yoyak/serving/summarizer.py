@@ -95,7 +95,8 @@ def check_name(params: Params, name: str) -> None:
     for model in weighting.read_plan().weights if name == ENSEMBLE else [name]:
         if missing := _missing(params, model):
             of = f"the ensemble's member {model}" if name == ENSEMBLE else model
-            raise UserError(f"{of} is not here ({missing} is missing); {HOW_TO_GET}")
+            how = HOW_TO_GET if model in params.run.scored else f"put it into `run` of {PARAMS}, then {HOW_TO_GET}"
+            raise UserError(f"{of} is not here ({missing} is missing); {how}")
         for member, config in _job(model).members_of(model).items():
             # To read a tokenizer twice takes as long as to load a small model: see `load`.
             _check_whole(member, config, unread=(weights.TOKENIZER,))
