@@ -1,6 +1,7 @@
 """Base weights that two processes hold in parts train as one process does that holds them all."""
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
@@ -37,6 +38,8 @@ from yoyak.training.run import Training, train
 from yoyak.tuning.run import Tuning, tune
 
 PARAMS = read_params(ROOT / "params.yaml")
+FORGOTTEN = 20_000
+"""Bytes that a pass may leave: fewer than any layer's."""
 FEW_TOKENS = 250
 """At once: two or three rows, so that each rank has several micro-batches."""
 
@@ -190,7 +193,7 @@ def test_each_rank_holds_its_part_alone(pool: Pool, tmp_path: Path, family: Fami
     for part in parts:
         assert part["weights"] == pytest.approx(part["all"] / 2, rel=0.01)
         assert part["plainly"] == [64, *[64 * part["vocabulary"]] * whole]
-        assert part["after a pass"] - part["before"] < 20_000
+        assert part["after a pass"] - part["before"] < FORGOTTEN
 
 
 def bytes_held(folder: Path, bits: int, ranks: Ranks) -> dict[str, Any]:
@@ -207,8 +210,18 @@ def bytes_held(folder: Path, bits: int, ranks: Ranks) -> dict[str, Any]:
             "plainly": sorted(weight.numel() for weight in model.parameters() if not hasattr(weight, "to_local")),
             "vocabulary": model.config.vocab_size,
             "before": before,
-            "after a pass": alive(),
+            "after a pass": settled(before + FORGOTTEN),
         }
+
+
+def settled(bytes_: int) -> int:
+    """All tensors' bytes, once they are so few, or after some seconds: gloo lets go of what it has sent in a thread of
+    its own, when it comes to it."""
+    for _ in range(100):
+        if alive() < bytes_:
+            break
+        time.sleep(0.1)
+    return alive()
 
 
 def alive() -> int:
