@@ -38,7 +38,7 @@ from yoyak.training.run import Training, train
 from yoyak.tuning.run import Tuning, tune
 
 PARAMS = read_params(ROOT / "params.yaml")
-FORGOTTEN = 20_000
+FORGOTTEN = 10_000
 """Bytes that a pass may leave: fewer than any layer's."""
 FEW_TOKENS = 250
 """At once: two or three rows, so that each rank has several micro-batches."""
