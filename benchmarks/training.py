@@ -407,8 +407,9 @@ def rate_and_losses(
     ranks = ranks or Ranks()
     with tempfile.TemporaryDirectory() as scratch, ranks.together():
         # Not through `load_for_training`, which would compare the weights with their pin, byte by byte.
-        load = sharding.load_part if ranks.sharded else quantised
-        model, tokenizer = load(choose("bf16"), quantization, base), AutoTokenizer.from_pretrained(base)
+        loading = choose("bf16"), quantization, base
+        model = sharding.load_part(*loading, base.name) if ranks.sharded else quantised(*loading)
+        tokenizer = AutoTokenizer.from_pretrained(base)
         split = Rows(rows, [str(number) for number in range(len(rows))], 0, sum(len(row["input_ids"]) for row in rows))
         trainer = qlora.trainer(config, Loaded(model, tokenizer, None, choose("bf16")), split, split, Path(scratch), [])
         trainer.args.eval_strategy = trainer.args.save_strategy = "no"

@@ -167,7 +167,7 @@ def seconds_of_steps(monkeypatch: pytest.MonkeyPatch, kept: float, recomputed: f
     trial = Trial(budget)
     before = budget.tokens
     for step in range(100):
-        trial.begin_step()
+        trial.begin_step(10_000)
         # Those of the warm-up take long.
         slow = 100 if step % (recomputing.WARM_UP + recomputing.TIMED) < recomputing.WARM_UP else 1
         now += slow * (recomputed if budget.checkpointing else kept)
@@ -200,7 +200,7 @@ def test_nothing_is_tried_where_a_pass_is_large_or_the_whole_step(monkeypatch: p
         budget.tokens = at_once
         trial = Trial(budget)
         for _ in range(100):
-            trial.begin_step()
+            trial.begin_step(of_step)
             trial.end_step(of_step)
         assert not budget.checkpointing
 
@@ -209,10 +209,32 @@ def test_what_memory_has_decided_is_not_tried() -> None:
     budget = TokenBudget()
     budget.checkpointing = True
     trial = Trial(budget)
-    trial.begin_step()
+    trial.begin_step(10_000)
     trial.end_step(10_000)
     assert trial.decided
     assert budget.checkpointing
+
+
+def test_memory_that_runs_out_while_steps_are_timed_ends_the_trial() -> None:
+    budget = TokenBudget()
+    trial = Trial(budget)
+    for step in range(3 * (recomputing.WARM_UP + recomputing.TIMED)):
+        trial.begin_step(10_000)
+        if step == 2:
+            budget.shrink(longest_row=budget.tokens, of="GPU memory")
+        trial.end_step(10_000)
+    assert trial.decided
+    assert budget.checkpointing
+
+
+def test_no_step_waits_for_the_gpu_that_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(recomputing, "_now", lambda: pytest.fail("waited"))
+    for at_once, of_step in ((recomputing.WORTH_IT_BELOW, 100_000), (1024, 1024)):
+        budget = TokenBudget()
+        budget.tokens = at_once
+        trial = Trial(budget)
+        trial.begin_step(of_step)
+        trial.end_step(of_step)
 
 
 def test_a_training_that_tries_both_ways_is_the_undisturbed_one(

@@ -23,30 +23,29 @@ class Trial:
     def __init__(self, budget: TokenBudget) -> None:
         self.budget = budget
         self.decided = False
-        self._started = 0.0
+        self._started: float | None = None
+        """Of a step that is timed. To time one is to wait for the GPU, so others are not."""
         self._kept: list[tuple[int, float]] = []
         self._recomputed: list[tuple[int, float]] = []
 
-    def begin_step(self) -> None:
-        if not self.decided:
-            self._started = _now()
+    def begin_step(self, tokens: int) -> None:
+        """Of a step of so many tokens on this GPU."""
+        few = self.budget.is_measured and self.budget.tokens < min(WORTH_IT_BELOW, tokens)
+        self._started = _now() if not self.decided and (few or self.budget.checkpointing) else None
 
     def end_step(self, tokens: int) -> None:
-        """Of a step of so many tokens on this GPU."""
-        if self.decided:
+        if self._started is None:
             return
-        seconds = _now() - self._started
+        step = tokens, _now() - self._started
         if not self.budget.checkpointing:
-            if not self.budget.is_measured or self.budget.tokens >= min(WORTH_IT_BELOW, tokens):
-                return
-            self._kept.append((tokens, seconds))
+            self._kept.append(step)
             if len(self._kept) == WARM_UP + TIMED:
                 self.budget.recompute()
-        elif not self._kept:
+        elif len(self._kept) < WARM_UP + TIMED:
             # Memory alone has decided, here or before a kill.
             self.decided = True
         else:
-            self._recomputed.append((tokens, seconds))
+            self._recomputed.append(step)
             if len(self._recomputed) == WARM_UP + TIMED:
                 self._decide()
 

@@ -82,8 +82,8 @@ class MicroBatching(Trainer):
         if self.ranks.sharded:
             loss = self._in_lockstep(model, inputs, share, labels, tokens)
             return self._step_done(model, inputs, loss, tokens)
-        if self.trial is not None:
-            self.trial.begin_step()
+        if self.trial is not None and share is not None:
+            self.trial.begin_step(self.real_tokens(share))
         while True:
             try:
                 loss = self._accumulated(model, share, labels, tokens)
