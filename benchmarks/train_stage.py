@@ -235,6 +235,8 @@ class Comparison:
                 "greater_is_better": False,
                 "per_device_eval_batch_size": EVALUATED_ROWS["lora"],
                 "optim": "adamw_torch_fused",
+                # Unsloth makes two of it where nothing is said.
+                "gradient_accumulation_steps": 1,
             },
             "train": self.train.rows,
             "dev": self.dev.rows,

@@ -30,9 +30,11 @@ def true_size_section(results: list[Result]) -> str:
 
 def _line(result: Result) -> list[str]:
     train, infer = result.figures["train"][result.model], result.figures["infer"][result.model]
-    steps = f"{train['rows']} in {train['steps']} steps" + ("" if train["compiled"] == "yes" else ", not compiled")
+    # A full fine-tune has no base weights, and is not compiled.
+    compiled = train.get("compiled", "yes") == "yes"
+    steps = f"{train['rows']} in {train['steps']} steps" + ("" if compiled else ", not compiled")
     dev = infer["dev"]
-    trained = [train["base"], result.rate, f"{train['peak_memory_gib']:.1f}"]
+    trained = [train.get("base", "all trained"), result.rate, f"{train['peak_memory_gib']:.1f}"]
     searched = [f"{dev[key]:.0f}" for key in ("rows", "generated_again", "truncated")]
     rate = f"{dev['dialogues_per_second']:.1f}"
     return [f"`{result.model}`", steps, *trained, *searched, rate, f"{infer['peak_memory_gib']:.1f}"]
