@@ -340,7 +340,7 @@ def test_recorded_passes_change_no_loss(encoder_decoder_twin: Path, tmp_path: Pa
         if not recorded:
             trainer.passes = None
         curves.append(losses(trainer))
-    assert len(trainer.passes._recorded) > 1
+    assert trainer.passes._recorded
     assert curves[0][-1] < curves[0][0]
     assert curves[1] == pytest.approx(curves[0], rel=0.002 if dtype == "fp32" else 0.01)
 
