@@ -9,7 +9,7 @@ import pytest
 import torch
 import trainers
 from trainers import full_trainer_of, losses, our_gradients, plain_gradients, trainer_of, warmed_up
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, TrainerCallback
 from twins import Family, bart, gemma3, llama32, qwen3, qwen25, save_twin
 
 from yoyak.core import gpu
@@ -23,7 +23,7 @@ from yoyak.inference.sampling import Chooser, GeneratedTokens
 from yoyak.modeling import precision, weights
 from yoyak.modeling.attention import supports_flash
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.training import attention, greedy, qlora
+from yoyak.training import attention, greedy, qlora, seq2seq
 from yoyak.training.base_model import dequantize, load_for_training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -326,6 +326,25 @@ def encoder_decoder_twin(request: pytest.FixtureRequest, tmp_path: Path) -> Path
     return save_twin(family, tmp_path / "twin")
 
 
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+@pytest.mark.parametrize("dropout", [False, True])
+def test_recorded_passes_change_no_loss(encoder_decoder_twin: Path, tmp_path: Path, dtype: str, dropout: bool) -> None:
+    """And draw the same dropout: without it a loss differs by more. Each epoch ends with a look at dev."""
+    curves = []
+    for recorded in (False, True):
+        options = {"dtype": dtype, "dropout": dropout, "epochs": 6, "learning_rate": 0.002}
+        trainer, _ = full_trainer_of(encoder_decoder_twin, tmp_path / str(recorded), **options)
+        # Several micro-batches a step, also in the first one, whose size is found out.
+        trainer.budget.tokens, trainer.budget._measured = 300, True
+        assert trainer.ran_with["cuda_graphs"] == "yes"
+        if not recorded:
+            trainer.passes = None
+        curves.append(losses(trainer))
+    assert trainer.passes._recorded
+    assert curves[0][-1] < curves[0][0]
+    assert curves[1] == pytest.approx(curves[0], rel=0.002 if dtype == "fp32" else 0.01)
+
+
 def test_dev_is_summarised_in_16_bits(encoder_decoder_twin: Path, tmp_path: Path) -> None:
     """Though the trainer has wrapped the model that is copied for it."""
     trainer, _ = full_trainer_of(encoder_decoder_twin, tmp_path / "scratch", dtype="bf16", epochs=2)
@@ -333,3 +352,37 @@ def test_dev_is_summarised_in_16_bits(encoder_decoder_twin: Path, tmp_path: Path
     assert trainer._as_inference_loads_it().dtype == torch.bfloat16
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
     assert all("eval_rouge_mean" in entry for entry in trainer.state.log_history if "eval_loss" in entry)
+
+
+def test_memory_that_runs_out_beside_recorded_passes_costs_no_step(
+    tmp_path: Path, memory_cap: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    twin = save_twin(bart, tmp_path / "twin")
+    monkeypatch.setattr(trainers, "PROMPTS", trainers.PROMPTS * 40)
+    monkeypatch.setattr(seq2seq, "MAX_GRAPHED_TOKENS", 10**9)
+
+    class MemoryRunsOut(TrainerCallback):
+        """Once a step has shown how much it takes."""
+
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                gpu.release_memory()
+                more = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+                memory_cap(more // 2)
+
+    curves = []
+    for scarce in (False, True):
+        trainer, _ = full_trainer_of(twin, tmp_path / str(scarce), dtype="bf16", effective_batch_size=480, epochs=4)
+        trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+        trainer.args.load_best_model_at_end = False
+        trainer.budget.tokens, trainer.budget._measured = 10**6, True
+        if scarce:
+            trainer.add_callback(MemoryRunsOut())
+        else:
+            trainer.passes = None
+        gpu.release_memory()
+        torch.cuda.reset_peak_memory_stats()
+        curves.append(losses(trainer))
+    assert curves[1] == pytest.approx(curves[0], rel=0.01)
+    assert not trainer.passes.on
+    assert trainer.budget.tokens < 10**6

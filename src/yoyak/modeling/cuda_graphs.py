@@ -1,6 +1,7 @@
 """What the host has a GPU do again and again, recorded once as a CUDA graph."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
@@ -28,7 +29,7 @@ class GraphedStep:
             self.changed = False
             return step()
         if self._graph is None:
-            self._graph = _recorded(step)
+            self._graph = recorded(step)
         graph, result = self._graph
         graph.replay()
         return result
@@ -37,14 +38,17 @@ class GraphedStep:
         self._graph, self.changed = None, True
 
 
-def _recorded(step: Callable[[], torch.Tensor]) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-    """The step, and what it returns. PyTorch's own way would give all memory that is held in reserve back each time."""
+def recorded(step: Callable[[], torch.Tensor], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
+    """The step, and what it returns. PyTorch's own way would give all memory that is held in reserve back each time.
+
+    `pool`: of memory, for graphs of which none runs while another does.
+    """
     gpu.make_room_to_record()
     graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
     stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(now)
     with torch.cuda.stream(stream):
-        graph.capture_begin()
+        graph.capture_begin(pool=pool)
         try:
             result = step()
         finally:

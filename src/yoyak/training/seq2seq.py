@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any
 
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, pad
 from torch.nn.utils.rnn import pad_sequence
 from transformers import GenerationConfig, TrainerCallback, TrainingArguments
 from transformers.trainer_pt_utils import LengthGroupedSampler
@@ -20,6 +20,7 @@ from yoyak.modeling.loading import Loaded
 from yoyak.training import greedy
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.dev import rouge_of
+from yoyak.training.graphed import GraphedPasses
 from yoyak.training.memory import TokenBudget
 from yoyak.training.params import EVALUATED_ROWS, TrainingConfig
 from yoyak.training.rows import IGNORED, Row, Rows
@@ -28,6 +29,10 @@ from yoyak.training.steps import MicroBatching
 BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
 SUMMARISED_ROWS = 128
 """Dev rows that are summarised at once: a constant, as `EVALUATED_ROWS` is."""
+GPU_WIDTH_STEP = 32
+"""To multiples of which rows are padded on a GPU, so that few shapes are to be recorded."""
+MAX_GRAPHED_TOKENS = 8192
+"""Of a micro-batch: more keep a GPU busy for longer than the host takes to launch them, and their graph much memory."""
 
 
 class GroupedByLength(LengthGroupedSampler):
@@ -52,6 +57,7 @@ class Padded:
 
     model: Any
     pad_token_id: int
+    width_step: int
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         labels = self._padded([row["labels"] for row in rows], IGNORED)
@@ -71,7 +77,12 @@ class Padded:
         return {"input_ids": ids, "attention_mask": mask.long()}
 
     def _padded(self, sequences: Sequence[list[int]], fill: int) -> torch.Tensor:
-        return pad_sequence([torch.tensor(each) for each in sequences], batch_first=True, padding_value=fill)
+        ids = pad_sequence([torch.tensor(each) for each in sequences], batch_first=True, padding_value=fill)
+        positions = getattr(self.model.config, "max_position_embeddings", None)
+        width = -(-ids.shape[1] // self.width_step) * self.width_step
+        if positions is not None:
+            width = max(ids.shape[1], min(width, positions))
+        return pad(ids, (0, width - ids.shape[1]), value=fill)
 
 
 class TokenMeanTrainer(MicroBatching):
@@ -85,6 +96,7 @@ class TokenMeanTrainer(MicroBatching):
     """Whose model it is."""
     max_new_tokens: int
     """Of a summary of dev."""
+    passes: GraphedPasses | None = None
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Rows of the batch are padded alike, and so take as much memory."""
@@ -96,6 +108,19 @@ class TokenMeanTrainer(MicroBatching):
             micro_batch = {key: tensor[start:end] for key, tensor in tensors.items()}
             yield micro_batch, (end - start) * self.longest_row(inputs)
             start = end
+
+    def run_pass(self, model: Any, micro_batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+            return super(TokenMeanTrainer, self).run_pass(model, inputs, inputs.pop("labels_of_step"))
+
+        inputs = {**micro_batch, "labels_of_step": labels}
+        tokens = len(micro_batch["input_ids"]) * self.longest_row(micro_batch)
+        if self.passes is None or self.budget.checkpointing or tokens > MAX_GRAPHED_TOKENS:
+            return run(inputs)
+        return self.passes(run, inputs)
+
+    def gave_up_memory(self) -> bool:
+        return self.passes is not None and self.passes.give_up()
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["real_tokens"])
@@ -220,9 +245,23 @@ def trainer(
         args=arguments,
         train_dataset=train.rows,
         eval_dataset=dev.rows,
-        data_collator=Padded(loaded.model, loaded.tokenizer.pad_token_id),
+        data_collator=Padded(loaded.model, loaded.tokenizer.pad_token_id, GPU_WIDTH_STEP if on_gpu else 1),
         processing_class=loaded.tokenizer,
         callbacks=callbacks,
     )
     result.loaded, result.max_new_tokens = loaded, longest
+    why_not = _why_not_graphed(result.model)
+    if why_not is None:
+        result.passes = GraphedPasses(result.model)
+    result.ran_with = {"cuda_graphs": f"no: {why_not}" if why_not else "yes"}
     return result
+
+
+def _why_not_graphed(model: Any) -> str | None:
+    if not torch.cuda.is_available():
+        return "not on a GPU"
+    if not encoder_decoder.is_known(model):
+        return f"{model.config.model_type} may wait for the GPU within a pass"
+    if any(getattr(module, "layerdrop", 0) for module in model.modules()):
+        return "layers are dropped by the host"
+    return None

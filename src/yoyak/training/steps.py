@@ -98,9 +98,11 @@ class MicroBatching(Trainer):
                 return self._step_done(model, inputs, loss, tokens)
             # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
             model.zero_grad(set_to_none=True)
+            gave_up = self.gave_up_memory()
             gpu.release_memory()
             assert share is not None, "nothing ran that could run out"
-            self.budget.shrink(self.longest_row(share), of)
+            if not gave_up:
+                self.budget.shrink(self.longest_row(share), of)
             self._keep_or_recompute(model)
 
     def _step_done(self, model: Any, inputs: dict[str, Any], loss: torch.Tensor, tokens: int) -> torch.Tensor:
@@ -133,11 +135,20 @@ class MicroBatching(Trainer):
         losses, done, whole = [], 0, inputs["input_ids"].numel()
         for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
-                losses.append(super().training_step(model, micro_batch, labels))
+                losses.append(self.run_pass(model, micro_batch, labels))
             # A share, for to count real tokens may mean to wait for the GPU.
             done += micro_batch["input_ids"].numel()
             self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
+
+    def run_pass(self, model: Any, micro_batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+        """Forward and backward; the loss, divided by the step's `labels`."""
+        loss: torch.Tensor = super().training_step(model, micro_batch, labels)
+        return loss
+
+    def gave_up_memory(self) -> bool:
+        """Whether, memory having run out, something could be given up that takes some."""
+        return False
 
     def _in_lockstep(
         self, model: Any, inputs: dict[str, Any], share: dict[str, Any] | None, labels: Any, real_tokens: int

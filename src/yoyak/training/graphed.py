@@ -1,0 +1,91 @@
+"""Forward and backward passes as CUDA graphs, for models so small that their GPU would wait for the host."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from yoyak.core import gpu
+from yoyak.modeling.cuda_graphs import recorded
+
+Inputs = dict[str, torch.Tensor]
+Run = Callable[[Inputs], torch.Tensor]
+"""A forward and a backward pass, whose loss it returns. Nothing in it may wait for the GPU."""
+Shapes = tuple[tuple[str, torch.Size], ...]
+SHARE = 0.85
+"""Of what seems free: less may be left in one piece."""
+
+
+class GraphedPasses:
+    """A pass over inputs of a shape that comes a second time is recorded, and from then on launched as a whole.
+
+    koBART's is two thousand small kernels, and PyTorch launches them one by one in more time than a GPU takes for eight
+    dialogues. Dropout draws as it would without graphs.
+    """
+
+    def __init__(self, model: Any) -> None:
+        self.model = model
+        self.on = True
+        self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
+        """Where they always are: a graph is of tensors at their addresses."""
+        self._bytes: dict[Shapes, int] = {}
+        """Of memory that a pass takes."""
+        self._recorded: dict[Shapes, Recorded] = {}
+        self._pool: Any = None
+        """Memory that all graphs share: none runs while another does."""
+
+    def __call__(self, run: Run, inputs: Inputs) -> torch.Tensor:
+        """The loss; gradients are added to those that are there."""
+        if not self.on:
+            return run(inputs)
+        self._put_gradients_in_place()
+        shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
+        if shapes in self._recorded:
+            return self._recorded[shapes](inputs)
+        if shapes not in self._bytes:
+            return self._first(run, inputs, shapes)
+        if self._bytes[shapes] > SHARE * gpu.free_memory():
+            return run(inputs)
+        self._pool = self._pool or torch.cuda.graph_pool_handle()
+        self._recorded[shapes] = Recorded(run, inputs, self._pool)
+        return self._recorded[shapes](inputs)
+
+    def _first(self, run: Run, inputs: Inputs, shapes: Shapes) -> torch.Tensor:
+        """A pass that loads kernels, and shows how much memory it takes."""
+        gpu.reset_peak_memory()
+        before = torch.cuda.memory_allocated()
+        loss = run(inputs)
+        self._bytes[shapes] = torch.cuda.max_memory_allocated() - before
+        if not self._gradients:
+            grown = {weight: weight.grad for weight in self.model.parameters()}
+            self._gradients = {weight: gradient for weight, gradient in grown.items() if gradient is not None}
+        return loss
+
+    def give_up(self) -> bool:
+        """No more graphs, for their memory is wanted; whether there were any."""
+        had_any, self.on = bool(self._recorded), False
+        self._recorded.clear()
+        self._gradients.clear()
+        return had_any
+
+    def _put_gradients_in_place(self) -> None:
+        """Where a step begins, they are not there: the trainer has dropped them."""
+        if self._gradients and all(weight.grad is None for weight in self._gradients):
+            torch._foreach_zero_(list(self._gradients.values()))
+            for weight, gradient in self._gradients.items():
+                weight.grad = gradient
+
+
+class Recorded:
+    """A pass over inputs of one shape."""
+
+    def __init__(self, run: Run, inputs: Inputs, pool: Any) -> None:
+        self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
+        self.graph, self.loss = recorded(lambda: run(dict(self.inputs)), pool)
+
+    def __call__(self, inputs: Inputs) -> torch.Tensor:
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor)
+        self.graph.replay()
+        # The next graph writes over it.
+        return self.loss.clone()
