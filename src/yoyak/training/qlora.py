@@ -250,7 +250,7 @@ def _what_rows_see(model: Any, train: Rows, longest: int, training: TrainingPara
 
 
 def _compile(model: Any, tokens: int) -> str:
-    """Compile the decoder's layers, all alike and so but once, where that pays; tells whether, and why not."""
+    """Compile the decoder's layers where that pays; tells whether, and why not."""
     if sharding.shards_of(model) > 1:
         return "no: weights are sharded"
     if not torch.cuda.is_available():
@@ -262,10 +262,20 @@ def _compile(model: Any, tokens: int) -> str:
             "no: no C compiler, or no Python.h; `apt install gcc python3-dev` makes training on a GPU nearly twice as "
             "fast"
         )
+    compile_layers(model)
+    return "yes"
+
+
+def compile_layers(model: Any) -> None:
+    """All alike, so that one is compiled and serves them all. On a CPU that halves the time until a twin's have been."""
+    # Else the first one's input, which frozen embeddings give, has no gradient, and it is compiled by itself.
+    model.enable_input_require_grads()
+    # Else floats such as the adapters' scaling are inputs: each layer is traced twice, and takes them anew at each call
+    # (findings/compile_takes_floats_as_inputs.sh).
+    torch._dynamo.config.specialize_float = True
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile(dynamic=True)
-    return "yes"
 
 
 def _builds_kernels() -> bool:
