@@ -267,7 +267,7 @@ def _compile(model: Any, tokens: int) -> str:
 
 
 def compile_layers(model: Any) -> None:
-    """All alike, so that one is compiled and serves them all. On a CPU that halves the time until a twin's have been."""
+    """All alike, so that one is compiled and serves them all. Compiling takes half as long so (a twin, on a CPU)."""
     # Else the first one's input, which frozen embeddings give, has no gradient, and it is compiled by itself.
     model.enable_input_require_grads()
     # Else floats such as the adapters' scaling are inputs: each layer is traced twice, and takes them anew at each call
