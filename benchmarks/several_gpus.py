@@ -39,8 +39,9 @@ from yoyak.training.ranks import Ranks
 DIALOGUES = 2_000
 PASSES = 2
 """Of an inference; the first compiles kernels."""
-SEARCHES = {"8 candidates": {"search": "sample", "candidates": 8, "batch_size": 128}}
-STEP_ROWS = (64,)
+SEARCH = {"search": "sample", "candidates": 8, "batch_size": 128}
+STEP_ROWS = 64
+SIDES = ("infer", "train")
 
 Options = dict[str, Any]
 
@@ -63,15 +64,12 @@ def main() -> None:
 
     run(side="weights", gpus=1)
     rows = []
-    searches = [{"side": "infer", "search": name} for name in SEARCHES]
-    trainings = [{"side": "train", "rows": size} for size in STEP_ROWS]
-    for both in zip(searches, trainings, strict=True):
-        with ThreadPoolExecutor(2) as side_by_side:
-            running = [side_by_side.submit(run, only, **what, gpus=1) for only, what in enumerate(both)]
-            ones = [each.result() for each in running]
-        for what, one in zip(both, ones, strict=True):
-            for count in counts(smoke)[1:]:
-                rows.append(row(what, run(**what, gpus=count), one))
+    with ThreadPoolExecutor(len(SIDES)) as side_by_side:
+        running = [side_by_side.submit(run, only, side=side, gpus=1) for only, side in enumerate(SIDES)]
+        ones = [each.result() for each in running]
+    for side, one in zip(SIDES, ones, strict=True):
+        for count in counts(smoke)[1:]:
+            rows.append(row(side, run(side=side, gpus=count), one))
     if not smoke:
         recording.record("several_gpus", rows)
 
@@ -81,15 +79,15 @@ def counts(smoke: bool) -> list[int]:
     return sorted({*(2**power for power in range(there.bit_length())), there})
 
 
-def row(what: Options, several: Options, one: Options) -> Options:
-    if what["side"] == "infer":
-        unit, detail = "dialogues/s", what["search"]
+def row(side: str, several: Options, one: Options) -> Options:
+    if side == "infer":
+        unit, detail = "dialogues/s", f"{SEARCH['candidates']} candidates"
     else:
         furthest = max(abs(mine / other - 1) for mine, other in zip(several["losses"], one["losses"], strict=True))
         differ = f"a step's loss differs by at most {100 * furthest:.3f} %"
-        unit, detail = "real tokens/s", f"{what['rows']} rows a step, {differ}"
+        unit, detail = "real tokens/s", f"{STEP_ROWS} rows a step, {differ}"
     command = "python benchmarks/several_gpus.py LENGTHS FOLDER"
-    name = f"{what['side']} on {several['gpus']} GPUs, {detail}"
+    name = f"{side} on {several['gpus']} GPUs, {detail}"
     return recording.row(name, unit, several["rate"], one["rate"], "one GPU", several["peak_gib"], command)
 
 
@@ -109,16 +107,16 @@ def measure(options: Options, path: str, folder: Path) -> Options:
     gpus = gpu.allowed(LimitsParams(gpus=options["gpus"])) if path != "--smoke" else [""] * options["gpus"]
     assert len(gpus) == options["gpus"], f"{len(gpus)} GPUs are visible"
     side = {"infer": infer, "train": train}[options["side"]]
-    return {"gpus": len(gpus), **side(options, lengths_in(path), folder / shape, gpus)}
+    return {"gpus": len(gpus), **side(lengths_in(path), folder / shape, gpus)}
 
 
-def infer(options: Options, lengths: list[tuple[int, int]], base: Path, gpus: list[str]) -> Options:
+def infer(lengths: list[tuple[int, int]], base: Path, gpus: list[str]) -> Options:
     """As the stage: this process has the first GPU, and deals the dialogues out."""
     gpu.use_one()
     draw = random.Random(0)
     lengths = sorted(draw.choices(lengths, k=DIALOGUES if device() == "cuda" else len(lengths)), reverse=True)
-    with Workers("infer", gpus[1:], partial(begin_to_search, options["search"], lengths, base)) as workers:
-        work = begin_to_search(options["search"], lengths, base)
+    with Workers("infer", gpus[1:], partial(begin_to_search, lengths, base)) as workers:
+        work = begin_to_search(lengths, base)
         orders = [list(range(rank, len(lengths), len(gpus))) for rank in range(len(gpus))]
         seconds = []
         for _ in range(PASSES):
@@ -130,11 +128,11 @@ def infer(options: Options, lengths: list[tuple[int, int]], base: Path, gpus: li
     return {"rate": len(lengths) / min(seconds), "peak_gib": peak}
 
 
-def begin_to_search(search: str, lengths: list[tuple[int, int]], base: Path) -> Work:
+def begin_to_search(lengths: list[tuple[int, int]], base: Path) -> Work:
     model, tokenizer = merged(base), base.parent / "tokenizer"
     guard = guard_of(tokenizer, model) if tokenizer.exists() else None
     texts = [row.dialogue for row in read_dialogues(Path("data/sample/train.csv"), with_summary=True)]
-    params = GenerationParams(max_new_tokens=512, temperature=0.7, top_p=0.9, **SEARCHES[search])
+    params = GenerationParams(max_new_tokens=512, temperature=0.7, top_p=0.9, **SEARCH)
     together = params.batch_size if device() == "cuda" else 4
     prompts, wanted = prompts_of(lengths)
 
@@ -148,9 +146,9 @@ def begin_to_search(search: str, lengths: list[tuple[int, int]], base: Path) -> 
     return searched
 
 
-def train(options: Options, lengths: list[tuple[int, int]], base: Path, gpus: list[str]) -> Options:
+def train(lengths: list[tuple[int, int]], base: Path, gpus: list[str]) -> Options:
     """As the stage: a process for each GPU, beside this one."""
-    begin = partial(begin_to_train, options["rows"], lengths, base)
+    begin = partial(begin_to_train, lengths, base)
     with tempfile.TemporaryDirectory() as folder, Workers("train", gpus, begin) as workers:
         workers.tell([Ranks(number, len(gpus), f"{folder}/meeting") for number in range(len(gpus))])
         rates, losses = zip(*workers.results(), strict=True)
@@ -158,8 +156,8 @@ def train(options: Options, lengths: list[tuple[int, int]], base: Path, gpus: li
         return {"rate": min(rates), "losses": losses[0], "peak_gib": workers.peak_memory_gib}
 
 
-def begin_to_train(rows: int, lengths: list[tuple[int, int]], base: Path) -> Work:
-    return lambda ranks: iter([rate_and_losses(base, lengths, {"rows": rows}, ranks)])
+def begin_to_train(lengths: list[tuple[int, int]], base: Path) -> Work:
+    return lambda ranks: iter([rate_and_losses(base, lengths, {"rows": STEP_ROWS}, ranks)])
 
 
 if __name__ == "__main__":

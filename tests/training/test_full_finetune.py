@@ -230,3 +230,14 @@ def test_a_pass_can_be_recorded(twin: Path, tmp_path: Path, monkeypatch: pytest.
     labels = (micro_batch["labels"] != -100).sum()
     with WithoutTheHost():
         trainer.run_pass(trainer.model, micro_batch, labels)
+
+
+def test_tied_weights_are_not_told_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """When the best epoch is loaded; others are."""
+    trainer, _ = full_trainer_of(save_twin(bart, tmp_path / "twin"), tmp_path / "scratch", epochs=2)
+    trainer.train()
+    assert "missing keys" not in caplog.text
+    state = trainer.model.state_dict()
+    del state["model.encoder.layers.0.fc1.bias"], state["lm_head.weight"]
+    trainer._issue_warnings_after_load(trainer.model.load_state_dict(state, strict=False))
+    assert "missing keys in the checkpoint model loaded: ['model.encoder.layers.0.fc1.bias']" in caplog.text

@@ -157,6 +157,13 @@ class TokenMeanTrainer(MicroBatching):
         loss = total / ((labels != IGNORED).sum() if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
+    def _issue_warnings_after_load(self, load_result: Any) -> None:
+        """Of what is missing. Transformers says so of tied weights, too, which are saved under one name of theirs."""
+        weights = dict(self.model.named_parameters(remove_duplicate=False))
+        loaded = {id(weight) for name, weight in weights.items() if name not in load_result.missing_keys}
+        missing = [name for name in load_result.missing_keys if id(weights.get(name)) not in loaded]
+        super()._issue_warnings_after_load(load_result._replace(missing_keys=missing))
+
     def evaluation_loop(
         self,
         dataloader: Any,
