@@ -147,14 +147,20 @@ class Comparison:
             run_stage(self.project, "stages/train.py", MODEL, environment=caches)
             seconds = time.perf_counter() - started
         figures = json.loads((self.project / f"metrics/train/{MODEL}.json").read_text())
-        losses = pd.read_csv(self.project / f"plots/training/{MODEL}/plots/metrics/loss.tsv", sep="\t")["loss"]
+        losses, rates = (self._curve(name) for name in ("loss", "tokens_per_second"))
         dev_losses = pd.read_csv(self.project / f"plots/training/{MODEL}/epochs.csv")["loss"]
         return {
             "whole": seconds,
             "losses": losses.tolist(),
+            # Of steps after those in which kernels are compiled.
+            "late_tokens_per_second": rates[len(rates) // 2 :].median(),
             "dev_losses": dev_losses.tolist(),
             **{key: figures[key] for key in OF_OURS},
         }
+
+    def _curve(self, name: str) -> "pd.Series[float]":
+        curves = self.project / f"plots/training/{MODEL}/plots/metrics"
+        return pd.read_csv(curves / f"{name}.tsv", sep="\t")[name]
 
     def settings(self) -> list[Setting]:
         """Those that fit a few steps, first the one whose whole training would end first."""
