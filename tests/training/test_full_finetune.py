@@ -25,7 +25,7 @@ from yoyak.core.errors import UserError
 from yoyak.metrics import rouge
 from yoyak.modeling import encoder_decoder, weights
 from yoyak.modeling.spec import ModelSpec
-from yoyak.training import graphed
+from yoyak.training import graphed, seq2seq
 from yoyak.training.base_model import load_for_training
 from yoyak.training.rows import Rows
 
@@ -178,6 +178,15 @@ def test_recorded_passes_change_no_loss(twin: Path, tmp_path: Path, recordings: 
     trainer.passes = graphed.GraphedPasses(trainer.model)
     for each in (plain, trainer):
         each.budget.tokens, each.data_collator = 250, dataclasses.replace(each.data_collator, width_step=32)
+    places = places_of_gradients(trainer)
+    assert losses(trainer) == pytest.approx(losses(plain), rel=1e-6)
+    assert recordings.replayed > 6
+    assert len(places) == 18
+    assert all(each == places[1] for each in places[1:])
+
+
+def places_of_gradients(trainer: Any) -> list[list[int]]:
+    """Their addresses at the end of each step. In the first one nothing is recorded."""
     places = []
 
     class Places(TrainerCallback):
@@ -185,10 +194,44 @@ def test_recorded_passes_change_no_loss(twin: Path, tmp_path: Path, recordings: 
             places.append([weight.grad.data_ptr() for weight in trainer.model.parameters() if weight.grad is not None])
 
     trainer.add_callback(Places())
-    assert losses(trainer) == pytest.approx(losses(plain), rel=1e-6)
+    return places
+
+
+def test_gradients_stay_in_place_where_a_step_is_recorded_in_part(
+    twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three rows of four are too many to be recorded, and come first."""
+    trainer, _ = full_trainer_of(twin, tmp_path, epochs=4)
+    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
+    trainer.budget.tokens = 3 * 1024
+    monkeypatch.setattr(seq2seq, "MAX_GRAPHED_TOKENS", 1024)
+    places = places_of_gradients(trainer)
+    losses(trainer)
     assert recordings.replayed > 6
-    assert len(places) == 18
-    assert all(each == places[0] for each in places)
+    assert len(places) == 12
+    assert all(each == places[1] for each in places[1:])
+
+
+def test_memory_that_runs_out_at_a_look_at_dev_is_taken_from_recorded_passes_first(
+    twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer, _ = full_trainer_of(twin, tmp_path, epochs=3)
+    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
+    sizes, greedy = [], trainer._greedy
+
+    def short_of_memory(model: Any, prompts: list[list[int]]) -> list[list[int]]:
+        sizes.append(len(prompts))
+        if recordings.replayed and trainer.passes.on:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return greedy(model, prompts)
+
+    monkeypatch.setattr(trainer, "_greedy", short_of_memory)
+    losses(trainer)
+    assert len(sizes) == 4
+    assert len(set(sizes)) == 1
+    assert trainer.ran_with["cuda_graphs"] == "given up: memory ran out beside them"
 
 
 def test_memory_that_runs_out_is_taken_from_recorded_passes_first(

@@ -1,6 +1,7 @@
 """What the host has a GPU do again and again, recorded once as a CUDA graph."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -51,7 +52,11 @@ def recorded(step: Callable[[], torch.Tensor], pool: Any = None) -> tuple[torch.
         graph.capture_begin(pool=pool)
         try:
             result = step()
-        finally:
-            graph.capture_end()
+        except BaseException:
+            # What broke the recording is to be told, not that it is broken.
+            with suppress(RuntimeError):
+                graph.capture_end()
+            raise
+        graph.capture_end()
     now.wait_stream(stream)
     return graph, result

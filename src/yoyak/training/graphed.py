@@ -19,8 +19,8 @@ SHARE = 0.85
 class GraphedPasses:
     """A pass over inputs of a shape that comes a second time is recorded, and from then on launched as a whole.
 
-    koBART's is two thousand small kernels, and PyTorch launches them one by one in more time than a GPU takes for eight
-    dialogues. Dropout draws as it would without graphs.
+    koBART's pass is two thousand small kernels, and PyTorch launches them one by one in more time than a GPU takes for
+    eight dialogues. Dropout draws as it would without graphs.
     """
 
     def __init__(self, model: Any) -> None:
@@ -38,7 +38,6 @@ class GraphedPasses:
         """The loss; gradients are added to those that are there."""
         if not self.on:
             return run(inputs)
-        self._put_gradients_in_place()
         shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
         if shapes in self._recorded:
             return self._recorded[shapes](inputs)
@@ -62,14 +61,17 @@ class GraphedPasses:
         return loss
 
     def give_up(self) -> bool:
-        """No more graphs, for their memory is wanted; whether there were any."""
-        had_any, self.on = bool(self._recorded), False
+        """No more graphs, for their memory is wanted; whether they had any."""
+        if not self.on or self._pool is None:
+            return False
+        self.on = False
         self._recorded.clear()
         self._gradients.clear()
-        return had_any
+        return True
 
-    def _put_gradients_in_place(self) -> None:
-        """Where a step begins, they are not there: the trainer has dropped them."""
+    def put_gradients_in_place(self) -> None:
+        """Before each pass, recorded or not: where a step begins they are not there, for the trainer has dropped them,
+        and a pass that is not recorded would make others, which graphs know nothing of."""
         if self._gradients and all(weight.grad is None for weight in self._gradients):
             torch._foreach_zero_(list(self._gradients.values()))
             for weight, gradient in self._gradients.items():

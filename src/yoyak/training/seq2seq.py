@@ -30,7 +30,7 @@ BEST = {"metric_for_best_model": "eval_rouge_mean", "greater_is_better": True}
 SUMMARISED_ROWS = 128
 """Dev rows that are summarised at once: a constant, as `EVALUATED_ROWS` is."""
 GPU_WIDTH_STEP = 32
-"""To multiples of which rows are padded on a GPU, so that few shapes are to be recorded."""
+"""To multiples of which rows are padded for graphs, so that few shapes are to be recorded."""
 MAX_GRAPHED_TOKENS = 8192
 """Of a micro-batch: more keep a GPU busy for longer than the host takes to launch them, and their graph much memory."""
 
@@ -114,13 +114,21 @@ class TokenMeanTrainer(MicroBatching):
             return super(TokenMeanTrainer, self).run_pass(model, inputs, inputs.pop("labels_of_step"))
 
         inputs = {**micro_batch, "labels_of_step": labels}
+        if self.passes is None:
+            return run(inputs)
+        self.passes.put_gradients_in_place()
         tokens = len(micro_batch["input_ids"]) * self.longest_row(micro_batch)
-        if self.passes is None or self.budget.checkpointing or tokens > MAX_GRAPHED_TOKENS:
+        # The first step leaves room for what the optimiser takes at its end.
+        if self.budget.checkpointing or tokens > MAX_GRAPHED_TOKENS or not self.optimizer.state:
             return run(inputs)
         return self.passes(run, inputs)
 
     def gave_up_memory(self) -> bool:
-        return self.passes is not None and self.passes.give_up()
+        if self.passes is None or not self.passes.give_up():
+            return False
+        self.ran_with["cuda_graphs"] = "given up: memory ran out beside them"
+        print("out of GPU memory: passes are no CUDA graphs from here", flush=True)
+        return True
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["real_tokens"])
@@ -235,7 +243,7 @@ def trainer(
     longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
     # Saved with the model, for whoever opens it: greedy, and as long as the longest summary and the token before it.
     loaded.model.generation_config.max_length = 1 + longest
-    on_gpu = torch.cuda.is_available()
+    on_gpu, why_not = torch.cuda.is_available(), _why_not_graphed(loaded.model)
     arguments = TrainingArguments(
         **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows))
         # Nothing waits for a batch to be copied.
@@ -252,12 +260,11 @@ def trainer(
         args=arguments,
         train_dataset=train.rows,
         eval_dataset=dev.rows,
-        data_collator=Padded(loaded.model, loaded.tokenizer.pad_token_id, GPU_WIDTH_STEP if on_gpu else 1),
+        data_collator=Padded(loaded.model, loaded.tokenizer.pad_token_id, 1 if why_not else GPU_WIDTH_STEP),
         processing_class=loaded.tokenizer,
         callbacks=callbacks,
     )
     result.loaded, result.max_new_tokens = loaded, longest
-    why_not = _why_not_graphed(result.model)
     if why_not is None:
         result.passes = GraphedPasses(result.model)
     result.ran_with = {"cuda_graphs": f"no: {why_not}" if why_not else "yes"}

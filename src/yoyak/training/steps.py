@@ -229,12 +229,23 @@ class MicroBatching(Trainer):
 
         def told(batch: Sequence[Batch]) -> Result:
             nonlocal done
-            result = run(batch)
+            result = self._run_on_dev(run, batch)
             done += len(batch)
             self._tell("on_prediction_step", looked_at=f"{what} of {done} of {len(rows)} rows")
             return result
 
         return memory.in_batches(rows, size, told)
+
+    def _run_on_dev(self, run: Callable[[Sequence[Batch]], Result], batch: Sequence[Batch]) -> Result:
+        """Once more where memory ran out and something could be given up."""
+        try:
+            return run(batch)
+        except gpu.MAY_BE_OOM as error:
+            if not gpu.is_oom(error) or not self.gave_up_memory():
+                raise
+        # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
+        gpu.release_memory()
+        return run(batch)
 
     def _tell(self, event: str, **facts: Any) -> None:
         """An event of transformers' callbacks, with more than it has."""
