@@ -197,13 +197,19 @@ def places_of_gradients(trainer: Any) -> list[list[int]]:
     return places
 
 
+def recording_trainer(twin: Path, scratch: Path, epochs: int) -> Any:
+    """All of its batches are of one shape."""
+    trainer, _ = full_trainer_of(twin, scratch, epochs=epochs)
+    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
+    return trainer
+
+
 def test_gradients_stay_in_place_where_a_step_is_recorded_in_part(
     twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three rows of four are too many to be recorded, and come first."""
-    trainer, _ = full_trainer_of(twin, tmp_path, epochs=4)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
-    trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
+    trainer = recording_trainer(twin, tmp_path, epochs=4)
     trainer.budget.tokens = 3 * 1024
     monkeypatch.setattr(seq2seq, "MAX_GRAPHED_TOKENS", 1024)
     places = places_of_gradients(trainer)
@@ -216,9 +222,7 @@ def test_gradients_stay_in_place_where_a_step_is_recorded_in_part(
 def test_memory_that_runs_out_at_a_look_at_dev_is_taken_from_recorded_passes_first(
     twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer, _ = full_trainer_of(twin, tmp_path, epochs=3)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
-    trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
+    trainer = recording_trainer(twin, tmp_path, epochs=3)
     sizes, greedy = [], trainer._greedy
 
     def short_of_memory(model: Any, prompts: list[list[int]]) -> list[list[int]]:
