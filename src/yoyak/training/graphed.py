@@ -62,12 +62,10 @@ class GraphedPasses:
 
     def give_up(self) -> bool:
         """No more graphs, for their memory is wanted; whether they had any."""
-        if not self.on or self._pool is None:
-            return False
-        self.on = False
+        had_any, self.on = self.on and self._pool is not None, False
         self._recorded.clear()
         self._gradients.clear()
-        return True
+        return had_any
 
     def put_gradients_in_place(self) -> None:
         """Before each pass, recorded or not: where a step begins they are not there, for the trainer has dropped them,

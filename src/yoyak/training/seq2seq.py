@@ -124,11 +124,11 @@ class TokenMeanTrainer(MicroBatching):
         return self.passes(run, inputs)
 
     def gave_up_memory(self) -> bool:
-        if self.passes is None or not self.passes.give_up():
+        if self.passes is None or not self.passes.on:
             return False
         self.ran_with["cuda_graphs"] = "given up: memory ran out beside them"
         print("out of GPU memory: passes are no CUDA graphs from here", flush=True)
-        return True
+        return self.passes.give_up()
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["real_tokens"])
