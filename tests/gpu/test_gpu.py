@@ -23,7 +23,7 @@ from yoyak.inference.sampling import Chooser, GeneratedTokens
 from yoyak.modeling import precision, weights
 from yoyak.modeling.attention import supports_flash
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.training import attention, greedy, qlora, seq2seq
+from yoyak.training import attention, greedy, qlora, steps
 from yoyak.training.base_model import dequantize, load_for_training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -326,10 +326,20 @@ def encoder_decoder_twin(request: pytest.FixtureRequest, tmp_path: Path) -> Path
     return save_twin(family, tmp_path / "twin")
 
 
+@pytest.mark.parametrize("most_graphed", [8192, 150])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("dropout", [False, True])
-def test_recorded_passes_change_no_loss(encoder_decoder_twin: Path, tmp_path: Path, dtype: str, dropout: bool) -> None:
-    """And draw the same dropout: without it a loss differs by more. Each epoch ends with a look at dev."""
+def test_recorded_passes_change_no_loss(
+    encoder_decoder_twin: Path,
+    tmp_path: Path,
+    dtype: str,
+    dropout: bool,
+    most_graphed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And draw the same dropout: without it a loss differs by more. Each epoch ends with a look at dev. Where at most
+    150 tokens are recorded, the first micro-batch of a step is not, and its second one is."""
+    monkeypatch.setattr(steps, "MOST_GRAPHED_TOKENS", most_graphed)
     curves = []
     for recorded in (False, True):
         options = {"dtype": dtype, "dropout": dropout, "epochs": 6, "learning_rate": 0.002}
@@ -343,6 +353,49 @@ def test_recorded_passes_change_no_loss(encoder_decoder_twin: Path, tmp_path: Pa
     assert trainer.passes._recorded
     assert curves[0][-1] < curves[0][0]
     assert curves[1] == pytest.approx(curves[0], rel=0.002 if dtype == "fp32" else 0.01)
+
+
+def recorded_and_plain(make: Callable[[str], Any]) -> tuple[list[float], list[float]]:
+    """Losses of two trainers over packed rows, several micro-batches a step."""
+    curves = []
+    for kind in ("recorded", "plain"):
+        trainer = make(kind)
+        assert trainer.ran_with["cuda_graphs"] == "yes"
+        trainer.budget.tokens, trainer.budget._measured = 300, True
+        if kind == "plain":
+            trainer.passes = None
+        curves.append(losses(trainer))
+        assert kind == "plain" or trainer.passes._recorded
+    assert curves[0][-1] < curves[0][0]
+    return curves[0], curves[1]
+
+
+def test_recorded_packed_passes_change_no_loss(twin: Path, tmp_path: Path) -> None:
+    recorded, plain = recorded_and_plain(lambda kind: trainer_of(twin, tmp_path / kind, dtype="bf16", epochs=6)[0])
+    assert recorded == pytest.approx(plain, rel=0.01)
+
+
+@pytest.mark.parametrize("options", [{"dtype": "fp16"}, {"dtype": "bf16", "load_in_4bit": True}])
+def test_passes_are_recorded_in_all_dtypes(tmp_path: Path, options: dict[str, Any]) -> None:
+    """With its loss scaled, and over 4-bit weights that are unpacked at each use."""
+    twin = save_twin(llama32, tmp_path / "twin")
+    recorded, plain = recorded_and_plain(lambda kind: trainer_of(twin, tmp_path / kind, epochs=6, **options)[0])
+    assert recorded == pytest.approx(plain, rel=0.01)
+
+
+def test_compiled_layers_are_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With dropout, drawn anew each time: else the loss of the same rows would come again where nothing is learned."""
+    monkeypatch.setattr(qlora, "COMPILED_FROM", 0)
+    twin = save_twin(llama32, tmp_path / "twin")
+    recorded, plain = recorded_and_plain(lambda kind: trainer_of(twin, tmp_path / kind, dtype="bf16", epochs=6)[0])
+    assert recorded == pytest.approx(plain, rel=0.01)
+    trainer, _ = trainer_of(
+        twin, tmp_path / "still", dtype="bf16", epochs=8, learning_rate=1e-30, effective_batch_size=12, dropout=0.5
+    )
+    warmed_up(trainer)
+    of_steps = losses(trainer)
+    assert trainer.passes._recorded
+    assert len(set(of_steps)) == len(of_steps)
 
 
 def test_dev_is_summarised_in_16_bits(encoder_decoder_twin: Path, tmp_path: Path) -> None:
@@ -359,7 +412,7 @@ def test_memory_that_runs_out_beside_recorded_passes_costs_no_step(
 ) -> None:
     twin = save_twin(bart, tmp_path / "twin")
     monkeypatch.setattr(trainers, "PROMPTS", trainers.PROMPTS * 40)
-    monkeypatch.setattr(seq2seq, "MAX_GRAPHED_TOKENS", 10**9)
+    monkeypatch.setattr(steps, "MOST_GRAPHED_TOKENS", 10**9)
 
     class MemoryRunsOut(TrainerCallback):
         """Once a step has shown how much it takes."""

@@ -31,6 +31,7 @@ from yoyak.modeling import hub, precision, weights
 from yoyak.modeling.loading import Loaded
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.modeling.tokenization import PromptTokenizer
+from yoyak.training import packing
 from yoyak.training.base_model import dequantize, load_for_training
 from yoyak.training.memory import CPU_TOKENS
 from yoyak.training.params import TrainingConfig
@@ -392,7 +393,7 @@ def test_the_training_loss_is_plain_cross_entropy_of_each_row_alone(fp32: tuple[
 
 
 def _joined_loss(model: Any, rows: Rows) -> Any:
-    inputs = DataCollatorWithFlattening()(rows.rows)
+    inputs = packing.for_loss(DataCollatorWithFlattening()(rows.rows))
     trainer = SummaryLossTrainer.__new__(SummaryLossTrainer)
     trainer.longest_of_all = inputs["input_ids"].shape[1]
     return trainer.compute_loss(model, inputs)

@@ -40,11 +40,12 @@ def trainer_of(
     target_modules: Any = "all-linear",
     load_in_4bit: bool = False,
     sharded: bool = False,
+    dropout: float = 0,
     **training: Any,
 ) -> tuple[SummaryLossTrainer, Rows]:
-    """A trainer of the twin, without dropout, in fp32 unless another dtype is asked for."""
+    """A trainer of the twin, without dropout and in fp32 unless something else is asked for."""
     model = {"weights": str(twin), "pin": weights.pin(str(twin), "twin"), "method": "lora", "dtype": dtype}
-    lora = LoraParams(r=4, alpha=8, dropout=0, bias="none", target_modules=target_modules)
+    lora = LoraParams(r=4, alpha=8, dropout=dropout, bias="none", target_modules=target_modules)
     defaults = read_yaml(DEFAULTS)["training"] | {"epochs": 2, "effective_batch_size": 4}
     config = TrainingConfig.model_validate(
         {

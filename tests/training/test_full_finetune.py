@@ -1,7 +1,6 @@
 """Encoder-decoders: however a step is divided, its gradient is the plain one's over all of its summary tokens."""
 
 import copy
-import dataclasses
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -9,7 +8,6 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset
-from inferences import WithoutTheHost
 from torch.nn.functional import cross_entropy
 from trainers import full_trainer_of, gradients, losses
 from transformers import (
@@ -17,7 +15,6 @@ from transformers import (
     GenerationConfig,
     Seq2SeqTrainer,
     Seq2SeqTrainingArguments,
-    TrainerCallback,
 )
 from twins import Family, bart, save_twin, t5
 
@@ -25,7 +22,6 @@ from yoyak.core.errors import UserError
 from yoyak.metrics import rouge
 from yoyak.modeling import encoder_decoder, weights
 from yoyak.modeling.spec import ModelSpec
-from yoyak.training import graphed, seq2seq
 from yoyak.training.base_model import load_for_training
 from yoyak.training.rows import Rows
 
@@ -144,139 +140,6 @@ def test_dev_is_summarised_in_the_dtype_of_inference(twin: Path, tmp_path: Path)
     assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
     assert {weight.dtype for weight in trainer.model.parameters()} == {torch.float32}
     assert model.get_output_embeddings() is not trainer.model.get_output_embeddings()
-
-
-class Recording:
-    """Instead of a CUDA graph: runs anew over the tensors that it was recorded with, and counts."""
-
-    replayed = 0
-
-    def __init__(self, run: Any, inputs: dict[str, torch.Tensor], pool: Any) -> None:
-        self.run, self.inputs = run, {name: tensor.clone() for name, tensor in inputs.items()}
-
-    def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        for name, tensor in inputs.items():
-            self.inputs[name].copy_(tensor)
-        type(self).replayed += 1
-        result: torch.Tensor = self.run(dict(self.inputs))
-        return result
-
-
-@pytest.fixture
-def recordings(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
-    monkeypatch.setattr(graphed, "Recorded", Recording)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
-    monkeypatch.setattr(graphed.gpu, "reset_peak_memory", lambda: None)
-    monkeypatch.setattr(graphed.gpu, "free_memory", lambda: 1)
-    monkeypatch.setattr(Recording, "replayed", 0)
-    return Recording
-
-
-def test_recorded_passes_change_no_loss(twin: Path, tmp_path: Path, recordings: type[Recording]) -> None:
-    plain, _ = full_trainer_of(twin, tmp_path / "plain", learning_rate=0.005, epochs=6)
-    trainer, _ = full_trainer_of(twin, tmp_path / "recorded", learning_rate=0.005, epochs=6)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
-    for each in (plain, trainer):
-        each.budget.tokens, each.data_collator = 250, dataclasses.replace(each.data_collator, width_step=32)
-    places = places_of_gradients(trainer)
-    assert losses(trainer) == pytest.approx(losses(plain), rel=1e-6)
-    assert recordings.replayed > 6
-    assert len(places) == 18
-    assert all(each == places[1] for each in places[1:])
-
-
-def places_of_gradients(trainer: Any) -> list[list[int]]:
-    """Their addresses at the end of each step. In the first one nothing is recorded."""
-    places = []
-
-    class Places(TrainerCallback):
-        def on_pre_optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-            places.append([weight.grad.data_ptr() for weight in trainer.model.parameters() if weight.grad is not None])
-
-    trainer.add_callback(Places())
-    return places
-
-
-def recording_trainer(twin: Path, scratch: Path, epochs: int) -> Any:
-    """All of its batches are of one shape."""
-    trainer, _ = full_trainer_of(twin, scratch, epochs=epochs)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
-    trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
-    return trainer
-
-
-def test_gradients_stay_in_place_where_a_step_is_recorded_in_part(
-    twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three rows of four are too many to be recorded, and come first."""
-    trainer = recording_trainer(twin, tmp_path, epochs=4)
-    trainer.budget.tokens = 3 * 1024
-    monkeypatch.setattr(seq2seq, "MAX_GRAPHED_TOKENS", 1024)
-    places = places_of_gradients(trainer)
-    losses(trainer)
-    assert recordings.replayed > 6
-    assert len(places) == 12
-    assert all(each == places[1] for each in places[1:])
-
-
-def test_memory_that_runs_out_at_a_look_at_dev_is_taken_from_recorded_passes_first(
-    twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer = recording_trainer(twin, tmp_path, epochs=3)
-    sizes, greedy = [], trainer._greedy
-
-    def short_of_memory(model: Any, prompts: list[list[int]]) -> list[list[int]]:
-        sizes.append(len(prompts))
-        if recordings.replayed and trainer.passes.on:
-            raise torch.cuda.OutOfMemoryError("no memory")
-        return greedy(model, prompts)
-
-    monkeypatch.setattr(trainer, "_greedy", short_of_memory)
-    losses(trainer)
-    assert len(sizes) == 4
-    assert len(set(sizes)) == 1
-    assert trainer.ran_with["cuda_graphs"] == "given up: memory ran out beside them"
-
-
-def test_memory_that_runs_out_is_taken_from_recorded_passes_first(
-    twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plain, _ = full_trainer_of(twin, tmp_path / "plain", epochs=4)
-    trainer, _ = full_trainer_of(twin, tmp_path / "recorded", epochs=4)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
-    # So that all batches are alike.
-    trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
-
-    def no_memory(recording: Recording, inputs: Any) -> torch.Tensor:
-        raise torch.cuda.OutOfMemoryError("no memory")
-
-    monkeypatch.setattr(Recording, "__call__", no_memory)
-    trainer.budget.tokens = plain.budget.tokens = 10_000
-    assert losses(trainer) == pytest.approx(losses(plain), rel=1e-4)
-    assert (trainer.passes.on, trainer.budget.tokens) == (False, 10_000)
-
-
-def test_what_does_not_fit_twice_is_not_recorded(
-    twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    trainer, _ = full_trainer_of(twin, tmp_path, epochs=4)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
-    monkeypatch.setattr(graphed.gpu, "free_memory", lambda: -1)
-    losses(trainer)
-    assert trainer.passes._bytes
-    assert recordings.replayed == 0
-
-
-def test_a_pass_can_be_recorded(twin: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in it comes from the host, or goes there, while PyTorch says that a graph is being captured."""
-    trainer, rows = full_trainer_of(twin, tmp_path)
-    trainer.create_optimizer_and_scheduler(10)
-    inputs = trainer.data_collator(rows.rows)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    micro_batch, _ = next(trainer.micro_batches(inputs))
-    labels = (micro_batch["labels"] != -100).sum()
-    with WithoutTheHost():
-        trainer.run_pass(trainer.model, micro_batch, labels)
 
 
 def test_tied_weights_are_not_told_missing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

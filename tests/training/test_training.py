@@ -19,7 +19,7 @@ from yoyak.core.errors import UserError
 from yoyak.modeling import weights
 from yoyak.modeling.loading import _all_finite, check_finite, pretrained, vocabulary_of
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.training import attention, memory, recomputing
+from yoyak.training import attention, memory, packing, recomputing
 from yoyak.training.base_model import dequantize, load_for_training
 from yoyak.training.divergence import StopOnDivergence
 from yoyak.training.memory import TokenBudget
@@ -281,7 +281,7 @@ def test_a_row_does_not_see_its_neighbours(twin: Path, tmp_path: Path) -> None:
         batch = trainer.data_collator([*before, row])
         batch["labels"][:, : -len(row["labels"])] = -100
         with torch.no_grad():
-            return float(trainer.compute_loss(trainer.model, dict(batch)))
+            return float(trainer.compute_loss(trainer.model, packing.for_loss(batch)))
 
     alone = last_row_loss()
     assert last_row_loss(others[0]) == pytest.approx(alone, rel=1e-5)

@@ -76,9 +76,10 @@ def _held_in_reserve() -> int:
 
 
 def sent(values: Sequence[int] | torch.Tensor, device: torch.device) -> torch.Tensor:
-    """The values on the device, without waiting for what it is at."""
+    """The values on the device, if they are not there, without waiting for what it is at."""
     tensor = torch.as_tensor(values)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    pinned = tensor.pin_memory() if device.type == "cuda" and tensor.device.type == "cpu" else tensor
+    return pinned.to(device, non_blocking=True)
 
 
 _peak_before_reset = 0

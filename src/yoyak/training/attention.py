@@ -32,17 +32,16 @@ def use_best(model: Any) -> str:
     return str(model.config._attn_implementation)
 
 
-def borders(model: Any, position_ids: torch.Tensor, longest_of_all: int) -> dict[str, Any]:
-    """What our attention takes beside `position_ids` (1, tokens); nothing where the model has another.
+def options(model: Any, borders: torch.Tensor, longest_of_all: int) -> dict[str, Any]:
+    """What our attention takes beside positions; nothing where the model has another.
 
-    `longest_of_all`: tokens of the longest row of any batch.
+    `borders`: where rows begin, and the end, shape (rows + 1,), int32. `longest_of_all`: tokens of the longest row of
+    any batch.
     """
     if model.config._attn_implementation not in OURS:
         return {}
-    starts = (position_ids[0] == 0).nonzero().squeeze(1)
-    end = starts.new_tensor([position_ids.shape[1]])
     # One number for all batches: a compiled model would be compiled anew for another.
-    return {"cu_seq_lens_q": torch.cat([starts, end]).int(), "max_length_q": longest_of_all}
+    return {"cu_seq_lens_q": borders, "max_length_q": longest_of_all}
 
 
 @contextmanager

@@ -12,6 +12,8 @@ Inputs = dict[str, torch.Tensor]
 Run = Callable[[Inputs], torch.Tensor]
 """A forward and a backward pass, whose loss it returns. Nothing in it may wait for the GPU."""
 Shapes = tuple[tuple[str, torch.Size], ...]
+MOST_GRAPHED_TOKENS = 8192
+"""Of a pass: more keep a GPU busy for longer than the host takes to launch its kernels, and their graph much memory."""
 SHARE = 0.85
 """Of what seems free: less may be left in one piece."""
 

@@ -20,7 +20,7 @@ from trl import SFTConfig, SFTTrainer
 from yoyak.modeling import isolation
 from yoyak.modeling.loading import Loaded
 from yoyak.modeling.tokenization import PromptTokenizer
-from yoyak.training import adapters, attention, memory, sharding
+from yoyak.training import adapters, attention, memory, packing, sharding
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.base_model import dequantize
 from yoyak.training.dev import rouge_of
@@ -63,61 +63,58 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
     """Whether dev rows, too, go through the model one at a time."""
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
-        (starts, ends), lengths = _borders_of(inputs), self.lengths(inputs)
-        done = 0
-        while done < len(lengths):
+        left = packing.split(inputs)
+        while left:
             # The budget changes once the first micro-batch has been measured.
-            rows = memory.next_rows(lengths[done:], self.budget.tokens)
-            first, last = starts[done], ends[done + rows - 1]
-            yield {key: tensor[:, first:last] for key, tensor in inputs.items()}, last - first
-            done += rows
+            count = memory.next_rows([row["input_ids"].shape[1] for row in left], self.budget.tokens)
+            micro_batch, left = packing.joined(left[:count]), left[count:]
+            yield packing.for_loss(micro_batch), micro_batch["input_ids"].shape[1]
+
+    def of_few_shapes(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
+        return packing.of_few_shapes(micro_batch, self.args.train_batch_size)
 
     def lengths(self, inputs: dict[str, Any]) -> list[int]:
-        return [end - start for start, end in zip(*_borders_of(inputs), strict=True)]
+        return packing.lengths(inputs)
 
     def select(self, inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        starts, ends = _borders_of(inputs)
-        return {
-            key: torch.cat([tensor[:, starts[row] : ends[row]] for row in rows], 1) for key, tensor in inputs.items()
-        }
+        each = packing.split(inputs)
+        return packing.joined([each[row] for row in rows])
 
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
-        ids = inputs["input_ids"][0].tolist()
-        return [ids[start:end] for start, end in zip(*_borders_of(inputs), strict=True)]
+        return [row["input_ids"][0].tolist() for row in packing.split(inputs)]
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["input_ids"].numel())
 
     def longest_row(self, inputs: dict[str, Any]) -> int:
-        return int(inputs["position_ids"].max()) + 1
+        return max(packing.lengths(inputs))
 
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        total, labels, outputs = self._summed_loss(model, inputs)
-        loss = total / (labels if num_items_in_batch is None else num_items_in_batch)
+        total, outputs = self._summed_loss(model, inputs)
+        loss = total / (len(inputs["labels"]) if num_items_in_batch is None else num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
-    def _summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, int, Any]:
-        """Over the labels; their number; and the model's outputs."""
-        targets = inputs["labels"][0, 1:]
-        positions = (targets != IGNORED).nonzero().squeeze(1)
+    def _summed_loss(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
+        """Over the labels of what `packing.for_loss` made; and the model's outputs."""
         # `use_cache` and the absent attention mask are what makes transformers see the rows' borders.
         outputs = model(
             input_ids=inputs["input_ids"],
             position_ids=inputs["position_ids"],
             use_cache=False,
-            logits_to_keep=positions,
-            **attention.borders(model, inputs["position_ids"], self.longest_of_all),
+            logits_to_keep=inputs["places"],
+            **attention.options(model, inputs["borders"], max(self.longest_of_all, packing.MOST_IDLE_TOKENS)),
         )
         total = cross_entropy(
             # A view: the gradient of an index would be filled with zeros first, a sixteenth of a step on a CPU.
             outputs.logits.flatten(0, 1).float(),
-            targets[positions],
+            inputs["labels"],
+            ignore_index=IGNORED,
             reduction="sum",
             label_smoothing=self.label_smoothing if model.training else 0.0,
         )
-        return total, len(positions), outputs
+        return total, outputs
 
     def evaluation_loop(
         self,
@@ -138,8 +135,9 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
 
     def _dev_loss(self, model: Any, rows: list[Row]) -> float:
         def summed(batch: Sequence[Row]) -> tuple[float, int]:
-            total, labels, _ = self._summed_loss(model, self._prepare_inputs(self.data_collator(batch)))
-            return total.item(), labels
+            inputs = packing.for_loss(self.data_collator(batch))
+            total, _ = self._summed_loss(model, self._prepare_inputs(inputs))
+            return total.item(), len(inputs["labels"])
 
         at_once = 1 if self.one_by_one else EVALUATED_ROWS["lora"]
         totals, labels = zip(*self.in_dev_batches("loss", rows, at_once, summed), strict=True)
@@ -180,12 +178,6 @@ class SummaryLossTrainer(MicroBatching, SFTTrainer):
                 synced_gpus=self.ranks.sharded,
             )
         return [row[width:] for row in output.tolist()]
-
-
-def _borders_of(inputs: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """Where each packed row begins, and where it ends."""
-    starts = (inputs["position_ids"][0] == 0).nonzero().squeeze(1).tolist()
-    return starts, [*starts[1:], inputs["input_ids"].shape[1]]
 
 
 def trainer(
@@ -234,14 +226,22 @@ def trainer(
     if seen is None and torch.cuda.is_available():
         result.trial = Trial(result.budget)
     compiled = _compile(result.model, round(train.tokens * config.training.epochs))
-    result.ran_with = {"base": base_weights, "attention": seen or chosen, "compiled": compiled}
+    graphs = result.record_passes(_why_not_graphed(result.model))
+    result.ran_with = {
+        "base": base_weights,
+        "attention": seen or chosen,
+        "compiled": compiled,
+        "cuda_graphs": graphs,
+    }
     return result
 
 
 def _what_rows_see(model: Any, train: Rows, longest: int, training: TrainingParams) -> str | None:
     """Why rows must go through one at a time, for the record; None where they need not."""
     rows = [row["input_ids"] for row in train.rows[:2]]
-    if not isolation.packs(model, rows, lambda positions: attention.borders(model, positions, longest)):
+    if not isolation.packs(
+        model, rows, lambda positions: attention.options(model, packing.borders(positions), longest)
+    ):
         return "one row at a time: rows packed together would see each other"
     with attention.with_padding(model):
         if training.best_by == "rouge" and not isolation.pads(model, rows, "left"):
@@ -276,6 +276,20 @@ def compile_layers(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, GradientCheckpointingLayer):
             module.compile(dynamic=True)
+
+
+def _why_not_graphed(model: Any) -> str | None:
+    if not torch.cuda.is_available():
+        return "not on a GPU"
+    if model.config._attn_implementation != attention.KERNEL:
+        return "no kernel keeps packed rows apart"
+    if sharding.shards_of(model) > 1:
+        return "weights are sharded"
+    rope = model.config.get_text_config().rope_parameters
+    kinds = {each.get("rope_type") for each in (rope, *rope.values()) if isinstance(each, dict)}
+    if kinds & {"dynamic", "longrope"}:
+        return "the host looks how long rows are, to place them"
+    return None
 
 
 def _builds_kernels() -> bool:

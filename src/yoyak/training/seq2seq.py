@@ -20,7 +20,6 @@ from yoyak.modeling.loading import Loaded
 from yoyak.training import greedy
 from yoyak.training.arguments import trainer_arguments
 from yoyak.training.dev import rouge_of
-from yoyak.training.graphed import GraphedPasses
 from yoyak.training.memory import TokenBudget
 from yoyak.training.params import EVALUATED_ROWS, TrainingConfig
 from yoyak.training.rows import IGNORED, Row, Rows
@@ -31,8 +30,6 @@ SUMMARISED_ROWS = 128
 """Dev rows that are summarised at once: a constant, as `EVALUATED_ROWS` is."""
 GPU_WIDTH_STEP = 32
 """To multiples of which rows are padded for graphs, so that few shapes are to be recorded."""
-MAX_GRAPHED_TOKENS = 8192
-"""Of a micro-batch: more keep a GPU busy for longer than the host takes to launch them, and their graph much memory."""
 
 
 class GroupedByLength(LengthGroupedSampler):
@@ -65,7 +62,6 @@ class Padded:
             **self.of_prompts([row["input_ids"] for row in rows]),
             "labels": labels,
             "decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels=labels),
-            # Counted here: on a GPU, to count them is to wait for it.
             "real_tokens": sum(len(row["input_ids"]) + len(row["labels"]) for row in rows),
         }
 
@@ -96,7 +92,6 @@ class TokenMeanTrainer(MicroBatching):
     """Whose model it is."""
     max_new_tokens: int
     """Of a summary of dev."""
-    passes: GraphedPasses | None = None
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Rows of the batch are padded alike, and so take as much memory."""
@@ -108,27 +103,6 @@ class TokenMeanTrainer(MicroBatching):
             micro_batch = {key: tensor[start:end] for key, tensor in tensors.items()}
             yield micro_batch, (end - start) * self.longest_row(inputs)
             start = end
-
-    def run_pass(self, model: Any, micro_batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
-        def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-            return super(TokenMeanTrainer, self).run_pass(model, inputs, inputs.pop("labels_of_step"))
-
-        inputs = {**micro_batch, "labels_of_step": labels}
-        if self.passes is None:
-            return run(inputs)
-        self.passes.put_gradients_in_place()
-        tokens = len(micro_batch["input_ids"]) * self.longest_row(micro_batch)
-        # The first step leaves room for what the optimiser takes at its end.
-        if self.budget.checkpointing or tokens > MAX_GRAPHED_TOKENS or not self.optimizer.state:
-            return run(inputs)
-        return self.passes(run, inputs)
-
-    def gave_up_memory(self) -> bool:
-        if self.passes is None or not self.passes.on:
-            return False
-        self.ran_with["cuda_graphs"] = "given up: memory ran out beside them"
-        print("out of GPU memory: passes are no CUDA graphs from here", flush=True)
-        return self.passes.give_up()
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
         return int(inputs["real_tokens"])
@@ -243,11 +217,9 @@ def trainer(
     longest = max(len(row["labels"]) for row in [*train.rows, *dev.rows])
     # Saved with the model, for whoever opens it: greedy, and as long as the longest summary and the token before it.
     loaded.model.generation_config.max_length = 1 + longest
-    on_gpu, why_not = torch.cuda.is_available(), _why_not_graphed(loaded.model)
+    why_not = _why_not_graphed(loaded.model)
     arguments = TrainingArguments(
-        **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows))
-        # Nothing waits for a batch to be copied.
-        | {"dataloader_pin_memory": on_gpu, "accelerator_config": {"non_blocking": on_gpu}},
+        **trainer_arguments(config, loaded.precision.dtype, scratch, len(train.rows)),
         **BEST,
         per_device_eval_batch_size=EVALUATED_ROWS["full"],
         label_smoothing_factor=config.training.label_smoothing,
@@ -265,9 +237,7 @@ def trainer(
         callbacks=callbacks,
     )
     result.loaded, result.max_new_tokens = loaded, longest
-    if why_not is None:
-        result.passes = GraphedPasses(result.model)
-    result.ran_with = {"cuda_graphs": f"no: {why_not}" if why_not else "yes"}
+    result.ran_with = {"cuda_graphs": result.record_passes(why_not)}
     return result
 
 

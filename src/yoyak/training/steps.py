@@ -14,6 +14,7 @@ from transformers import Trainer
 from yoyak.core import gpu
 from yoyak.core.errors import UserError
 from yoyak.training import memory
+from yoyak.training.graphed import MOST_GRAPHED_TOKENS, GraphedPasses
 from yoyak.training.memory import Batch, Result, TokenBudget
 from yoyak.training.ranks import Ranks, dealt
 from yoyak.training.recomputing import Trial
@@ -30,8 +31,12 @@ class MicroBatching(Trainer):
 
     def __init__(self, *args: Any, budget: TokenBudget, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        # A batch is looked into and cut on the CPU; its parts are sent to the GPU.
+        self.accelerator.device_placement = False
         self.budget = budget
         self._recomputes = False
+        self.passes: GraphedPasses | None = None
+        """What records them, see `record_passes`."""
         self.trial: Trial | None = None
         """Of activations kept and recomputed, where there may be a choice."""
         self.ran_with: dict[str, str] = {}
@@ -135,20 +140,52 @@ class MicroBatching(Trainer):
         losses, done, whole = [], 0, inputs["input_ids"].numel()
         for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
-                losses.append(self.run_pass(model, micro_batch, labels))
+                losses.append(self.run_pass(model, micro_batch, tokens, labels))
             # A share, for to count real tokens may mean to wait for the GPU.
             done += micro_batch["input_ids"].numel()
             self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
 
-    def run_pass(self, model: Any, micro_batch: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
-        """Forward and backward; the loss, divided by the step's `labels`."""
-        loss: torch.Tensor = super().training_step(model, micro_batch, labels)
-        return loss
+    def run_pass(self, model: Any, micro_batch: dict[str, Any], tokens: int, labels: torch.Tensor) -> torch.Tensor:
+        """Forward and backward, of so many tokens; the loss, divided by the step's `labels`."""
+
+        def run(inputs: dict[str, Any]) -> torch.Tensor:
+            loss: torch.Tensor = super(MicroBatching, self).training_step(model, inputs, inputs.pop("labels_of_step"))
+            return loss
+
+        graphed = self.passes is not None and self._is_to_record(tokens)
+        inputs = {**(self.of_few_shapes(micro_batch) if graphed else micro_batch), "labels_of_step": labels}
+        on_device = {name: gpu.sent(each, self.args.device) for name, each in inputs.items()}
+        if self.passes is None:
+            return run(on_device)
+        self.passes.put_gradients_in_place()
+        return self.passes(run, on_device) if graphed else run(on_device)
+
+    def record_passes(self, why_not: str | None) -> str:
+        """As CUDA graphs, unless there is a reason against it; what comes of it, for the record."""
+        if why_not is not None:
+            return f"no: {why_not}"
+        self.passes = GraphedPasses(self.model)
+        return "yes"
+
+    def _is_to_record(self, tokens: int) -> bool:
+        """Whether a pass of so many tokens is to be recorded as a CUDA graph, if it can be."""
+        timed = self.trial is not None and self.trial.is_timing
+        # The first step leaves room for what the optimiser takes at its end.
+        first = not self.optimizer.state
+        return tokens <= MOST_GRAPHED_TOKENS and not (self.budget.checkpointing or timed or first)
+
+    def of_few_shapes(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
+        """The same, so that shapes come again: a graph is of one shape."""
+        return micro_batch
 
     def gave_up_memory(self) -> bool:
-        """Whether, memory having run out, something could be given up that takes some."""
-        return False
+        """Whether, memory having run out, graphs could be given up that take some."""
+        if self.passes is None or not self.passes.on:
+            return False
+        self.ran_with["cuda_graphs"] = "given up: memory ran out beside them"
+        print("out of GPU memory: passes are no CUDA graphs from here", flush=True)
+        return self.passes.give_up()
 
     def _in_lockstep(
         self, model: Any, inputs: dict[str, Any], share: dict[str, Any] | None, labels: Any, real_tokens: int
@@ -159,7 +196,7 @@ class MicroBatching(Trainer):
         micro_batches = list(self.micro_batches(share)) if share else []
         passes = -self.ranks.least(-len(micro_batches))
         lengths = self.lengths(inputs)
-        shortest = self.select(inputs, [lengths.index(min(lengths))])
+        shortest, _ = next(self.micro_batches(self.select(inputs, [lengths.index(min(lengths))])))
         losses = [torch.zeros((), device=self.args.device)]
         with self._ending_all_where_memory_runs_out(max(lengths)):
             for done in range(passes):
