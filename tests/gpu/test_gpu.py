@@ -22,8 +22,9 @@ from yoyak.inference.params import GenerationParams
 from yoyak.inference.sampling import Chooser, GeneratedTokens
 from yoyak.modeling import precision, weights
 from yoyak.modeling.attention import supports_flash
+from yoyak.modeling.cuda_graphs import SharedMemory
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
-from yoyak.training import attention, greedy, qlora, steps
+from yoyak.training import attention, greedy, qlora, seq2seq, steps
 from yoyak.training.base_model import dequantize, load_for_training
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -326,7 +327,7 @@ def encoder_decoder_twin(request: pytest.FixtureRequest, tmp_path: Path) -> Path
     return save_twin(family, tmp_path / "twin")
 
 
-@pytest.mark.parametrize("most_graphed", [8192, 150])
+@pytest.mark.parametrize("in_part", [False, True])
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
 @pytest.mark.parametrize("dropout", [False, True])
 def test_recorded_passes_change_no_loss(
@@ -334,25 +335,55 @@ def test_recorded_passes_change_no_loss(
     tmp_path: Path,
     dtype: str,
     dropout: bool,
-    most_graphed: int,
+    in_part: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And draw the same dropout: without it a loss differs by more. Each epoch ends with a look at dev. Where at most
-    150 tokens are recorded, the first micro-batch of a step is not, and its second one is."""
-    monkeypatch.setattr(steps, "MOST_GRAPHED_TOKENS", most_graphed)
+    """And draw the same dropout: without it a loss differs by more. Each epoch ends with a look at dev. In part: three
+    rows of a step are too many to be recorded, and the fourth is not."""
+    if in_part:
+        monkeypatch.setattr(seq2seq, "GPU_WIDTH_STEP", 512)
+        monkeypatch.setattr(steps, "MOST_GRAPHED_TOKENS", 1024)
     curves = []
     for recorded in (False, True):
         options = {"dtype": dtype, "dropout": dropout, "epochs": 6, "learning_rate": 0.002}
         trainer, _ = full_trainer_of(encoder_decoder_twin, tmp_path / str(recorded), **options)
         # Several micro-batches a step, also in the first one, whose size is found out.
-        trainer.budget.tokens, trainer.budget._measured = 300, True
+        trainer.budget.tokens, trainer.budget._measured = 3 * 1024 if in_part else 300, True
         assert trainer.ran_with["cuda_graphs"] == "yes"
         if not recorded:
             trainer.passes = None
         curves.append(losses(trainer))
-    assert trainer.passes._recorded
+    rows = {dict(shapes)["input_ids"][0] for shapes in trainer.passes._recorded}
+    assert rows == {1} if in_part else rows
     assert curves[0][-1] < curves[0][0]
     assert curves[1] == pytest.approx(curves[0], rel=0.002 if dtype == "fp32" else 0.01)
+
+
+def test_recorded_steps_share_their_memory() -> None:
+    """Four sizes take as much as the largest, and the holes that smaller ones leave."""
+    memory = SharedMemory()
+    weight = torch.randn(2048, 2048, device="cuda", requires_grad=True)
+    weight.grad = torch.zeros_like(weight)
+    kept = []
+    gpu.release_memory()
+    before = torch.cuda.memory_reserved()
+    for size in (8_000, 24_000, 16_000, 20_000):
+
+        def step(size: int = size) -> torch.Tensor:
+            inputs = torch.ones(size, 2048, device="cuda")
+            loss = torch.relu(torch.relu(inputs @ weight) @ weight).mean()
+            loss.backward()
+            return loss.detach()
+
+        torch.cuda.reset_peak_memory_stats()
+        allocated = torch.cuda.memory_allocated()
+        expected = memory.run(step)
+        takes = torch.cuda.max_memory_allocated() - allocated
+        kept.append((size, memory.record(step), expected, takes))
+    assert torch.cuda.memory_reserved() - before < 1.5 * max(takes for *_, takes in kept)
+    for _, (graph, loss), expected, _ in kept:
+        graph.replay()
+        assert torch.equal(loss, expected)
 
 
 def recorded_and_plain(make: Callable[[str], Any]) -> tuple[list[float], list[float]]:

@@ -14,6 +14,7 @@ from transformers import DataCollatorWithFlattening, TrainerCallback
 from twins import Family, bart, llama32, save_twin, t5
 
 from yoyak.training import attention, graphed, packing, steps
+from yoyak.training.recomputing import Trial
 
 
 @pytest.fixture(params=[bart, t5], scope="module")
@@ -32,7 +33,7 @@ class Recording:
 
     replayed = 0
 
-    def __init__(self, run: Any, inputs: dict[str, torch.Tensor], pool: Any) -> None:
+    def __init__(self, run: Any, inputs: dict[str, torch.Tensor], memory: Any) -> None:
         self.run, self.inputs = run, {name: tensor.clone() for name, tensor in inputs.items()}
 
     def __call__(self, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -43,10 +44,17 @@ class Recording:
         return result
 
 
+class MachinesMemory:
+    """Instead of a GPU's."""
+
+    def run(self, step: Any) -> Any:
+        return step()
+
+
 @pytest.fixture
 def recordings(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
     monkeypatch.setattr(graphed, "Recorded", Recording)
-    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: (0, 0))
+    monkeypatch.setattr(graphed, "SharedMemory", MachinesMemory)
     monkeypatch.setattr(graphed.gpu, "reset_peak_memory", lambda: None)
     monkeypatch.setattr(graphed.gpu, "free_memory", lambda: 1)
     monkeypatch.setattr(Recording, "replayed", 0)
@@ -175,6 +183,18 @@ def test_recorded_packed_passes_change_no_loss(
     assert losses(trainer) == pytest.approx(losses(plain), rel=1e-5)
     assert recordings.replayed > 12
     assert all(each == places[1] for each in places[1:])
+
+
+def test_passes_that_are_recorded_are_not_tried_recomputed(
+    decoder_only: Path, tmp_path: Path, recordings: type[Recording]
+) -> None:
+    """However few tokens go through at once, the GPU does not wait for its host."""
+    trainer, _ = trainer_of(decoder_only, tmp_path, epochs=12)
+    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.budget.tokens, trainer.trial = 300, Trial(trainer.budget)
+    losses(trainer)
+    assert recordings.replayed > 12
+    assert not trainer.trial.decided
 
 
 def test_idle_tokens_change_no_gradient(decoder_only: Path, tmp_path: Path) -> None:

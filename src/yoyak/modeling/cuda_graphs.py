@@ -8,6 +8,9 @@ import torch
 
 from yoyak.core import gpu
 
+Step = Callable[[], torch.Tensor]
+Recording = tuple[torch.cuda.CUDAGraph, torch.Tensor]
+
 
 class GraphedStep:
     """A step as a CUDA graph.
@@ -21,9 +24,9 @@ class GraphedStep:
         self.device = device
         self.changed = True
         """Whether tensors were moved: a graph is of tensors at their addresses."""
-        self._graph: tuple[torch.cuda.CUDAGraph, torch.Tensor] | None = None
+        self._graph: Recording | None = None
 
-    def __call__(self, step: Callable[[], torch.Tensor]) -> torch.Tensor:
+    def __call__(self, step: Step) -> torch.Tensor:
         """What the step returns; overwritten by the next call."""
         if self.changed or self.device.type == "cpu":
             self.forget()
@@ -39,14 +42,15 @@ class GraphedStep:
         self._graph, self.changed = None, True
 
 
-def recorded(step: Callable[[], torch.Tensor], pool: Any = None) -> tuple[torch.cuda.CUDAGraph, torch.Tensor]:
-    """The step, and what it returns. PyTorch's own way would give all memory that is held in reserve back each time.
+def recorded(step: Step, pool: Any = None, stream: torch.cuda.Stream | None = None) -> Recording:
+    """The step's graph, and what it returns. PyTorch's own way would give all memory that is held in reserve back.
 
-    `pool`: of memory, for graphs of which none runs while another does.
+    `pool`, `stream`: of graphs that share memory, for none of them runs while another does. PyTorch gives what one
+    stream has freed to none but that stream.
     """
     gpu.make_room_to_record()
     graph, now = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
-    stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+    stream = stream or torch.cuda.Stream()  # type: ignore[no-untyped-call]
     stream.wait_stream(now)
     with torch.cuda.stream(stream):
         graph.capture_begin(pool=pool)
@@ -60,3 +64,26 @@ def recorded(step: Callable[[], torch.Tensor], pool: Any = None) -> tuple[torch.
         graph.capture_end()
     now.wait_stream(stream)
     return graph, result
+
+
+class SharedMemory:
+    """Memory for graphs of which none runs while another does, and for the same steps before they are recorded."""
+
+    def __init__(self) -> None:
+        self._pool = torch.cuda.MemPool()
+        self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+    def run(self, step: Step) -> torch.Tensor:
+        """Without recording. What the step makes must not stay, but what it returns."""
+        now = torch.cuda.current_stream()
+        self._stream.wait_stream(now)
+        # A backward pass in another thread would take its memory elsewhere.
+        backward_here = torch.autograd.set_multithreading_enabled(False)
+        with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool), backward_here:
+            result = step()
+        now.wait_stream(self._stream)
+        # Any graph may write over it.
+        return result.clone()
+
+    def record(self, step: Step) -> Recording:
+        return recorded(step, self._pool.id, self._stream)

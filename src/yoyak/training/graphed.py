@@ -1,4 +1,4 @@
-"""Forward and backward passes as CUDA graphs, for models so small that their GPU would wait for the host."""
+"""Forward and backward passes as CUDA graphs, where they are so short that a GPU would wait for its host."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from yoyak.core import gpu
-from yoyak.modeling.cuda_graphs import recorded
+from yoyak.modeling.cuda_graphs import SharedMemory
 
 Inputs = dict[str, torch.Tensor]
 Run = Callable[[Inputs], torch.Tensor]
@@ -21,8 +21,8 @@ SHARE = 0.85
 class GraphedPasses:
     """A pass over inputs of a shape that comes a second time is recorded, and from then on launched as a whole.
 
-    koBART's pass is two thousand small kernels, and PyTorch launches them one by one in more time than a GPU takes for
-    eight dialogues. Dropout draws as it would without graphs.
+    A pass is thousands of small kernels, and PyTorch launches them one by one in more time than a GPU takes for eight
+    dialogues. Dropout draws as it would without graphs.
     """
 
     def __init__(self, model: Any) -> None:
@@ -33,8 +33,8 @@ class GraphedPasses:
         self._bytes: dict[Shapes, int] = {}
         """Of memory that a pass takes."""
         self._recorded: dict[Shapes, Recorded] = {}
-        self._pool: Any = None
-        """Memory that all graphs share: none runs while another does."""
+        self._memory: SharedMemory | None = None
+        """Of all graphs, once there is one."""
 
     def __call__(self, run: Run, inputs: Inputs) -> torch.Tensor:
         """The loss; gradients are added to those that are there."""
@@ -47,15 +47,16 @@ class GraphedPasses:
             return self._first(run, inputs, shapes)
         if self._bytes[shapes] > SHARE * gpu.free_memory():
             return run(inputs)
-        self._pool = self._pool or torch.cuda.graph_pool_handle()
-        self._recorded[shapes] = Recorded(run, inputs, self._pool)
+        assert self._memory is not None, "the first pass of these shapes has made it"
+        self._recorded[shapes] = Recorded(run, inputs, self._memory)
         return self._recorded[shapes](inputs)
 
     def _first(self, run: Run, inputs: Inputs, shapes: Shapes) -> torch.Tensor:
-        """A pass that loads kernels, and shows how much memory it takes."""
+        """A pass that loads kernels, or compiles them, and shows how much memory it takes."""
+        self._memory = self._memory or SharedMemory()
         gpu.reset_peak_memory()
         before = torch.cuda.memory_allocated()
-        loss = run(inputs)
+        loss = self._memory.run(lambda: run(inputs))
         self._bytes[shapes] = torch.cuda.max_memory_allocated() - before
         if not self._gradients:
             grown = {weight: weight.grad for weight in self.model.parameters()}
@@ -64,9 +65,10 @@ class GraphedPasses:
 
     def give_up(self) -> bool:
         """No more graphs, for their memory is wanted; whether they had any."""
-        had_any, self.on = self.on and self._pool is not None, False
+        had_any, self.on = self.on and self._memory is not None, False
         self._recorded.clear()
         self._gradients.clear()
+        self._memory = None
         return had_any
 
     def put_gradients_in_place(self) -> None:
@@ -81,9 +83,9 @@ class GraphedPasses:
 class Recorded:
     """A pass over inputs of one shape."""
 
-    def __init__(self, run: Run, inputs: Inputs, pool: Any) -> None:
+    def __init__(self, run: Run, inputs: Inputs, memory: SharedMemory) -> None:
         self.inputs = {name: tensor.clone() for name, tensor in inputs.items()}
-        self.graph, self.loss = recorded(lambda: run(dict(self.inputs)), pool)
+        self.graph, self.loss = memory.record(lambda: run(dict(self.inputs)))
 
     def __call__(self, inputs: Inputs) -> torch.Tensor:
         for name, tensor in inputs.items():

@@ -28,10 +28,6 @@ class Trial:
         self._kept: list[tuple[int, float]] = []
         self._recomputed: list[tuple[int, float]] = []
 
-    @property
-    def is_timing(self) -> bool:
-        return self._started is not None
-
     def begin_step(self, tokens: int) -> None:
         """Of a step of so many tokens on this GPU."""
         few = self.budget.is_measured and self.budget.tokens < min(WORTH_IT_BELOW, tokens)

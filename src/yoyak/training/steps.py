@@ -87,7 +87,9 @@ class MicroBatching(Trainer):
         if self.ranks.sharded:
             loss = self._in_lockstep(model, inputs, share, labels, tokens)
             return self._step_done(model, inputs, loss, tokens)
-        if self.trial is not None and share is not None:
+        graphs = self.passes is not None and self.passes.on
+        # Of passes that are launched as a whole a GPU waits for none, however short they are.
+        if self.trial is not None and share is not None and not graphs:
             self.trial.begin_step(self.real_tokens(share))
         while True:
             try:
@@ -170,10 +172,9 @@ class MicroBatching(Trainer):
 
     def _is_to_record(self, tokens: int) -> bool:
         """Whether a pass of so many tokens is to be recorded as a CUDA graph, if it can be."""
-        timed = self.trial is not None and self.trial.is_timing
         # The first step leaves room for what the optimiser takes at its end.
         first = not self.optimizer.state
-        return tokens <= MOST_GRAPHED_TOKENS and not (self.budget.checkpointing or timed or first)
+        return tokens <= MOST_GRAPHED_TOKENS and not (self.budget.checkpointing or first)
 
     def of_few_shapes(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """The same, so that shapes come again: a graph is of one shape."""
