@@ -47,6 +47,9 @@ class Recording:
 class MachinesMemory:
     """Instead of a GPU's."""
 
+    def __init__(self, most: int) -> None:
+        pass
+
     def run(self, step: Any) -> Any:
         return step()
 
@@ -64,7 +67,7 @@ def recordings(monkeypatch: pytest.MonkeyPatch) -> type[Recording]:
 def test_recorded_passes_change_no_loss(twin: Path, tmp_path: Path, recordings: type[Recording]) -> None:
     plain, _ = full_trainer_of(twin, tmp_path / "plain", learning_rate=0.005, epochs=6)
     trainer, _ = full_trainer_of(twin, tmp_path / "recorded", learning_rate=0.005, epochs=6)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.passes = graphed.GraphedPasses(trainer.model, lambda: 0)
     for each in (plain, trainer):
         each.budget.tokens, each.data_collator = 250, dataclasses.replace(each.data_collator, width_step=32)
     places = places_of_gradients(trainer)
@@ -89,7 +92,7 @@ def places_of_gradients(trainer: Any) -> list[list[int]]:
 def recording_trainer(twin: Path, scratch: Path, epochs: int) -> Any:
     """All of its batches are of one shape."""
     trainer, _ = full_trainer_of(twin, scratch, epochs=epochs)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.passes = graphed.GraphedPasses(trainer.model, lambda: 0)
     trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
     return trainer
 
@@ -132,7 +135,7 @@ def test_memory_that_runs_out_is_taken_from_recorded_passes_first(
 ) -> None:
     plain, _ = full_trainer_of(twin, tmp_path / "plain", epochs=4)
     trainer, _ = full_trainer_of(twin, tmp_path / "recorded", epochs=4)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.passes = graphed.GraphedPasses(trainer.model, lambda: 0)
     # So that all batches are alike.
     trainer.data_collator = dataclasses.replace(trainer.data_collator, width_step=512)
 
@@ -149,7 +152,7 @@ def test_what_does_not_fit_twice_is_not_recorded(
     twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trainer, _ = full_trainer_of(twin, tmp_path, epochs=4)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.passes = graphed.GraphedPasses(trainer.model, lambda: 0)
     monkeypatch.setattr(graphed.gpu, "free_memory", lambda: -1)
     losses(trainer)
     assert trainer.passes._bytes
@@ -176,7 +179,7 @@ def test_recorded_packed_passes_change_no_loss(
     plain, _ = trainer_of(decoder_only, tmp_path / "plain", epochs=6, label_smoothing=smoothing)
     trainer, _ = trainer_of(decoder_only, tmp_path / "recorded", epochs=6, label_smoothing=smoothing)
     assert trainer.ran_with["cuda_graphs"] == "no: not on a GPU"
-    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.passes = graphed.GraphedPasses(trainer.model, lambda: 0)
     for each in (plain, trainer):
         each.budget.tokens = 300
     places = places_of_gradients(trainer)
@@ -190,7 +193,7 @@ def test_passes_that_are_recorded_are_not_tried_recomputed(
 ) -> None:
     """However few tokens go through at once, the GPU does not wait for its host."""
     trainer, _ = trainer_of(decoder_only, tmp_path, epochs=12)
-    trainer.passes = graphed.GraphedPasses(trainer.model)
+    trainer.passes = graphed.GraphedPasses(trainer.model, lambda: 0)
     trainer.budget.tokens, trainer.trial = 300, Trial(trainer.budget)
     losses(trainer)
     assert recordings.replayed > 12

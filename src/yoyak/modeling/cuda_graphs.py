@@ -67,23 +67,35 @@ def recorded(step: Step, pool: Any = None, stream: torch.cuda.Stream | None = No
 
 
 class SharedMemory:
-    """Memory for graphs of which none runs while another does, and for the same steps before they are recorded."""
+    """Memory for graphs of which none runs while another does, and for the same steps before they are recorded.
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.MemPool()
+    It is taken in one piece: PyTorch joins no pieces, and each larger step would take new ones beside those of the
+    smaller steps.
+    """
+
+    def __init__(self, most: int) -> None:
+        """`most`: bytes of the largest step, about; more is taken where it needs more."""
+        self.id = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        # As long as there is a graph of the pool, there is the pool.
+        self._keeper, _ = self.record(lambda: torch.zeros((), device="cuda"))
+        torch.cuda.empty_cache()
+        self.run(lambda: torch.empty(most, dtype=torch.uint8, device="cuda")[:0])
 
     def run(self, step: Step) -> torch.Tensor:
         """Without recording. What the step makes must not stay, but what it returns."""
+        # While a pool is in use, PyTorch gives nothing back that it holds elsewhere.
+        gpu.make_room_to_record()
         now = torch.cuda.current_stream()
         self._stream.wait_stream(now)
-        # A backward pass in another thread would take its memory elsewhere.
-        backward_here = torch.autograd.set_multithreading_enabled(False)
-        with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(self._pool), backward_here:
+        # Not by a `MemPool`: it ends the process where graphs outlive it. A backward pass in another thread would take
+        # its memory elsewhere.
+        ours: Any = torch.cuda.use_mem_pool(self)
+        with torch.cuda.stream(self._stream), ours, torch.autograd.set_multithreading_enabled(False):
             result = step()
         now.wait_stream(self._stream)
         # Any graph may write over it.
         return result.clone()
 
     def record(self, step: Step) -> Recording:
-        return recorded(step, self._pool.id, self._stream)
+        return recorded(step, self.id, self._stream)

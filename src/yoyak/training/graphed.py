@@ -25,8 +25,9 @@ class GraphedPasses:
     dialogues. Dropout draws as it would without graphs.
     """
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, most: Callable[[], int]) -> None:
+        """`most`: bytes that the largest pass takes, about, once that is known."""
+        self.model, self.most = model, most
         self.on = True
         self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
         """Where they always are: a graph is of tensors at their addresses."""
@@ -53,7 +54,8 @@ class GraphedPasses:
 
     def _first(self, run: Run, inputs: Inputs, shapes: Shapes) -> torch.Tensor:
         """A pass that loads kernels, or compiles them, and shows how much memory it takes."""
-        self._memory = self._memory or SharedMemory()
+        if self._memory is None:
+            self._memory = SharedMemory(min(self.most(), int(SHARE * gpu.free_memory())))
         gpu.reset_peak_memory()
         before = torch.cuda.memory_allocated()
         loss = self._memory.run(lambda: run(inputs))

@@ -57,6 +57,8 @@ class TokenBudget:
         self.shards = shards
         self.checkpointing = self.sharded
         """Whether activations are recomputed instead of kept."""
+        self.bytes_per_token = 0
+        """Of memory, once a pass has been measured."""
         self._measured = on_cpu
         self._kept: tuple[int, str, int] | None = None
         """While it is tried to recompute activations: tokens, why, and how many fitted, when they were kept."""
@@ -77,12 +79,13 @@ class TokenBudget:
         gpu.reset_peak_memory()
         yield
         # What the pass leaves, gradients above all, stays for all passes of a step.
-        per_token = (torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()) / tokens
+        of_pass = torch.cuda.max_memory_allocated() - torch.cuda.memory_allocated()
+        self.bytes_per_token = max(1, of_pass // tokens)
         trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
         left = gpu.free_memory() - OPTIMISER_BYTES * trained
         share = SHARE_OF_SHARDED if self.sharded else SHARE
-        self._fitting = max(1, min(self.max_tokens, int(share * left / per_token)))
-        self.why = f"{left / GIB:.1f} GiB free, {per_token / 2**20:.2f} MiB a token"
+        self._fitting = max(1, min(self.max_tokens, int(share * left / self.bytes_per_token)))
+        self.why = f"{left / GIB:.1f} GiB free, {self.bytes_per_token / 2**20:.2f} MiB a token"
         if self.checkpointing and self._kept is None:
             self.why += f", activations recomputed {'as weights are sharded' if self.sharded else AFTER_OOM}"
         self._measured = True
@@ -154,6 +157,7 @@ class TokenBudget:
             "micro_batch_why": why,
             "gradient_checkpointing": self.checkpointing and self._kept is None,
             "fitting_tokens": fitting,
+            "bytes_per_token": self.bytes_per_token,
             "shards": self.shards,
         }
 
@@ -163,7 +167,7 @@ class TokenBudget:
         if kept.get("shards", 1) != self.shards:
             return
         self.tokens, self.why = min(kept["micro_batch_tokens"], self.max_tokens), kept["micro_batch_why"]
-        self.checkpointing = kept["gradient_checkpointing"]
+        self.checkpointing, self.bytes_per_token = kept["gradient_checkpointing"], kept["bytes_per_token"]
         self._measured, self._fitting = True, min(kept["fitting_tokens"], self.max_tokens)
 
 

@@ -167,8 +167,12 @@ class MicroBatching(Trainer):
         """As CUDA graphs, unless there is a reason against it; what comes of it, for the record."""
         if why_not is not None:
             return f"no: {why_not}"
-        self.passes = GraphedPasses(self.model)
+        self.passes = GraphedPasses(self.model, self._most_memory)
         return "yes"
+
+    def _most_memory(self) -> int:
+        """Bytes of the largest pass that is to be recorded, about."""
+        return self.budget.bytes_per_token * min(self.budget.tokens, MOST_GRAPHED_TOKENS)
 
     def _is_to_record(self, tokens: int) -> bool:
         """Whether a pass of so many tokens is to be recorded as a CUDA graph, if it can be."""
