@@ -13,7 +13,7 @@ from trainers import full_trainer_of, losses, our_gradients, trainer_of, warmed_
 from transformers import DataCollatorWithFlattening, TrainerCallback
 from twins import Family, bart, llama32, save_twin, t5
 
-from yoyak.training import attention, graphed, packing, steps
+from yoyak.training import attention, graphed, packing, recomputing, steps
 from yoyak.training.recomputing import Trial
 
 
@@ -114,20 +114,24 @@ def test_gradients_stay_in_place_where_a_step_is_recorded_in_part(
 def test_memory_that_runs_out_at_a_look_at_dev_is_taken_from_recorded_passes_first(
     twin: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trainer = recording_trainer(twin, tmp_path, epochs=3)
-    sizes, greedy = [], trainer._greedy
+    """And given back: they are recorded anew after it."""
+    trainer = recording_trainer(twin, tmp_path, epochs=4)
+    sizes, replayed, greedy = [], [], trainer._greedy
 
     def short_of_memory(model: Any, prompts: list[list[int]]) -> list[list[int]]:
         sizes.append(len(prompts))
-        if recordings.replayed and trainer.passes.on:
+        if trainer.passes._recorded:
+            replayed.append(recordings.replayed)
             raise torch.cuda.OutOfMemoryError("no memory")
         return greedy(model, prompts)
 
     monkeypatch.setattr(trainer, "_greedy", short_of_memory)
     losses(trainer)
-    assert len(sizes) == 4
+    assert len(sizes) == 2 * 4
     assert len(set(sizes)) == 1
-    assert trainer.ran_with["cuda_graphs"] == "given up: memory ran out beside them"
+    assert len(replayed) == 4
+    assert sorted(set(replayed)) == replayed
+    assert trainer.ran_with["cuda_graphs"] == "no: not on a GPU"
 
 
 def test_memory_that_runs_out_is_taken_from_recorded_passes_first(
@@ -188,16 +192,30 @@ def test_recorded_packed_passes_change_no_loss(
     assert all(each == places[1] for each in places[1:])
 
 
-def test_passes_that_are_recorded_are_not_tried_recomputed(
-    decoder_only: Path, tmp_path: Path, recordings: type[Recording]
+@pytest.mark.parametrize("worth_it_below", [0, 1536])
+def test_recomputing_is_tried_before_passes_are_recorded(
+    decoder_only: Path,
+    tmp_path: Path,
+    recordings: type[Recording],
+    worth_it_below: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """However few tokens go through at once, the GPU does not wait for its host."""
+    """Where so few tokens go through at once that it may be faster even so."""
+    monkeypatch.setattr(recomputing, "WORTH_IT_BELOW_AS_GRAPHS", worth_it_below)
     trainer, _ = trainer_of(decoder_only, tmp_path, epochs=12)
     trainer.passes = graphed.GraphedPasses(trainer.model, lambda: 0)
     trainer.budget.tokens, trainer.trial = 300, Trial(trainer.budget)
+    recorded_undecided = []
+
+    class Undecided(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            recorded_undecided.append(recordings.replayed > 0 and not trainer.trial.decided)
+
+    trainer.add_callback(Undecided())
     losses(trainer)
-    assert recordings.replayed > 12
-    assert not trainer.trial.decided
+    assert trainer.trial.decided == (worth_it_below > 0)
+    assert any(recorded_undecided) == (worth_it_below == 0)
+    assert recordings.replayed > 0 or trainer.budget.checkpointing
 
 
 def test_idle_tokens_change_no_gradient(decoder_only: Path, tmp_path: Path) -> None:

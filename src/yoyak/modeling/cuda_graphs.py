@@ -75,7 +75,7 @@ class SharedMemory:
 
     def __init__(self, most: int) -> None:
         """`most`: bytes of the largest step, about; more is taken where it needs more."""
-        self.id = torch.cuda.graph_pool_handle()  # type: ignore[no-untyped-call]
+        self.id = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # As long as there is a graph of the pool, there is the pool.
         self._keeper, _ = self.record(lambda: torch.zeros((), device="cuda"))
@@ -88,10 +88,11 @@ class SharedMemory:
         gpu.make_room_to_record()
         now = torch.cuda.current_stream()
         self._stream.wait_stream(now)
-        # Not by a `MemPool`: it ends the process where graphs outlive it. A backward pass in another thread would take
-        # its memory elsewhere.
-        ours: Any = torch.cuda.use_mem_pool(self)
-        with torch.cuda.stream(self._stream), ours, torch.autograd.set_multithreading_enabled(False):
+        # Of a `MemPool` only its id is asked; one of PyTorch's own ends the process where graphs outlive it.
+        pool: Any = self
+        # A backward pass in another thread would take its memory elsewhere.
+        backward_here = torch.autograd.set_multithreading_enabled(False)
+        with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(pool), backward_here:
             result = step()
         now.wait_stream(self._stream)
         # Any graph may write over it.

@@ -67,9 +67,14 @@ class GraphedPasses:
 
     def give_up(self) -> bool:
         """No more graphs, for their memory is wanted; whether they had any."""
-        had_any, self.on = self.on and self._memory is not None, False
-        self._recorded.clear()
-        self._gradients.clear()
+        self.on = False
+        return self.forget()
+
+    def forget(self) -> bool:
+        """Let go of all graphs, and of their memory; whether they had any."""
+        had_any = self._memory is not None
+        for each in (self._recorded, self._gradients, self._bytes):
+            each.clear()
         self._memory = None
         return had_any
 

@@ -37,6 +37,8 @@ class MicroBatching(Trainer):
         self._recomputes = False
         self.passes: GraphedPasses | None = None
         """What records them, see `record_passes`."""
+        self._has_stepped = False
+        """Of this process."""
         self.trial: Trial | None = None
         """Of activations kept and recomputed, where there may be a choice."""
         self.ran_with: dict[str, str] = {}
@@ -87,10 +89,8 @@ class MicroBatching(Trainer):
         if self.ranks.sharded:
             loss = self._in_lockstep(model, inputs, share, labels, tokens)
             return self._step_done(model, inputs, loss, tokens)
-        graphs = self.passes is not None and self.passes.on
-        # Of passes that are launched as a whole a GPU waits for none, however short they are.
-        if self.trial is not None and share is not None and not graphs:
-            self.trial.begin_step(self.real_tokens(share))
+        if self.trial is not None and share is not None:
+            self.trial.begin_step(self.real_tokens(share), self.passes is not None and self.passes.on)
         while True:
             try:
                 loss = self._accumulated(model, share, labels, tokens)
@@ -115,6 +115,7 @@ class MicroBatching(Trainer):
     def _step_done(self, model: Any, inputs: dict[str, Any], loss: torch.Tensor, tokens: int) -> torch.Tensor:
         trained = [weights for weights in model.parameters() if weights.requires_grad]
         loss = self.ranks.add_up_gradients(trained, loss)
+        self._has_stepped = True
         self._tokens_since_log += tokens
         self.since_log.append((loss.detach(), inputs))
         return loss
@@ -155,13 +156,21 @@ class MicroBatching(Trainer):
             loss: torch.Tensor = super(MicroBatching, self).training_step(model, inputs, inputs.pop("labels_of_step"))
             return loss
 
-        graphed = self.passes is not None and self._is_to_record(tokens)
-        inputs = {**(self.of_few_shapes(micro_batch) if graphed else micro_batch), "labels_of_step": labels}
+        may_be_recorded = self.passes is not None and self.passes.on and self._is_short(tokens)
+        # Whether it is recorded or not: dropout is drawn for the shape.
+        shaped = self.of_few_shapes(micro_batch) if may_be_recorded else micro_batch
+        inputs = {**shaped, "labels_of_step": labels}
         on_device = {name: gpu.sent(each, self.args.device) for name, each in inputs.items()}
         if self.passes is None:
             return run(on_device)
         self.passes.put_gradients_in_place()
-        return self.passes(run, on_device) if graphed else run(on_device)
+        # The first step loads kernels, or compiles them, and leaves room for what the optimiser takes at its end.
+        return self.passes(run, on_device) if may_be_recorded and self._has_stepped else run(on_device)
+
+    def _is_short(self, tokens: int) -> bool:
+        """Whether a pass of so many tokens is worth a CUDA graph."""
+        timed = self.trial is not None and self.trial.is_timing
+        return tokens <= MOST_GRAPHED_TOKENS and not (self.budget.checkpointing or timed)
 
     def record_passes(self, why_not: str | None) -> str:
         """As CUDA graphs, unless there is a reason against it; what comes of it, for the record."""
@@ -173,12 +182,6 @@ class MicroBatching(Trainer):
     def _most_memory(self) -> int:
         """Bytes of the largest pass that is to be recorded, about."""
         return self.budget.bytes_per_token * min(self.budget.tokens, MOST_GRAPHED_TOKENS)
-
-    def _is_to_record(self, tokens: int) -> bool:
-        """Whether a pass of so many tokens is to be recorded as a CUDA graph, if it can be."""
-        # The first step leaves room for what the optimiser takes at its end.
-        first = not self.optimizer.state
-        return tokens <= MOST_GRAPHED_TOKENS and not (self.budget.checkpointing or first)
 
     def of_few_shapes(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
         """The same, so that shapes come again: a graph is of one shape."""
@@ -279,14 +282,15 @@ class MicroBatching(Trainer):
         return memory.in_batches(rows, size, told)
 
     def _run_on_dev(self, run: Callable[[Sequence[Batch]], Result], batch: Sequence[Batch]) -> Result:
-        """Once more where memory ran out and something could be given up."""
+        """Once more where memory ran out and graphs had some, which are recorded anew after dev."""
         try:
             return run(batch)
         except gpu.MAY_BE_OOM as error:
-            if not gpu.is_oom(error) or not self.gave_up_memory():
+            if not gpu.is_oom(error) or self.passes is None or not self.passes.forget():
                 raise
         # Outside `except`, where the error no longer holds the frames, and so the tensors, of the failed attempt.
         gpu.release_memory()
+        print("out of GPU memory at a look at dev: CUDA graphs of passes are recorded anew after it", flush=True)
         return run(batch)
 
     def _tell(self, event: str, **facts: Any) -> None:
