@@ -26,6 +26,7 @@ from yoyak.modeling.cuda_graphs import SharedMemory
 from yoyak.modeling.spec import ModelSpec, QuantizationParams
 from yoyak.training import attention, greedy, qlora, seq2seq, steps
 from yoyak.training.base_model import dequantize, load_for_training
+from yoyak.training.graphed import GraphedPasses
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
@@ -388,6 +389,30 @@ def test_recorded_steps_share_their_memory() -> None:
     for graph, loss, expected in graphs:
         graph.replay()
         assert torch.equal(loss, expected)
+
+
+def test_memory_of_graphs_is_given_back() -> None:
+    """With what cuBLAS took of it."""
+    model = torch.nn.Linear(4096, 4096, device="cuda")
+    passes = GraphedPasses(model, lambda: 2**30)
+
+    def run(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        loss = model(inputs["rows"]).square().mean()
+        loss.backward()
+        return loss.detach()
+
+    inputs = {"rows": torch.ones(4096, 4096, device="cuda")}
+    expected = run(inputs)
+    passes.learn_places_of_gradients()
+    gpu.release_memory()
+    before = torch.cuda.memory_reserved()
+    for _ in range(3):
+        assert torch.allclose(passes(run, inputs), expected)
+    assert torch.cuda.memory_reserved() - before >= 2**30
+    assert passes.forget()
+    gpu.release_memory()
+    assert torch.cuda.memory_reserved() - before < 2**27
+    assert torch.allclose(passes(run, inputs), expected)
 
 
 def recorded_and_plain(make: Callable[[str], Any]) -> tuple[list[float], list[float]]:

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from inferences import WithoutTheHost
 from trainers import full_trainer_of, losses, our_gradients, trainer_of, warmed_up
 from transformers import DataCollatorWithFlattening, TrainerCallback
-from twins import Family, bart, llama32, save_twin, t5
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from twins import Family, bart, gemma3, llama32, qwen3, qwen25, save_twin, t5
 
 from yoyak.training import attention, graphed, packing, recomputing, steps
+from yoyak.training.memory import TokenBudget
 from yoyak.training.recomputing import Trial
 
 
@@ -47,8 +49,8 @@ class Recording:
 class MachinesMemory:
     """Instead of a GPU's."""
 
-    def __init__(self, most: int) -> None:
-        pass
+    def __init__(self, size: int) -> None:
+        self.size = size
 
     def run(self, step: Any) -> Any:
         return step()
@@ -192,7 +194,7 @@ def test_recorded_packed_passes_change_no_loss(
     assert all(each == places[1] for each in places[1:])
 
 
-@pytest.mark.parametrize("worth_it_below", [0, 1536])
+@pytest.mark.parametrize("worth_it_below", [0, 2048])
 def test_recomputing_is_tried_before_passes_are_recorded(
     decoder_only: Path,
     tmp_path: Path,
@@ -237,16 +239,61 @@ def kernel_for_a_cpu(
     return output.transpose(1, 2), None
 
 
-def test_a_packed_pass_can_be_recorded(decoder_only: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "row_by_row", kernel_for_a_cpu)
-    trainer, rows = trainer_of(decoder_only, tmp_path)
+@pytest.mark.parametrize("family", [llama32, qwen25, qwen3, gemma3])
+def test_a_packed_pass_can_be_recorded(family: Family, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer, rows = trainer_of(save_twin(family, tmp_path / "twin"), tmp_path / "scratch")
     trainer.create_optimizer_and_scheduler(10)
-    inputs = trainer.data_collator(rows.rows)
-    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
-    micro_batch, tokens = next(trainer.micro_batches(inputs))
+    micro_batch, tokens = next(trainer.micro_batches(trainer.data_collator(rows.rows)))
+    padded = trainer.of_few_shapes(micro_batch)
     labels = torch.tensor(len(micro_batch["labels"]))
-    with WithoutTheHost():
-        trainer.run_pass(trainer.model, micro_batch, tokens, labels)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
+    ALL_ATTENTION_FUNCTIONS.register(attention.ROW_BY_ROW, kernel_for_a_cpu)
+    try:
+        with WithoutTheHost():
+            trainer.run_pass(trainer.model, padded, tokens, labels)
+    finally:
+        ALL_ATTENTION_FUNCTIONS.register(attention.ROW_BY_ROW, attention.row_by_row)
+
+
+def test_graphs_memory_is_that_of_the_largest_pass(
+    decoder_only: Path, tmp_path: Path, recordings: type[Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of activations that are kept, also after it was tried to recompute them and after a kill."""
+    monkeypatch.setattr(graphed.gpu, "free_memory", lambda: 10**9)
+    trainer, _ = trainer_of(decoder_only, tmp_path, epochs=4)
+    trainer.record_passes(None)
+    budget = trainer.budget
+    budget.tokens, budget.bytes_per_token = 300, 6_000
+    budget.recompute()
+    budget.bytes_per_token = 900
+    left = budget.kept()
+    budget.keep()
+    losses(trainer)
+    assert trainer.passes._memory.size == 300 * 6_000
+    resumed = TokenBudget()
+    resumed.take_up(left)
+    assert (resumed.bytes_per_token, resumed.checkpointing) == (6_000, False)
+
+
+def test_memory_that_runs_out_before_there_are_graphs_ends_none(
+    decoder_only: Path, tmp_path: Path, recordings: type[Recording]
+) -> None:
+    """In the first step: fewer tokens go through at once, and are recorded."""
+    trainer, _ = trainer_of(decoder_only, tmp_path, epochs=6)
+    trainer.record_passes(None)
+    trainer.budget.tokens = 10_000
+    compute_loss = trainer.compute_loss
+
+    def short_of_memory(model: Any, inputs: Any, *args: Any, **given: Any) -> Any:
+        if trainer.state.global_step == 0 and inputs["input_ids"].shape[1] > 500:
+            raise torch.cuda.OutOfMemoryError("no memory")
+        return compute_loss(model, inputs, *args, **given)
+
+    trainer.compute_loss = short_of_memory
+    losses(trainer)
+    assert trainer.budget.tokens < 10_000
+    assert trainer.passes.on
+    assert recordings.replayed > 0
 
 
 ROWS = st.lists(st.tuples(st.integers(1, 300), st.integers(1, 60)), min_size=1, max_size=12)

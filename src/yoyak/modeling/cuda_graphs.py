@@ -73,17 +73,17 @@ class SharedMemory:
     smaller steps.
     """
 
-    def __init__(self, most: int) -> None:
-        """`most`: bytes of the largest step, about; more is taken where it needs more."""
+    def __init__(self, size: int) -> None:
+        """`size`: bytes of the largest step, about; more are taken where it needs more."""
         self.id = torch.cuda.graph_pool_handle()
         self._stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         # As long as there is a graph of the pool, there is the pool.
         self._keeper, _ = self.record(lambda: torch.zeros((), device="cuda"))
         torch.cuda.empty_cache()
-        self.run(lambda: torch.empty(most, dtype=torch.uint8, device="cuda")[:0])
+        self.run(lambda: torch.empty(size, dtype=torch.uint8, device="cuda")[:0])
 
     def run(self, step: Step) -> torch.Tensor:
-        """Without recording. What the step makes must not stay, but what it returns."""
+        """Without recording. Of what the step makes, only what it returns may stay."""
         # While a pool is in use, PyTorch gives nothing back that it holds elsewhere.
         gpu.make_room_to_record()
         now = torch.cuda.current_stream()
@@ -92,9 +92,11 @@ class SharedMemory:
         pool: Any = self
         # A backward pass in another thread would take its memory elsewhere.
         backward_here = torch.autograd.set_multithreading_enabled(False)
-        with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(pool), backward_here:
-            result = step()
-        now.wait_stream(self._stream)
+        try:
+            with torch.cuda.stream(self._stream), torch.cuda.use_mem_pool(pool), backward_here:
+                result = step()
+        finally:
+            now.wait_stream(self._stream)
         # Any graph may write over it.
         return result.clone()
 

@@ -25,9 +25,9 @@ class GraphedPasses:
     dialogues. Dropout draws as it would without graphs.
     """
 
-    def __init__(self, model: Any, most: Callable[[], int]) -> None:
-        """`most`: bytes that the largest pass takes, about, once that is known."""
-        self.model, self.most = model, most
+    def __init__(self, model: Any, largest_pass_bytes: Callable[[], int]) -> None:
+        """`largest_pass_bytes`: memory that the largest pass to be recorded takes, about; 0 where it is not known."""
+        self.model, self.largest_pass_bytes = model, largest_pass_bytes
         self.on = True
         self._gradients: dict[torch.nn.Parameter, torch.Tensor] = {}
         """Where they always are: a graph is of tensors at their addresses."""
@@ -36,47 +36,60 @@ class GraphedPasses:
         self._recorded: dict[Shapes, Recorded] = {}
         self._memory: SharedMemory | None = None
         """Of all graphs, once there is one."""
+        self._took_memory = False
+        """Or tried to."""
+
+    @property
+    def may_begin(self) -> bool:
+        """Whether a pass may be recorded: a plain step has shown where gradients are."""
+        return self.on and bool(self._gradients)
 
     def __call__(self, run: Run, inputs: Inputs) -> torch.Tensor:
         """The loss; gradients are added to those that are there."""
-        if not self.on:
-            return run(inputs)
         shapes = tuple((name, tensor.shape) for name, tensor in inputs.items())
         if shapes in self._recorded:
             return self._recorded[shapes](inputs)
+        if self._memory is None:
+            self._took_memory = True
+            self._memory = SharedMemory(min(self.largest_pass_bytes(), int(SHARE * gpu.free_memory())))
         if shapes not in self._bytes:
-            return self._first(run, inputs, shapes)
+            return self._first(self._memory, run, inputs, shapes)
         if self._bytes[shapes] > SHARE * gpu.free_memory():
-            return run(inputs)
-        assert self._memory is not None, "the first pass of these shapes has made it"
+            return self._memory.run(lambda: run(inputs))
         self._recorded[shapes] = Recorded(run, inputs, self._memory)
         return self._recorded[shapes](inputs)
 
-    def _first(self, run: Run, inputs: Inputs, shapes: Shapes) -> torch.Tensor:
-        """A pass that loads kernels, or compiles them, and shows how much memory it takes."""
-        if self._memory is None:
-            self._memory = SharedMemory(min(self.most(), int(SHARE * gpu.free_memory())))
+    def _first(self, memory: SharedMemory, run: Run, inputs: Inputs, shapes: Shapes) -> torch.Tensor:
+        """A pass that loads kernels, and shows how much memory it takes."""
         gpu.reset_peak_memory()
         before = torch.cuda.memory_allocated()
-        loss = self._memory.run(lambda: run(inputs))
+        loss = memory.run(lambda: run(inputs))
         self._bytes[shapes] = torch.cuda.max_memory_allocated() - before
-        if not self._gradients:
-            grown = {weight: weight.grad for weight in self.model.parameters()}
-            self._gradients = {weight: gradient for weight, gradient in grown.items() if gradient is not None}
         return loss
 
     def give_up(self) -> bool:
-        """No more graphs, for their memory is wanted; whether they had any."""
+        """No more graphs, for their memory is wanted; nothing happens, and False is returned, where they have none."""
+        if not self.forget():
+            return False
         self.on = False
-        return self.forget()
+        self._gradients.clear()
+        return True
 
     def forget(self) -> bool:
         """Let go of all graphs, and of their memory; whether they had any."""
-        had_any = self._memory is not None
-        for each in (self._recorded, self._gradients, self._bytes):
-            each.clear()
-        self._memory = None
+        had_any, self._took_memory, self._memory = self._took_memory, False, None
+        self._recorded.clear()
+        self._bytes.clear()
+        if had_any and torch.cuda.is_available():
+            # cuBLAS has its own memory for each stream within that of the graphs, for good.
+            torch._C._cuda_clearCublasWorkspaces()
         return had_any
+
+    def learn_places_of_gradients(self) -> None:
+        """At a step's end, as its passes have left them."""
+        if self.on and not self._gradients:
+            found = {weight: weight.grad for weight in self.model.parameters()}
+            self._gradients = {weight: gradient for weight, gradient in found.items() if gradient is not None}
 
     def put_gradients_in_place(self) -> None:
         """Before each pass, recorded or not: where a step begins they are not there, for the trainer has dropped them,

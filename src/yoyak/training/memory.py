@@ -60,8 +60,9 @@ class TokenBudget:
         self.bytes_per_token = 0
         """Of memory, once a pass has been measured."""
         self._measured = on_cpu
-        self._kept: tuple[int, str, int] | None = None
-        """While it is tried to recompute activations: tokens, why, and how many fitted, when they were kept."""
+        self._kept: tuple[int, str, int, int] | None = None
+        """While it is tried to recompute activations: tokens, why, how many fitted, and how much memory each took, when
+        they were kept."""
         self._fitting = self.tokens
         """Tokens that memory had room for when it was measured."""
         self._grows_after, self._steps, self._grown = GROWS_AFTER, 0, False
@@ -103,13 +104,13 @@ class TokenBudget:
 
     def recompute(self) -> None:
         """Recompute activations, though they fit. A token takes much less memory so, which is measured anew."""
-        self._kept = self.tokens, self.why, self._fitting
+        self._kept = self.tokens, self.why, self._fitting, self.bytes_per_token
         self.checkpointing, self._measured, self.tokens = True, device() == "cpu", min(self.max_tokens, FIRST_TOKENS)
 
     def keep(self) -> None:
         """Keep activations again."""
         assert self._kept is not None, "they were not kept before"
-        self.tokens, self.why, self._fitting = self._kept
+        self.tokens, self.why, self._fitting, self.bytes_per_token = self._kept
         self.checkpointing, self._measured, self._kept = False, True, None
 
     def settle(self, why: str) -> None:
@@ -151,13 +152,14 @@ class TokenBudget:
         """For a checkpoint: what `take_up` takes."""
         # Of shards what fits on all.
         fitting = self.tokens if self.sharded else self._fitting
-        tokens, why, fitting = self._kept or (self.tokens, self.why, fitting)
+        now = self.tokens, self.why, fitting, self.bytes_per_token
+        tokens, why, fitting, bytes_per_token = self._kept or now
         return {
             "micro_batch_tokens": tokens,
             "micro_batch_why": why,
             "gradient_checkpointing": self.checkpointing and self._kept is None,
             "fitting_tokens": fitting,
-            "bytes_per_token": self.bytes_per_token,
+            "bytes_per_token": bytes_per_token,
             "shards": self.shards,
         }
 
@@ -167,7 +169,7 @@ class TokenBudget:
         if kept.get("shards", 1) != self.shards:
             return
         self.tokens, self.why = min(kept["micro_batch_tokens"], self.max_tokens), kept["micro_batch_why"]
-        self.checkpointing, self.bytes_per_token = kept["gradient_checkpointing"], kept["bytes_per_token"]
+        self.checkpointing, self.bytes_per_token = kept["gradient_checkpointing"], kept.get("bytes_per_token", 0)
         self._measured, self._fitting = True, min(kept["fitting_tokens"], self.max_tokens)
 
 

@@ -8,6 +8,8 @@ from yoyak.training.rows import IGNORED
 
 Batch = dict[str, torch.Tensor]
 """As `DataCollatorWithFlattening` makes it: ids, labels, positions, of shape (1, tokens). It ignores first labels."""
+Inputs = dict[str, torch.Tensor]
+"""What the loss is computed from, see `for_loss`."""
 MOST_IDLE_TOKENS = MOST_GRAPHED_TOKENS // 16
 """That `of_few_shapes` adds."""
 LABELS_STEP = 128
@@ -35,7 +37,7 @@ def joined(rows: list[Batch]) -> Batch:
     return {key: torch.cat([row[key] for row in rows], dim=1) for key in rows[0]}
 
 
-def for_loss(batch: Batch) -> Batch:
+def for_loss(batch: Batch) -> Inputs:
     """What the loss is computed from: ids, positions, the rows' `borders`, and labels with the `places` of the logits
     that tell them, shape (labels,)."""
     labels = batch["labels"][0, 1:]
@@ -49,7 +51,7 @@ def for_loss(batch: Batch) -> Batch:
     }
 
 
-def of_few_shapes(inputs: Batch, most_rows: int) -> Batch:
+def of_few_shapes(inputs: Inputs, most_rows: int) -> Inputs:
     """What `for_loss` made of at most `most_rows` rows, with idle tokens, a row of their own, and ignored labels at its
     end: the same loss, and a shape that comes again and again."""
     tokens, labels = inputs["input_ids"].shape[1], len(inputs["labels"])

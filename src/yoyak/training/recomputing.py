@@ -13,9 +13,9 @@ from yoyak.training.memory import TokenBudget
 
 WORTH_IT_BELOW = 4096
 """Tokens at once: from there on a GPU has enough to do (3 B, H200: 37 k tokens/s at 5 k tokens, 39 k at 20 k)."""
-WORTH_IT_BELOW_AS_GRAPHS = 1536
-"""The same where passes are CUDA graphs, for which no GPU waits. At 1,667 tokens the kernels of a step (8 B, H200) took
-1.44 s with activations kept, and a whole step with recomputed ones 1.49 s."""
+WORTH_IT_BELOW_AS_GRAPHS = 2048
+"""The same where passes may be CUDA graphs, which keep a GPU busy with fewer. Of an 8 B 1,667 fit into 23 GiB: kept,
+they take 1.44 s of the GPU's time a step, and recomputed a step takes 1.49 s. Of a 3 B 5,000 fit."""
 WARM_UP, TIMED = 4, 4
 """Steps of either way: those in which kernels are compiled and memory is measured, and those that count."""
 

@@ -37,8 +37,6 @@ class MicroBatching(Trainer):
         self._recomputes = False
         self.passes: GraphedPasses | None = None
         """What records them, see `record_passes`."""
-        self._has_stepped = False
-        """Of this process."""
         self.trial: Trial | None = None
         """Of activations kept and recomputed, where there may be a choice."""
         self.ran_with: dict[str, str] = {}
@@ -115,7 +113,8 @@ class MicroBatching(Trainer):
     def _step_done(self, model: Any, inputs: dict[str, Any], loss: torch.Tensor, tokens: int) -> torch.Tensor:
         trained = [weights for weights in model.parameters() if weights.requires_grad]
         loss = self.ranks.add_up_gradients(trained, loss)
-        self._has_stepped = True
+        if self.passes is not None:
+            self.passes.learn_places_of_gradients()
         self._tokens_since_log += tokens
         self.since_log.append((loss.detach(), inputs))
         return loss
@@ -156,31 +155,26 @@ class MicroBatching(Trainer):
             loss: torch.Tensor = super(MicroBatching, self).training_step(model, inputs, inputs.pop("labels_of_step"))
             return loss
 
-        may_be_recorded = self.passes is not None and self.passes.on and self._is_short(tokens)
-        # Whether it is recorded or not: dropout is drawn for the shape.
-        shaped = self.of_few_shapes(micro_batch) if may_be_recorded else micro_batch
-        inputs = {**shaped, "labels_of_step": labels}
+        short = self.passes is not None and tokens <= MOST_GRAPHED_TOKENS and not self.budget.checkpointing
+        # Also where it is not recorded: dropout is drawn for the shape.
+        inputs = {**(self.of_few_shapes(micro_batch) if short else micro_batch), "labels_of_step": labels}
         on_device = {name: gpu.sent(each, self.args.device) for name, each in inputs.items()}
         if self.passes is None:
             return run(on_device)
         self.passes.put_gradients_in_place()
-        # The first step loads kernels, or compiles them, and leaves room for what the optimiser takes at its end.
-        return self.passes(run, on_device) if may_be_recorded and self._has_stepped else run(on_device)
-
-    def _is_short(self, tokens: int) -> bool:
-        """Whether a pass of so many tokens is worth a CUDA graph."""
         timed = self.trial is not None and self.trial.is_timing
-        return tokens <= MOST_GRAPHED_TOKENS and not (self.budget.checkpointing or timed)
+        # The first step loads kernels, or compiles them, and leaves room for what the optimiser takes at its end.
+        recorded = short and not timed and self.passes.may_begin and bool(self.optimizer.state)
+        return self.passes(run, on_device) if recorded else run(on_device)
 
     def record_passes(self, why_not: str | None) -> str:
         """As CUDA graphs, unless there is a reason against it; what comes of it, for the record."""
         if why_not is not None:
             return f"no: {why_not}"
-        self.passes = GraphedPasses(self.model, self._most_memory)
+        self.passes = GraphedPasses(self.model, self._largest_pass_bytes)
         return "yes"
 
-    def _most_memory(self) -> int:
-        """Bytes of the largest pass that is to be recorded, about."""
+    def _largest_pass_bytes(self) -> int:
         return self.budget.bytes_per_token * min(self.budget.tokens, MOST_GRAPHED_TOKENS)
 
     def of_few_shapes(self, micro_batch: dict[str, Any]) -> dict[str, Any]:
@@ -189,11 +183,11 @@ class MicroBatching(Trainer):
 
     def gave_up_memory(self) -> bool:
         """Whether, memory having run out, graphs could be given up that take some."""
-        if self.passes is None or not self.passes.on:
+        if self.passes is None or not self.passes.give_up():
             return False
         self.ran_with["cuda_graphs"] = "given up: memory ran out beside them"
         print("out of GPU memory: passes are no CUDA graphs from here", flush=True)
-        return self.passes.give_up()
+        return True
 
     def _in_lockstep(
         self, model: Any, inputs: dict[str, Any], share: dict[str, Any] | None, labels: Any, real_tokens: int
@@ -306,6 +300,9 @@ class MicroBatching(Trainer):
         """What the first will save; it alone knows that it is whole."""
         if self.ranks.is_first:
             super()._load_best_model()
+
+    def _get_num_items_in_batch(self, *args: Any) -> None:
+        """Labels are counted in `training_step`; the trainer would wait for the GPU to send it their number."""
 
     def floating_point_ops(self, inputs: dict[str, Any]) -> int:
         """Nobody asks for them, and to count them is to walk through all parameters at each step."""
