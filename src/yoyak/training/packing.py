@@ -29,7 +29,8 @@ def lengths(batch: Batch) -> list[int]:
 
 def split(batch: Batch) -> list[Batch]:
     """Each row by itself."""
-    parts = {key: torch.split(tensor, lengths(batch), dim=1) for key, tensor in batch.items()}
+    tokens = lengths(batch)
+    parts = {key: torch.split(tensor, tokens, dim=1) for key, tensor in batch.items()}
     return [dict(zip(parts, row, strict=True)) for row in zip(*parts.values(), strict=True)]
 
 

@@ -50,7 +50,7 @@ class GroupedByLength(LengthGroupedSampler):
 
 @dataclass(frozen=True)
 class Padded:
-    """Makes rows a batch: ids and labels padded on the right, the decoder's inputs, and how many tokens are real."""
+    """Makes rows a batch: ids and labels padded on the right, and the decoder's inputs."""
 
     model: Any
     pad_token_id: int
@@ -62,7 +62,6 @@ class Padded:
             **self.of_prompts([row["input_ids"] for row in rows]),
             "labels": labels,
             "decoder_input_ids": self.model.prepare_decoder_input_ids_from_labels(labels=labels),
-            "real_tokens": sum(len(row["input_ids"]) + len(row["labels"]) for row in rows),
         }
 
     def of_prompts(self, prompts: Sequence[list[int]]) -> dict[str, torch.Tensor]:
@@ -95,17 +94,16 @@ class TokenMeanTrainer(MicroBatching):
 
     def micro_batches(self, inputs: dict[str, Any]) -> Iterator[tuple[dict[str, Any], int]]:
         """Rows of the batch are padded alike, and so take as much memory."""
-        tensors = {key: value for key, value in inputs.items() if key != "real_tokens"}
         rows, start = len(inputs["input_ids"]), 0
         while start < rows:
             # The budget changes once the first micro-batch has been measured.
             end = min(rows, start + max(1, self.budget.tokens // self.longest_row(inputs)))
-            micro_batch = {key: tensor[start:end] for key, tensor in tensors.items()}
+            micro_batch = {key: tensor[start:end] for key, tensor in inputs.items()}
             yield micro_batch, (end - start) * self.longest_row(inputs)
             start = end
 
     def real_tokens(self, inputs: dict[str, Any]) -> int:
-        return int(inputs["real_tokens"])
+        return int(inputs["attention_mask"].sum() + (inputs["labels"] != IGNORED).sum())
 
     def _get_train_sampler(self, train_dataset: Any = None) -> GroupedByLength:
         lengths = [len(row["input_ids"]) for row in self.train_dataset]
@@ -115,7 +113,7 @@ class TokenMeanTrainer(MicroBatching):
         return [self.longest_row(inputs)] * len(inputs["input_ids"])
 
     def select(self, inputs: dict[str, Any], rows: list[int]) -> dict[str, Any]:
-        return {key: value[rows] for key, value in inputs.items() if key != "real_tokens"}
+        return {key: tensor[rows] for key, tensor in inputs.items()}
 
     def rows_of(self, inputs: dict[str, Any]) -> list[list[int]]:
         masks = inputs["attention_mask"].bool()
@@ -166,7 +164,6 @@ class TokenMeanTrainer(MicroBatching):
     def _dev_loss(self, rows: list[Row]) -> float:
         def summed(batch: Sequence[Row]) -> float:
             inputs = self._prepare_inputs(self.data_collator(batch))
-            del inputs["real_tokens"]
             with self.accelerator.autocast():
                 return float(self.compute_loss(self.model, inputs, num_items_in_batch=1))
 

@@ -143,7 +143,6 @@ class MicroBatching(Trainer):
         for micro_batch, tokens in self.micro_batches(inputs):
             with self.budget.measuring(model, tokens):
                 losses.append(self.run_pass(model, micro_batch, tokens, labels))
-            # A share, for to count real tokens may mean to wait for the GPU.
             done += micro_batch["input_ids"].numel()
             self._tell("on_substep_end", tokens=real_tokens, share=done / whole)
         return torch.stack(losses).sum()
